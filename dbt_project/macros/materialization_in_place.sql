@@ -1,0 +1,80 @@
+{#
+  A table whose rows within the run's scope are made equal to the model's, by writing only the rows
+  that differ. All of it is one transaction: killed at any moment, the table is as before or as after.
+
+  dbt's own incremental strategies leave stale rows when a day becomes empty, and rewrite every row of
+  a day to change one.
+
+  config:
+    key        columns that identify a row
+    day        column that holds the partition's day; none for a table that has none
+    scope      'window' (default), 'users', or the grain whose pending devices limit the run
+    on_change  macro run within the transaction, with the names of two relations: rows added, rows gone
+#}
+{% materialization in_place, default %}
+    {%- set key = config.require('key') -%}
+    {%- set day = config.get('day') -%}
+    {%- set scope = config.get('scope', 'window') -%}
+    {%- set on_change = config.get('on_change') -%}
+    {%- set target = this.incorporate(type='table') -%}
+    {%- set new = model['name'] ~ '__new' -%}
+    {%- set added = model['name'] ~ '__added' -%}
+    {%- set gone = model['name'] ~ '__gone' -%}
+
+    {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {% if load_cached_relation(this) is none %}
+        {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
+    {% endif %}
+
+    {%- set in_scope -%}
+        {%- if scope == 'users' -%} {{ is_affected_user('old') }}
+        {%- elif scope == 'window' -%} {{ is_in_scope('old.' ~ day) }}
+        {%- else -%} {{ is_in_scope('old.' ~ day, scope, 'old') }}
+        {%- endif -%}
+    {%- endset -%}
+    {%- set key_columns = key | join(', ') -%}
+
+    {% do run_query('create or replace temporary table ' ~ new ~ ' as ' ~ sql) %}
+    {% do run_query(
+        'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ target ~ ' as old where ' ~ in_scope
+        ~ ' except select * from ' ~ new
+    ) %}
+    {% do run_query(
+        'create or replace temporary table ' ~ added ~ ' as select * from ' ~ new
+        ~ ' except select * from ' ~ target ~ ' as old where ' ~ in_scope
+    ) %}
+    {% call statement('delete_gone') %}
+        delete from {{ target }} as old
+        where
+            {{ in_scope }}
+            and exists (
+                select 1 from {{ gone }} as gone
+                where {% for column in key %}{{ 'and ' if not loop.first }}gone.{{ column }} = old.{{ column }} {% endfor %}
+            )
+    {% endcall %}
+    {% call statement('main') %}
+        insert into {{ target }} select * from {{ added }}
+    {% endcall %}
+
+    {% if on_change %}
+        {% for statement_sql in context[on_change](added, gone) %}
+            {% do run_query(statement_sql) %}
+        {% endfor %}
+    {% endif %}
+    {% do run_query("delete from " ~ pipeline_table('changed_rows') ~ " where model = '" ~ model['name'] ~ "'") %}
+    {% call statement('count_changes') %}
+        insert into {{ pipeline_table('changed_rows') }}
+        select '{{ model['name'] }}', changed_day, count(*)
+        from (
+            select {{ key_columns }}, {{ day or 'cast(null as date)' }} as changed_day from {{ added }}
+            union
+            select {{ key_columns }}, {{ day or 'cast(null as date)' }} as changed_day from {{ gone }}
+        ) as changes
+        group by changed_day
+    {% endcall %}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {% do adapter.commit() %}
+
+    {{ return({'relations': [target]}) }}
+{% endmaterialization %}

@@ -1,0 +1,52 @@
+{# Work that a change of rows makes for others, noted in the transaction that makes the change. #}
+
+{# Links changed: the rows of their devices may be somebody else's now, their users' traits may differ. #}
+{% macro note_relinked_devices(added, gone) %}
+    {% set statements = [] %}
+    {% for grain in ['sessions', 'page_views'] %}
+        {% do statements.append(
+            "insert into " ~ pipeline_table('pending_devices')
+            ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added
+            ~ " union select project_id, anonymous_id from " ~ gone ~ ") as changed"
+            ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
+        ) %}
+    {% endfor %}
+    {% do statements.append(
+        "insert into " ~ pipeline_table('pending_users')
+        ~ " select project_id, user_id from " ~ added ~ " union select project_id, user_id from " ~ gone
+        ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
+    ) %}
+    {{ return(statements) }}
+{% endmacro %}
+
+{# Sessions changed hands or content: whoever had them and whoever has them now needs a new row. #}
+{% macro note_changed_users(added, gone) %}
+    {{ return([
+        "insert into " ~ pipeline_table('pending_users')
+        ~ " select project_id, stitched_user_id from " ~ added
+        ~ " union select project_id, stitched_user_id from " ~ gone
+        ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
+    ]) }}
+{% endmacro %}
+
+{# Views written without stitching: the next view stitch must look at their devices. #}
+{% macro note_unstitched_views(added, gone) %}
+    {% if var('view_stitching') %}{{ return([]) }}{% endif %}
+    {{ return([
+        "insert into " ~ pipeline_table('pending_devices')
+        ~ " select 'page_views', project_id, anonymous_id from " ~ added ~ " where anonymous_id is not null"
+        ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
+    ]) }}
+{% endmacro %}
+
+{# Everybody whose row of `users` the run may have changed: who is noted, and, unless the run is about
+   changed links only, who was active in the window. #}
+{% macro collect_affected_users() %}
+    create or replace temporary table affected_users as
+    select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
+    {% if not var('only_pending') -%}
+    union
+    select project_id, stitched_user_id from {{ ref('stitched_sessions') }} as sessions
+    where {{ is_in_window('sessions.session_date') }}
+    {%- endif %}
+{% endmacro %}

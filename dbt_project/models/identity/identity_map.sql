@@ -1,0 +1,77 @@
+{{ config(
+    materialized='in_place',
+    key=['project_id', 'event_date', 'anonymous_id', 'first_seen_at'],
+    day='event_date',
+    on_change='note_relinked_devices',
+) }}
+
+with identified_events as (
+    select
+        events.project_id,
+        events.event_date,
+        events.anonymous_id,
+        events.user_id,
+        events.occurred_at,
+        events.event_id,
+        events.traits
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ pipeline_table('project_settings') }} as settings
+        on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and events.anonymous_id is not null
+        and events.user_id is not null
+        and (events.event_type = 'identify' or not settings.links_on_identify_only)
+),
+
+-- At one instant a device has one user: of events at the same time the last by event id decides.
+instants as (
+    select
+        *,
+        last_value(user_id) over (
+            partition by project_id, anonymous_id, occurred_at
+            order by event_id
+            rows between unbounded preceding and unbounded following
+        ) as user_of_instant
+    from identified_events
+),
+
+ordered as (
+    select
+        *,
+        row_number() over device_day as position,
+        lag(user_id) over device_day as previous_user_id
+    from instants
+    where user_id = user_of_instant
+    window device_day as (
+        partition by project_id, anonymous_id, event_date
+        order by occurred_at, event_id
+    )
+),
+
+numbered as (
+    select
+        *,
+        sum(case when user_id = previous_user_id then 0 else 1 end) over (
+            partition by project_id, anonymous_id, event_date
+            order by position
+        ) as link_number
+    from ordered
+),
+
+links as (
+    select
+        project_id,
+        event_date,
+        anonymous_id,
+        user_id,
+        min(occurred_at) as first_seen_at,
+        max(occurred_at) as last_seen_at,
+        count(*) as event_count,
+        {{ first_known_by('event_id', 'position') }} as first_event_id,
+        {{ last_known_by('traits', 'position') }} as traits
+    from numbered
+    group by project_id, event_date, anonymous_id, user_id, link_number
+)
+
+select * from links

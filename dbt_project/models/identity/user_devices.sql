@@ -1,0 +1,11 @@
+{{ config(materialized='view') }}
+
+select
+    project_id,
+    user_id,
+    anonymous_id,
+    min(first_seen_at) as first_seen_at,
+    max(last_seen_at) as last_seen_at,
+    cast(sum(event_count) as bigint) as event_count
+from {{ ref('identity_map') }}
+group by project_id, user_id, anonymous_id

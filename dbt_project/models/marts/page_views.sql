@@ -1,0 +1,125 @@
+{#- Page views are stitched at a pace of their own. While view stitching is off, or a run does without it,
+    each row keeps the answer of the last view stitch, and a new row is its own device's. -#}
+{%- set existing = load_relation(this) if execute else none -%}
+
+{{ config(
+    materialized='in_place',
+    key=['project_id', 'event_id'],
+    day='event_date',
+    scope='page_views',
+    on_change='note_unstitched_views',
+) }}
+
+with {% if var('restitch_only') and existing -%}
+views as (
+    select
+        project_id,
+        event_id,
+        event_date,
+        occurred_at,
+        anonymous_id,
+        user_id,
+        session_id,
+        page_url,
+        page_path,
+        page_title
+    from {{ this }} as views
+    where {{ is_in_scope('views.event_date', 'page_views', 'views') }}
+),
+{%- else -%}
+events as (
+    select
+        project_id,
+        event_id,
+        event_date,
+        occurred_at,
+        anonymous_id,
+        user_id,
+        coalesce(source_session_id, '') as stream_session_id,
+        page_url,
+        page_path,
+        page_title
+    from {{ source('landing', 'raw_events') }} as events
+    where
+        event_type in ('page', 'screen')
+        and {{ is_in_scope('events.event_date', 'page_views', 'events') }}
+),
+
+-- A view's session starts on the view's own day or on the day before.
+candidate_sessions as (
+    select
+        project_id,
+        anonymous_id,
+        coalesce(source_session_id, '') as stream_session_id,
+        session_id,
+        started_at
+    from {{ ref('sessions') }}
+    where session_date between {{ days_later(day_literal('first_day'), -1) }} and {{ day_literal('last_day') }}
+),
+
+views as (
+    select
+        events.project_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        events.anonymous_id,
+        events.user_id,
+        candidate_sessions.session_id,
+        events.page_url,
+        events.page_path,
+        events.page_title
+    from {{ join_latest(
+        'events', 'candidate_sessions', ['project_id', 'anonymous_id', 'stream_session_id'], 'occurred_at', 'started_at'
+    ) }}
+),
+{%- endif %}
+
+{% if var('view_stitching') -%}
+subjects as (
+    select
+        views.*,
+        views.event_date as subject_day,
+        views.occurred_at as subject_at,
+        coalesce(views.anonymous_id, views.event_id) as own_id
+    from views
+),
+
+{{ stitch('subjects') }}
+{%- elif existing -%}
+stitched as (
+    select
+        views.*,
+        coalesce(answers.stitched_user_id, views.anonymous_id, views.user_id, views.event_id) as stitched_user_id,
+        coalesce(answers.stitched_by, {{ rule_without_stitching('views') }}) as stitched_by
+    from views
+    left join {{ this }} as answers
+        on
+            views.project_id = answers.project_id
+            and views.event_id = answers.event_id
+            and {{ is_in_window('answers.event_date') }}
+)
+{%- else -%}
+stitched as (
+    select
+        views.*,
+        coalesce(views.anonymous_id, views.user_id, views.event_id) as stitched_user_id,
+        {{ rule_without_stitching('views') }} as stitched_by
+    from views
+)
+{%- endif %}
+
+select
+    project_id,
+    event_id,
+    event_date,
+    occurred_at,
+    anonymous_id,
+    user_id,
+    session_id,
+    page_url,
+    page_path,
+    page_title,
+    stitched_user_id,
+    stitched_by
+from stitched

@@ -1,0 +1,91 @@
+{{ config(
+    materialized='in_place',
+    key=['project_id', 'stitched_user_id'],
+    scope='users',
+    pre_hook="{{ collect_affected_users() }}",
+    post_hook="delete from {{ pipeline_table('pending_users') }}",
+) }}
+
+with sessions as (
+    select *
+    from {{ ref('stitched_sessions') }} as sessions
+    where {{ is_affected_user('sessions') }}
+),
+
+positions as (
+    select
+        *,
+        row_number() over (
+            partition by project_id, stitched_user_id
+            order by started_at, session_id
+        ) as position
+    from sessions
+),
+
+activity as (
+    select
+        project_id,
+        stitched_user_id,
+        max(case when stitched_by in ('own', 'link before', 'link after') then 1 else 0 end) = 1 as is_identified,
+        min(started_at) as first_seen_at,
+        max(ended_at) as last_seen_at,
+        count(*) as session_count,
+        cast(sum(page_view_count) as bigint) as page_view_count,
+        cast(sum(event_count) as bigint) as event_count,
+        count(distinct anonymous_id) as device_count,
+        {{ first_value_by('utm_source', 'position') }} as first_touch_source,
+        {{ first_value_by('utm_medium', 'position') }} as first_touch_medium,
+        {{ first_value_by('utm_campaign', 'position') }} as first_touch_campaign,
+        {{ first_value_by('referrer', 'position') }} as first_touch_referrer
+    from positions
+    group by project_id, stitched_user_id
+),
+
+links as (
+    select
+        links.project_id,
+        links.user_id,
+        links.first_seen_at,
+        links.traits,
+        row_number() over (
+            partition by links.project_id, links.user_id
+            order by links.last_seen_at, links.first_event_id
+        ) as position
+    from {{ ref('identity_map') }} as links
+    where exists (
+        select 1 from affected_users as affected
+        where affected.project_id = links.project_id and affected.stitched_user_id = links.user_id
+    )
+),
+
+identities as (
+    select
+        project_id,
+        user_id,
+        min(first_seen_at) as identified_at,
+        {{ last_known_by('traits', 'position') }} as traits
+    from links
+    group by project_id, user_id
+)
+
+select
+    activity.project_id,
+    activity.stitched_user_id,
+    activity.is_identified,
+    activity.first_seen_at,
+    activity.last_seen_at,
+    case when activity.is_identified then identities.identified_at end as identified_at,
+    activity.session_count,
+    activity.page_view_count,
+    activity.event_count,
+    activity.device_count,
+    activity.first_touch_source,
+    activity.first_touch_medium,
+    activity.first_touch_campaign,
+    activity.first_touch_referrer,
+    case when activity.is_identified then identities.traits end as traits
+from activity
+left join identities
+    on
+        activity.project_id = identities.project_id
+        and activity.stitched_user_id = identities.user_id

@@ -1,0 +1,43 @@
+{{ config(materialized='view') }}
+
+-- Resolved anew for the pending devices, and compared with what is stored.
+with subjects as (
+    select
+        sessions.project_id,
+        sessions.session_id,
+        sessions.session_date,
+        sessions.anonymous_id,
+        sessions.user_id,
+        sessions.session_date as subject_day,
+        sessions.started_at as subject_at,
+        sessions.anonymous_id as own_id
+    from {{ ref('sessions') }} as sessions
+    where exists (
+        select 1 from {{ pipeline_table('pending_devices') }} as pending
+        where
+            pending.grain = 'sessions'
+            and pending.project_id = sessions.project_id
+            and pending.anonymous_id = sessions.anonymous_id
+    )
+),
+
+{{ stitch('subjects', switch='sessions_are_stitched') }}
+
+select
+    stitched.project_id,
+    stitched.session_id,
+    stitched.session_date,
+    stitched.anonymous_id,
+    stored.stitched_user_id,
+    stitched.stitched_user_id as right_user_id
+from stitched
+left join {{ ref('stitched_sessions') }} as stored
+    on
+        stitched.project_id = stored.project_id
+        and stitched.session_id = stored.session_id
+        and stitched.session_date = stored.session_date
+where
+    stitched.stitched_user_id is distinct from stored.stitched_user_id
+    or stitched.stitched_by is distinct from stored.stitched_by
+    or stitched.linked_at is distinct from stored.linked_at
+    or stitched.link_event_id is distinct from stored.link_event_id

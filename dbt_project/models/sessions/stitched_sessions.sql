@@ -1,0 +1,43 @@
+{{ config(
+    materialized='in_place',
+    key=['project_id', 'session_id'],
+    day='session_date',
+    scope='sessions',
+    on_change='note_changed_users',
+) }}
+
+with subjects as (
+    select
+        sessions.*,
+        sessions.session_date as subject_day,
+        sessions.started_at as subject_at,
+        sessions.anonymous_id as own_id
+    from {{ ref('sessions') }} as sessions
+    where {{ is_in_scope('sessions.session_date', 'sessions', 'sessions') }}
+),
+
+{{ stitch('subjects', switch='sessions_are_stitched') }}
+
+select
+    project_id,
+    session_id,
+    session_date,
+    anonymous_id,
+    user_id,
+    started_at,
+    ended_at,
+    event_count,
+    page_view_count,
+    first_page_path,
+    last_page_path,
+    referrer,
+    utm_source,
+    utm_medium,
+    utm_campaign,
+    platform,
+    source_session_id,
+    stitched_user_id,
+    stitched_by,
+    linked_at,
+    link_event_id
+from stitched

@@ -1,0 +1,1 @@
+"""The assets: one module for what Python loads, one for what dbt builds."""

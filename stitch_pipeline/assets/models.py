@@ -1,0 +1,315 @@
+"""The assets that dbt builds: identity map, sessions, stitched sessions, users, page views, stats, views.
+
+The definitions come from dbt's manifest; a run is one call of dbt in this process, with the warehouse
+opened once around it. After it, the run works out which partitions now hold a wrong answer and puts
+them into the metadata of what it materialized, where ``identify_sensor`` finds them.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dagster import (
+    AssetCheckResult,
+    AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
+    AssetObservation,
+    AssetsDefinition,
+    BackfillPolicy,
+    Config,
+    Failure,
+    MetadataValue,
+    Output,
+    PartitionMapping,
+    PartitionsDefinition,
+)
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+from pydantic import Field
+
+from stitch_pipeline.assets.landing_zone import OWNERS, POOL
+from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.partitions import daily_partitions, last_day, neighbours, window_of
+from stitch_pipeline.planning.days import DayRange, ranges, settled_by
+from stitch_pipeline.planning.dbt_variables import dbt_variables
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
+from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
+from stitch_pipeline.warehouse.stale import Grain
+
+TABLES = ("identity_map", "sessions", "stitched_sessions", "page_views", "users", "visitor_stats")
+STALE_SESSION_DAYS = "stale_session_days"
+STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
+
+
+class ModelsConfig(Config):
+    """What one run does differently. Every field has a default, so an empty editor is a valid config."""
+
+    only_pending: bool = Field(
+        default=False,
+        description="Touch only rows of devices whose links changed, instead of every row of the partitions.",
+    )
+    restitch_only: bool = Field(
+        default=False,
+        description="Page views: keep the rows and bring only their answers up to date.",
+    )
+    view_stitching: bool | None = Field(
+        default=None,
+        description="Stitch page views in this run, or leave their answers as they are; by default as set.",
+    )
+    session_stitching: bool | None = Field(
+        default=None, description="Stitch sessions in this run, or not; by default as set per project."
+    )
+    lookback_days: int | None = Field(
+        default=None, ge=0, description="Days back from a login, for this run; by default as set per project."
+    )
+
+
+def model_assets(settings: Settings) -> list[AssetsDefinition]:
+    manifest_path = dbt_models.prepare_manifest()
+    translator = _Translator(settings)
+
+    @dbt_assets(
+        name="stitch_models",
+        manifest=manifest_path,
+        select="config.materialized:in_place",
+        dagster_dbt_translator=translator,
+        backfill_policy=BackfillPolicy.single_run(),
+        partitions_def=daily_partitions(settings),
+        pool=POOL,
+    )
+    def stitch_models(
+        context: AssetExecutionContext, config: ModelsConfig, warehouse: WarehouseResource
+    ) -> Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]:
+        window = window_of(context)
+        models = [name for name in TABLES if AssetKey(name) in context.selected_asset_keys]
+        with warehouse.get_connection() as con:
+            write_rules(con, settings, config)
+            try:
+                events, succeeded, messages, seconds = _run(context, warehouse, settings, window, models, config)
+                metadata = _metadata(con, settings, config, window, succeeded)
+                _add_partition_metadata(context, con, window, succeeded)
+                if stale.tables_exist(con, list(TABLES)):
+                    yield from _keep_views(context, con, warehouse, settings)
+            finally:
+                if _overrides_rules(config):
+                    write_rules(con, settings, ModelsConfig())
+        if not messages and set(succeeded) == set(TABLES):
+            _clear_changed_days(settings, window)
+        for event in events:
+            if isinstance(event, Output):
+                name = event.output_name
+                extra = {**metadata.get(name, {}), "seconds": round(seconds.get(name, 0.0), 3)}
+                yield Output(None, output_name=name, metadata={**event.metadata, **extra})
+            else:
+                yield event
+        if messages:
+            raise Failure("\n".join(messages))
+
+    @dbt_assets(
+        name="stitch_views",
+        manifest=manifest_path,
+        select="config.materialized:view",
+        dagster_dbt_translator=translator,
+        pool=POOL,
+    )
+    def stitch_views(
+        context: AssetExecutionContext, warehouse: WarehouseResource
+    ) -> Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]:
+        models = [key.path[-1] for key in context.selected_asset_keys]
+        with warehouse.get_connection() as con:
+            schema.create_tables(con)
+            today = DayRange(last_day(), last_day())
+            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig())
+        yield from events
+        if messages:
+            raise Failure("\n".join(messages))
+
+    return [stitch_models, stitch_views]
+
+
+def _overrides_rules(config: ModelsConfig) -> bool:
+    return config.session_stitching is not None or config.lookback_days is not None
+
+
+def write_rules(con: Any, settings: Settings, config: ModelsConfig) -> None:
+    """Put the rules where the models read them, with what this run overrides."""
+    override: dict[str, Any] = {}
+    if config.session_stitching is not None:
+        override["session_stitching"] = config.session_stitching
+    if config.lookback_days is not None:
+        override["lookback_days"] = config.lookback_days
+    schema.create_tables(con)
+    names = {*schema.projects(con), *settings.projects}
+    rules = {name: settings.rules(name).model_copy(update=override) for name in sorted(names)}
+    schema.write_project_settings(con, rules)
+
+
+def _run(
+    context: AssetExecutionContext,
+    warehouse: WarehouseResource,
+    settings: Settings,
+    window: DayRange,
+    models: Sequence[str],
+    config: ModelsConfig,
+) -> tuple[list[Any], list[str], list[str], dict[str, float]]:
+    """Dagster's events, the models that were built, what went wrong, and seconds per model."""
+    manifest = dbt_models.manifest()
+    events: list[Any] = []
+
+    def on_event(raw: Mapping[str, Any]) -> None:
+        message = DbtCoreCliEventMessage(raw_event=dict(raw), event_history_metadata={})
+        if raw["info"]["name"] in ("LogModelResult", "LogTestResult", "RunResultError"):
+            log = context.log.error if raw["info"]["level"] == "error" else context.log.info
+            log(raw["info"]["msg"])
+        events.extend(
+            message.to_default_asset_events(
+                manifest=manifest, context=context, dagster_dbt_translator=_Translator(settings)
+            )
+        )
+
+    results = dbt_models.run_models(
+        warehouse.path,
+        models=models,
+        variables=dbt_variables(
+            window,
+            session_timeout_minutes=settings.session_timeout_minutes,
+            only_pending=config.only_pending,
+            restitch_only=config.restitch_only,
+            view_stitching=_views_are_stitched(settings, config),
+        ),
+        on_event=on_event,
+    )
+    names = {result.unique_id: result.unique_id.split(".")[2] for result in results}
+    succeeded = [
+        names[result.unique_id]
+        for result in results
+        if result.succeeded and result.unique_id.startswith("model.")
+    ]
+    seconds = {names[result.unique_id]: result.seconds for result in results}
+    messages = [
+        f"{names[result.unique_id]}: {result.message or 'failed or skipped'}"
+        for result in results
+        if not result.succeeded
+    ]
+    return events, succeeded, messages, seconds
+
+
+def _views_are_stitched(settings: Settings, config: ModelsConfig) -> bool:
+    return settings.view_stitching_is_on if config.view_stitching is None else config.view_stitching
+
+
+def _metadata(
+    con: Any, settings: Settings, config: ModelsConfig, window: DayRange, succeeded: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Metadata per model for the run as a whole, the stale partitions among it."""
+    metadata: dict[str, dict[str, Any]] = {}
+    for name in succeeded:
+        changed = partition_facts.changed_rows(con, name)
+        metadata[name] = {
+            "rows_changed_in_run": sum(changed.values()),
+            "partitions_changed": len([day for day in changed if day is not None]),
+        }
+    if "users" in metadata:
+        metadata["users"]["rows"] = partition_facts.row_count(con, "users")
+    stale_metadata = stale_partitions(
+        con,
+        settings,
+        built_sessions=window if "stitched_sessions" in succeeded else None,
+        built_page_views=window
+        if "page_views" in succeeded and _views_are_stitched(settings, config)
+        else None,
+    )
+    for name in {"identity_map", "stitched_sessions", "page_views"} & set(succeeded):
+        metadata[name].update(stale_metadata)
+    return metadata
+
+
+def stale_partitions(
+    con: Any,
+    settings: Settings,
+    *,
+    built_sessions: DayRange | None = None,
+    built_page_views: DayRange | None = None,
+) -> dict[str, MetadataValue]:
+    """Which days hold a wrong answer, as metadata: lists of [first day, last day]."""
+    session_days = stale.stale_days(con, "sessions", built_sessions)
+    if settings.view_stitching_is_on:
+        view_days = stale.stale_days(con, "page_views", built_page_views)
+    else:
+        # Without view stitching nobody will ask; switching it on makes the reconcile look at everything.
+        stale.forget_pending(con, "page_views")
+        view_days = set()
+    return {
+        key: MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(found)])
+        for key, found in ((STALE_SESSION_DAYS, session_days), (STALE_PAGE_VIEW_DAYS, view_days))
+    }
+
+
+def _add_partition_metadata(
+    context: AssetExecutionContext, con: Any, window: DayRange, succeeded: Sequence[str]
+) -> None:
+    for name in succeeded:
+        changed = partition_facts.changed_rows(con, name)
+        for day, facts in partition_facts.facts_per_day(con, name, window).items():
+            context.add_asset_metadata(
+                {**facts, "rows_changed": changed.get(day, 0)}, asset_key=name, partition_key=day.isoformat()
+            )
+
+
+def _keep_views(
+    context: AssetExecutionContext, con: Any, warehouse: WarehouseResource, settings: Settings
+) -> Iterator[AssetMaterialization]:
+    """Create the views when they are not there, or are of another version of the project."""
+    digest = dbt_models.prepared_digest()
+    if schema.views_version(con) == digest:
+        return
+    views = [node["name"] for node in dbt_models.manifest()["nodes"].values()
+             if node["resource_type"] == "model" and node["config"]["materialized"] == "view"]
+    today = DayRange(last_day(), last_day())
+    _, succeeded, messages, _ = _run(context, warehouse, settings, today, views, ModelsConfig())
+    if messages:
+        raise Failure("\n".join(messages))
+    schema.set_views_version(con, digest)
+    for name in succeeded:
+        yield AssetMaterialization(name)
+
+
+def _clear_changed_days(settings: Settings, window: DayRange) -> None:
+    index = LandingIndex(settings.index_path)
+    index.clear_changed(settled_by(index.changed_days(), window, settings.start_date, last_day()))
+
+
+class _Translator(DagsterDbtTranslator):
+    """dbt's nodes as the assets that DESIGN names: one-word keys, groups by folder, daily partitions."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
+        self.stitching = settings
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
+        return AssetKey(dbt_resource_props["name"])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        return dbt_resource_props["fqn"][1]
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
+        return OWNERS
+
+    def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        return dbt_resource_props.get("description", "")
+
+    def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> PartitionsDefinition | None:
+        is_table = dbt_resource_props["config"].get("materialized") == "in_place"
+        return daily_partitions(self.stitching) if is_table else None
+
+    def get_partition_mapping(
+        self, dbt_resource_props: Mapping[str, Any], dbt_parent_resource_props: Mapping[str, Any]
+    ) -> PartitionMapping | None:
+        name, parent = dbt_resource_props["name"], dbt_parent_resource_props["name"]
+        if name == "sessions" and parent == "raw_events":
+            return neighbours(1, 1)
+        if name == "page_views" and parent == "sessions":
+            return neighbours(1, 0)
+        return None

@@ -1,0 +1,36 @@
+"""The code location. ``workspace.yaml``, ``dagster`` and ``dg`` all load ``defs`` from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import Definitions, in_process_executor
+
+from stitch_pipeline.assets.landing_zone import landing_zone_assets
+from stitch_pipeline.assets.models import model_assets
+from stitch_pipeline.jobs import asset_jobs, reconcile_job
+from stitch_pipeline.schedules import schedules
+from stitch_pipeline.sensors import sensors
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
+
+
+def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:
+    return Definitions(
+        assets=[landing_zone_assets(settings), *model_assets(settings)],
+        jobs=[*asset_jobs(), reconcile_job(settings)],
+        sensors=sensors(settings),
+        schedules=schedules(settings),
+        resources={
+            "warehouse": WarehouseResource(
+                database=str(settings.duckdb_path), lock_wait_seconds=settings.lock_wait_seconds
+            ),
+            **(resource_overrides or {}),
+        },
+        # One process per step would cost seconds per step, and the warehouse takes one writer anyway.
+        executor=in_process_executor,
+    )
+
+
+defs = build_defs(Settings.load())

@@ -1,0 +1,97 @@
+"""The jobs: what sensors and schedules launch, and what a person launches from the launchpad."""
+
+from collections.abc import Iterator
+
+from dagster import (
+    AssetKey,
+    AssetObservation,
+    AssetSelection,
+    JobDefinition,
+    OpExecutionContext,
+    Output,
+    RunConfig,
+    define_asset_job,
+    job,
+    op,
+)
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from stitch_pipeline.assets.landing_zone import POOL
+from stitch_pipeline.assets.models import ModelsConfig, stale_partitions, write_rules
+from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse import loading, stale
+from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
+from stitch_pipeline.warehouse.stale import Grain
+
+BUILD_JOB = "build_job"
+RESTITCH_JOB = "restitch_job"
+RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
+RECONCILE_JOB = "reconcile_job"
+
+
+def models_config(**values: object) -> RunConfig:
+    """Run config for the dbt models, as the launchpad and backfills take it."""
+    return RunConfig(ops={"stitch_models": ModelsConfig(**values)})
+
+
+def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
+    return [
+        define_asset_job(
+            BUILD_JOB,
+            AssetSelection.assets(
+                "raw_events",
+                "quarantined_events",
+                "identity_map",
+                "sessions",
+                "stitched_sessions",
+                "users",
+                "page_views",
+                "visitor_stats",
+            ),
+            description="Everything for the given days, from the landing zone to the statistics.",
+        ),
+        define_asset_job(
+            RESTITCH_JOB,
+            AssetSelection.assets("stitched_sessions", "users", "visitor_stats"),
+            config=models_config(only_pending=True),
+            description="Bring sessions, users and statistics of the given days up to date with the links.",
+        ),
+        define_asset_job(
+            RESTITCH_PAGE_VIEWS_JOB,
+            AssetSelection.assets("page_views"),
+            config=models_config(restitch_only=True, view_stitching=True),
+            description="Bring the page views of the given days up to date with the links, now.",
+        ),
+    ]
+
+
+def reconcile_job(settings: Settings) -> JobDefinition:
+    @op(pool=POOL, description="Compare every stored answer with the one that the links give now.")
+    def find_stale_partitions(
+        context: OpExecutionContext, warehouse: WarehouseResource
+    ) -> Iterator[AssetObservation | Output[None]]:
+        index = LandingIndex(settings.index_path)
+        index.refresh(settings)
+        with warehouse.get_connection() as con:
+            write_rules(con, settings, ModelsConfig())
+            index.set_loaded(loading.loaded_files(con))
+            if stale.tables_exist(con, ["sessions", "stitched_sessions"]):
+                grains: list[Grain] = ["sessions", "page_views"]
+                for grain in grains:
+                    stale.suspect_every_device(con, grain)
+            metadata = stale_partitions(con, settings)
+        yield AssetObservation(AssetKey("identity_map"), metadata=metadata)
+        yield Output(None)
+
+    @job(
+        name=RECONCILE_JOB,
+        description=(
+            "Look for wrong answers over all days and all devices. It mends nothing itself: the sensors read "
+            "what it found and ask for exactly those partitions."
+        ),
+    )
+    def reconcile() -> None:
+        find_stale_partitions()
+
+    return reconcile

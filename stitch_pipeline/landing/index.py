@@ -1,0 +1,214 @@
+"""The index of the landing zone: a small SQLite file beside the warehouse.
+
+Sensors must know what is new while a run holds the warehouse locked, so what they need lies here:
+for every file the version that was read, the event days it holds, and the version that is loaded; and
+the days whose events have changed since everything built from them was last brought up to date.
+
+The warehouse stays the truth about what is loaded. Days are marked as changed *before* the warehouse
+changes and cleared *after* everything is built, so a process that dies in between leaves work marked
+that is already done, and never work undone that is not marked.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from stitch_pipeline.landing.zone import NOT_A_FEED, FoundFile, found_files, reading_rules
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse import reading
+
+_SCHEMA = """
+create table if not exists files (
+  landing_file text primary key,
+  version text,            -- as indexed; null once the file is gone
+  days text not null,      -- JSON list of the days its rows belong to
+  row_count integer not null,
+  bad_row_count integer not null,
+  bad_row_day text,        -- the day its bad rows are filed under
+  problem text,            -- why it cannot be read at all
+  loaded_version text,     -- null until loaded
+  loaded_days text not null default '[]'
+);
+create table if not exists changed_days (day text primary key, marked_at real not null);
+"""
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """What is known of one file. ``version`` is None for a file that is gone, ``loaded_version`` for a new one."""
+
+    landing_file: str
+    version: str | None
+    days: frozenset[date]
+    row_count: int
+    bad_row_count: int
+    bad_row_day: date | None
+    problem: str | None
+    loaded_version: str | None
+    loaded_days: frozenset[date]
+
+    @property
+    def is_pending(self) -> bool:
+        return self.version != self.loaded_version
+
+    @property
+    def touched_days(self) -> frozenset[date]:
+        """Days that loading this file may change."""
+        return self.days | self.loaded_days
+
+
+class LandingIndex:
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        with self._transaction() as db:
+            db.executescript(_SCHEMA)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self.path, timeout=30)
+        try:
+            with db:
+                yield db
+        finally:
+            db.close()
+
+    def files(self) -> dict[str, IndexedFile]:
+        with self._transaction() as db:
+            rows = db.execute(
+                "select landing_file, version, days, row_count, bad_row_count, bad_row_day, problem,"
+                " loaded_version, loaded_days from files order by landing_file"
+            ).fetchall()
+        return {
+            row[0]: IndexedFile(
+                landing_file=row[0],
+                version=row[1],
+                days=_days(row[2]),
+                row_count=row[3],
+                bad_row_count=row[4],
+                bad_row_day=date.fromisoformat(row[5]) if row[5] else None,
+                problem=row[6],
+                loaded_version=row[7],
+                loaded_days=_days(row[8]),
+            )
+            for row in rows
+        }
+
+    def pending(self) -> list[IndexedFile]:
+        """Files that are new, changed or gone since they were loaded."""
+        return [file for file in self.files().values() if file.is_pending]
+
+    def refresh(self, settings: Settings, budget_seconds: float | None = None) -> int:
+        """Read what is new or changed, for at most about ``budget_seconds``; returns how many files are left.
+
+        Whole files are read, so one file may take longer than the budget.
+        """
+        deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
+        known = self.files()
+        found = {file.landing_file: file for file in found_files(settings)}
+        new = [
+            file
+            for name, file in found.items()
+            if name not in known or known[name].version != file.version
+        ]
+        with self._transaction() as db:
+            gone = [name for name in known if name not in found and known[name].version is not None]
+            db.executemany("update files set version = null, days = '[]' where landing_file = ?", [(n,) for n in gone])
+            db.execute("delete from files where version is null and loaded_version is null")
+        if not new:
+            return 0
+        with duckdb.connect() as con:
+            con.execute("set TimeZone = 'UTC'")
+            with reading.without_pushdown(con):
+                for done, file in enumerate(new):
+                    if deadline is not None and time.monotonic() >= deadline:
+                        return len(new) - done
+                    self._index(con, settings, file)
+        return 0
+
+    def _index(self, con: duckdb.DuckDBPyConnection, settings: Settings, file: FoundFile) -> None:
+        counts: dict[date | None, int] = {}
+        rejects = 0
+        problem: str | None = None
+        if file.landed is None:
+            problem = NOT_A_FEED
+        else:
+            reading.forget_rejects(con)
+            try:
+                if file.size:
+                    sql = reading.profile_sql(con, file.landed, reading_rules(settings))
+                    counts = dict(con.execute(sql).fetchall())
+                    rejects = len(reading.rejected_lines(con))
+            except reading.UnreadableFile as error:
+                problem = str(error)
+            except duckdb.Error as error:
+                problem = str(error).splitlines()[0]
+        bad_rows = counts.pop(None, 0) + rejects
+        days = {day for day in counts if day is not None}
+        bad_row_day: date | None = None
+        if bad_rows or problem:
+            bad_row_day = min(days) if days else max(file.modified_at.date(), settings.start_date)
+            days.add(bad_row_day)
+        with self._transaction() as db:
+            db.execute(
+                "insert into files (landing_file, version, days, row_count, bad_row_count, bad_row_day, problem)"
+                " values (?, ?, ?, ?, ?, ?, ?) on conflict (landing_file) do update set"
+                " version = excluded.version, days = excluded.days, row_count = excluded.row_count,"
+                " bad_row_count = excluded.bad_row_count, bad_row_day = excluded.bad_row_day,"
+                " problem = excluded.problem",
+                (
+                    file.landing_file,
+                    file.version,
+                    _text(days),
+                    sum(counts.values()) + bad_rows,
+                    bad_rows,
+                    bad_row_day.isoformat() if bad_row_day else None,
+                    problem,
+                ),
+            )
+
+    def set_loaded(self, loaded: Mapping[str, tuple[str, Iterable[date]]]) -> None:
+        """Repeat what the warehouse says is loaded: version and days by file."""
+        with self._transaction() as db:
+            db.execute("update files set loaded_version = null, loaded_days = '[]'")
+            db.executemany(
+                "insert into files (landing_file, version, days, row_count, bad_row_count, loaded_version, loaded_days)"
+                " values (?, null, '[]', 0, 0, ?, ?) on conflict (landing_file) do update set"
+                " loaded_version = excluded.loaded_version, loaded_days = excluded.loaded_days",
+                [(name, version, _text(days)) for name, (version, days) in loaded.items()],
+            )
+            db.execute("delete from files where version is null and loaded_version is null")
+
+    def changed_days(self) -> dict[date, float]:
+        """Days whose events changed and of which not everything is rebuilt yet, and when each was marked."""
+        with self._transaction() as db:
+            rows = db.execute("select day, marked_at from changed_days").fetchall()
+        return {date.fromisoformat(day): marked_at for day, marked_at in rows}
+
+    def mark_changed(self, days: Iterable[date]) -> None:
+        now = time.time()
+        with self._transaction() as db:
+            db.executemany(
+                "insert or replace into changed_days values (?, ?)", [(day.isoformat(), now) for day in days]
+            )
+
+    def clear_changed(self, days: Iterable[date]) -> None:
+        with self._transaction() as db:
+            db.executemany("delete from changed_days where day = ?", [(day.isoformat(),) for day in days])
+
+
+def _days(text: str) -> frozenset[date]:
+    return frozenset(date.fromisoformat(day) for day in json.loads(text))
+
+
+def _text(days: Iterable[date]) -> str:
+    return json.dumps([day.isoformat() for day in sorted(days)])

@@ -1,0 +1,70 @@
+"""Which runs a sensor asks for, given what is wanted and what has been asked for already.
+
+A sensor here is level-triggered: it looks at what is stale now, not at what happened since it last
+looked. So it needs no cursor, and a lost tick or a failed run loses nothing. What keeps it from asking
+twice is the run key: it names the days and the state that made them stale. A request whose run has
+ended without mending that state is made again under a new attempt number, a limited number of times,
+after which a person must look; a newer state starts counting afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+from stitch_pipeline.planning.days import DayRange, ranges
+
+MAX_ATTEMPTS = 3
+
+RunState = Literal["waiting", "running", "succeeded", "failed"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run over a range of days. ``base_key`` is the key without its attempt number."""
+
+    days: DayRange
+    base_key: str
+    attempt: int = 1
+
+    @property
+    def run_key(self) -> str:
+        return f"{self.base_key}#{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    requests: tuple[Request, ...]
+    gave_up: tuple[DayRange, ...]
+    """Ranges for which ``MAX_ATTEMPTS`` runs ended and the state is still the same."""
+
+
+def plan_requests(
+    stale: Iterable[date],
+    *,
+    kind: str,
+    state: Callable[[DayRange], str],
+    waiting: Sequence[DayRange],
+    past: Callable[[str], Sequence[RunState]],
+) -> Plan:
+    """Requests for the ``stale`` days.
+
+    ``state(days)`` names what made a range stale (a version or an event id); ``waiting`` are the ranges
+    of runs that are queued but have not read anything yet, and so will see the newest state;
+    ``past(base_key)`` gives the states of the runs made for a key, oldest first.
+    """
+    uncovered = {day for day in stale if not any(day in days for days in waiting)}
+    requests: list[Request] = []
+    gave_up: list[DayRange] = []
+    for days in ranges(uncovered):
+        base_key = f"{kind}:{days.first}:{days.last}:{state(days)}"
+        runs = past(base_key)
+        if any(run in ("waiting", "running") for run in runs):
+            continue
+        if len(runs) >= MAX_ATTEMPTS:
+            gave_up.append(days)
+            continue
+        requests.append(Request(days, base_key, attempt=len(runs) + 1))
+    return Plan(tuple(requests), tuple(gave_up))

@@ -1,0 +1,219 @@
+"""Every setting of the pipeline, read once and passed around as one frozen object.
+
+The environment (``STITCH_…``) says where things are and sets the defaults for all projects; the
+project file (``stitch.toml``) says what is particular to one project or one feed. A key that nobody
+reads is an error, because a misspelt switch that silently does nothing is worse than no switch.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from croniter import croniter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """A setting is wrong. The message is one sentence for each: the key, the value and the remedy."""
+
+
+def _unlimited(value: Any) -> Any:
+    return None if value in ("", "null", "none", "unlimited") else value
+
+
+Days = Annotated[int, Field(ge=0, le=36_500)]
+DaysOrUnlimited = Annotated[Days | None, BeforeValidator(_unlimited)]
+
+
+class StitchingRules(BaseModel):
+    """How anonymous history is credited. Each project may override each field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stitching: bool = True
+    """Off: nothing of the project is stitched; every row keeps its own device id (Jitsu's switch)."""
+    session_stitching: bool = True
+    """Off: sessions keep their device id (Snowplow's ``snowplow__session_stitching``)."""
+    policy: Literal["latest"] = "latest"
+    """The rule that picks the stitched user from the links of a device."""
+    lookback_days: DaysOrUnlimited = 30
+    """Days back from a login within which anonymous rows are credited; ``null`` is unlimited."""
+    carry_forward_days: DaysOrUnlimited = None
+    """Days after a link within which rows of the device are credited; ``null`` is unlimited."""
+    max_users_per_device: Annotated[int, Field(ge=1)] = 10
+    """With more users than this in the window a device is shared and its anonymous rows are nobody's."""
+    link_on: Literal["any", "identify"] = "any"
+    """Which events link a device to a user: any that carries both ids, or ``identify`` calls only."""
+
+
+class ProjectSettings(StitchingRules):
+    """One ``[projects.<project_id>]`` table: the rules, with what only a project can say."""
+
+    blocked_ids: tuple[str, ...] = ()
+    """Values that are no identity in this project, beside the built-in list."""
+    conversion_events: tuple[str, ...] = ("signup", "completed_checkout")
+    """Event names that ``user_conversions`` reports, in funnel order."""
+
+
+class FeedSettings(BaseModel):
+    """One ``[feeds.<directory>]`` table: how a directory of the landing zone is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    """The format of the feed's files: ``jitsu`` or ``snowplow``."""
+    project_id: str | None = None
+    """The project that every event of the feed belongs to; by default the event says."""
+
+
+class ProjectFile(BaseModel):
+    """The whole of ``stitch.toml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    projects: dict[str, ProjectSettings] = {}
+    feeds: dict[str, FeedSettings] = {}
+
+
+class Settings(BaseSettings):
+    """What the code location runs with. ``Settings.load()`` is the only way it is made."""
+
+    model_config = SettingsConfigDict(env_prefix="STITCH_", extra="forbid", frozen=True)
+
+    landing_dir: Path = Path("data/landing")
+    """Where trackers' files arrive; each directory directly below it is a feed."""
+    duckdb_path: Path = Path("data/warehouse.duckdb")
+    """The warehouse. The index of the landing zone lies beside it."""
+    project_file: Path = Path("stitch.toml")
+    """Settings per project and per feed; may be absent."""
+    start_date: date = date(2025, 1, 1)
+    """The first daily partition (UTC). Earlier events are quarantined."""
+
+    days_late: Days = 3
+    """The daily schedule brings this many days before the closed day up to date as well."""
+    session_timeout_minutes: Annotated[int, Field(ge=1, le=720)] = 30
+    """A silence of this length ends a session."""
+    view_stitching: str = "0 4 * * 0"
+    """When page views are re-stitched: a cron expression (UTC), or ``off``."""
+    daily_cron: str = "15 1 * * *"
+    """When ``daily_schedule`` builds the day that has closed (UTC)."""
+    reconcile_cron: str = "30 3 * * *"
+    """When ``reconcile_schedule`` looks for wrong answers everywhere (UTC)."""
+    sensor_interval_seconds: Annotated[int, Field(ge=1)] = 5
+    """How often the sensors look."""
+    index_seconds_per_tick: Annotated[float, Field(gt=0)] = 20.0
+    """How long one tick of ``landing_sensor`` may read new files before it leaves the rest to the next."""
+    lock_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How long to wait for another process that has the warehouse open."""
+
+    stitching: bool = True
+    session_stitching: bool = True
+    policy: Literal["latest"] = "latest"
+    lookback_days: DaysOrUnlimited = 30
+    carry_forward_days: DaysOrUnlimited = None
+    max_users_per_device: Annotated[int, Field(ge=1)] = 10
+    link_on: Literal["any", "identify"] = "any"
+
+    projects: dict[str, ProjectSettings] = {}
+    feeds: dict[str, FeedSettings] = {}
+
+    @field_validator("landing_dir", "duckdb_path", "project_file", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return (value if value.is_absolute() else REPOSITORY / value).resolve()
+
+    @field_validator("duckdb_path", mode="after")
+    @classmethod
+    def _not_named_like_the_schema(cls, value: Path) -> Path:
+        # DuckDB names the catalog after the file; `stitch.users` would be ambiguous in every query.
+        if value.stem.lower() == "stitch":
+            raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
+        return value
+
+    @field_validator("view_stitching", "daily_cron", "reconcile_cron", mode="after")
+    @classmethod
+    def _cron(cls, value: str, info: Any) -> str:
+        if value == "off" and info.field_name == "view_stitching":
+            return value
+        if not croniter.is_valid(value) or len(value.split()) != 5:
+            hint = " or 'off'" if info.field_name == "view_stitching" else ""
+            raise ValueError(f"is not a cron expression of five fields such as '0 4 * * 0'{hint}")
+        return value
+
+    @property
+    def view_stitching_is_on(self) -> bool:
+        return self.view_stitching != "off"
+
+    @property
+    def index_path(self) -> Path:
+        """The index of the landing zone, a small SQLite file that is readable while the warehouse is locked."""
+        return self.duckdb_path.with_name(self.duckdb_path.stem + ".landing.sqlite")
+
+    def rules(self, project_id: str) -> ProjectSettings:
+        """The stitching rules of one project: the defaults, overridden by its table in ``stitch.toml``."""
+        defaults = {name: getattr(self, name) for name in StitchingRules.model_fields}
+        own = self.projects.get(project_id)
+        return ProjectSettings(**{**defaults, **(own.model_dump(exclude_unset=True) if own else {})})
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Settings from the environment and the project file; keyword arguments win over both.
+
+        Raises SettingsError with one sentence for each thing that is wrong.
+        """
+        _refuse_unknown_variables(cls)
+        try:
+            settings = cls(**overrides)
+        except ValidationError as error:
+            raise SettingsError(_sentences(error, "STITCH_")) from None
+        try:
+            text = settings.project_file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if "project_file" in settings.model_fields_set:
+                raise SettingsError(
+                    f"STITCH_PROJECT_FILE names '{settings.project_file}', which does not exist: "
+                    "create it, or unset the variable."
+                ) from None
+            return settings
+        try:
+            project_file = ProjectFile.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{settings.project_file} is not valid TOML: {error}.") from None
+        except ValidationError as error:
+            raise SettingsError(_sentences(error, f"{settings.project_file}: ")) from None
+        return settings.model_copy(
+            update={
+                "projects": {**project_file.projects, **settings.projects},
+                "feeds": {**project_file.feeds, **settings.feeds},
+            }
+        )
+
+
+def _refuse_unknown_variables(cls: type[Settings]) -> None:
+    # pydantic-settings ignores unknown variables of its prefix; a typo must not pass for a setting.
+    known = {f"STITCH_{name.upper()}" for name in cls.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith("STITCH_") and name not in known:
+            raise SettingsError(
+                f"The environment variable {name} is not a setting; the settings are: "
+                f"{', '.join(sorted(known - {'STITCH_PROJECTS', 'STITCH_FEEDS'}))}."
+            )
+
+
+def _sentences(error: ValidationError, prefix: str) -> str:
+    def sentence(item: Any) -> str:
+        path = ".".join(str(part) for part in item["loc"])
+        name = prefix + (path.upper() if prefix == "STITCH_" else path)
+        if item["type"] == "extra_forbidden":
+            return f"{name} is not a setting: check the spelling against the settings table in the README."
+        message = item["msg"].removeprefix("Value error, ")
+        return f"{name} = {str(item['input'])!r}: {message[0].lower()}{message[1:]}."
+
+    return " ".join(dict.fromkeys(sentence(item) for item in error.errors()))

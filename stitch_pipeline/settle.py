@@ -1,0 +1,133 @@
+"""The loop of sensors and runs without a daemon: until nothing is asked for any more.
+
+The same plans, the same jobs and the same event log as with the daemon; only who ticks is different.
+The demo, the tests and the benchmarks stand on it, and so can a cron entry.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dagster import DagsterInstance, Definitions, RunRequest
+
+from stitch_pipeline.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.requests import Plan
+from stitch_pipeline.run_history import run_request
+from stitch_pipeline.sensors import landing_plan, restitch_plan, view_stitching_plan
+from stitch_pipeline.settings import Settings
+
+MAX_ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run: what it was for and what it did."""
+
+    job_name: str
+    days: DayRange | None
+    succeeded: bool
+    seconds: float
+    rows_changed: Mapping[str, int]
+    """Rows written or taken out, per table."""
+    partitions_changed: Mapping[str, int]
+    run_id: str
+    error: str | None = None
+
+
+@dataclass
+class Settled:
+    """Everything that was run. ``is_settled`` is False if something failed for good or never came to rest."""
+
+    runs: list[RunSummary] = field(default_factory=list)
+    gave_up: list[str] = field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.gave_up
+
+    def rows_changed(self, table: str) -> int:
+        return sum(run.rows_changed.get(table, 0) for run in self.runs)
+
+
+def settle(
+    settings: Settings,
+    defs: Definitions,
+    instance: DagsterInstance,
+    *,
+    reconcile: bool = False,
+    view_stitching: bool = False,
+    report: Callable[[RunSummary | str], None] = lambda event: None,
+) -> Settled:
+    """Tick the sensors and run what they ask for until they ask for nothing.
+
+    ``reconcile`` first looks for wrong answers over everything; ``view_stitching`` also does what
+    ``view_stitching_schedule`` would.
+    """
+    settled = Settled()
+    if reconcile:
+        report("looking for wrong answers over everything")
+        settled.runs.append(_run(defs, instance, RECONCILE_JOB, RunRequest(), None, report))
+    pending_config = models_config(only_pending=True).to_config_dict()
+    views_config = models_config(only_pending=True, restitch_only=True, view_stitching=True).to_config_dict()
+    for _ in range(MAX_ROUNDS):
+        plan, left = landing_plan(settings, instance)
+        work = [(BUILD_JOB, plan, None)]
+        if not plan.requests:
+            work.append((RESTITCH_JOB, restitch_plan(instance), pending_config))
+            if view_stitching and settings.view_stitching_is_on:
+                work.append((RESTITCH_PAGE_VIEWS_JOB, view_stitching_plan(instance), views_config))
+        requested = False
+        for job_name, plan, config in work:
+            for request in plan.requests:
+                requested = True
+                run = run_request(request, run_config=config)
+                settled.runs.append(_run(defs, instance, job_name, run, request.days, report))
+        if not requested and not left:
+            settled.gave_up = [f"{job}: {days}" for job, plan, _ in work for days in plan.gave_up]
+            return settled
+    settled.gave_up.append(f"still asked for more after {MAX_ROUNDS} rounds")
+    return settled
+
+
+def _run(
+    defs: Definitions,
+    instance: DagsterInstance,
+    job_name: str,
+    request: RunRequest,
+    days: DayRange | None,
+    report: Callable[[RunSummary | str], None],
+) -> RunSummary:
+    report(f"{job_name}: {days or 'all days'}")
+    started = time.monotonic()
+    result = defs.resolve_job_def(job_name).execute_in_process(
+        instance=instance,
+        run_config=request.run_config or None,
+        tags={**request.tags, **({"dagster/run_key": request.run_key} if request.run_key else {})},
+        raise_on_error=False,
+    )
+    rows: dict[str, int] = {}
+    partitions: dict[str, int] = {}
+    for event in result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        table = materialization.asset_key.path[-1]
+        changed = materialization.metadata.get("rows_changed_in_run")
+        if changed is not None:  # the same for every partition of the run
+            rows[table] = int(changed.value)
+            partitions[table] = int(materialization.metadata["partitions_changed"].value)
+    failure = next((event for event in result.all_events if event.is_step_failure), None)
+    error = failure.step_failure_data.error if failure else None
+    summary = RunSummary(
+        job_name=job_name,
+        days=days,
+        succeeded=result.success,
+        seconds=time.monotonic() - started,
+        rows_changed=rows,
+        partitions_changed=partitions,
+        run_id=result.run_id,
+        error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
+    )
+    report(summary)
+    return summary

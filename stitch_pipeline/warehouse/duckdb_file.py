@@ -1,0 +1,98 @@
+"""Opening the DuckDB file: one writer at a time, bounded waiting, and always letting go of the lock.
+
+While one process holds a DuckDB file read-write no other can open it, not even to read, so every
+opening here waits a bounded time and then says which process is in the way.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from dagster_duckdb import DuckDBResource
+from pydantic import Field
+
+_RETRY_SECONDS = 0.1
+
+
+class WarehouseError(Exception):
+    """The warehouse cannot be opened; the message says why and what to do."""
+
+
+class WarehouseBusy(WarehouseError):
+    """Another process has the warehouse open, and did not let go of it in time."""
+
+
+def connect(path: Path, *, wait_seconds: float, read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """A connection to the warehouse, created with its directory if it is not there.
+
+    Raises WarehouseBusy after ``wait_seconds`` if another process holds it, and WarehouseError at once
+    if the file or its directory cannot be used at all.
+    """
+    deadline = time.monotonic() + wait_seconds
+    if read_only and not path.exists():
+        raise WarehouseError(f"There is no warehouse at '{path}' yet: materialize something, or run `settle`.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WarehouseError(
+            f"The warehouse's directory '{path.parent}' cannot be created ({error.strerror}): "
+            "set STITCH_DUCKDB_PATH to a place you may write."
+        ) from None
+    while True:
+        try:
+            connection = duckdb.connect(str(path), read_only=read_only)
+        except duckdb.IOException as error:
+            if "lock" not in str(error):
+                raise WarehouseError(
+                    f"The warehouse '{path}' cannot be opened: {_first_line(error)} "
+                    "Set STITCH_DUCKDB_PATH to a DuckDB file you may write, or to one that does not exist yet."
+                ) from None
+            if time.monotonic() >= deadline:
+                raise WarehouseBusy(
+                    f"The warehouse '{path}' is in use by {_holder(error)} and was not released within "
+                    f"{wait_seconds:g} seconds: wait for that process or end it, or raise "
+                    "STITCH_LOCK_WAIT_SECONDS."
+                ) from None
+            time.sleep(_RETRY_SECONDS)
+        else:
+            # Inputs carry offsets or mean UTC; the session's zone must not depend on the machine's.
+            connection.execute("set TimeZone = 'UTC'")
+            return connection
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") + "."
+
+
+def _holder(error: Exception) -> str:
+    found = re.search(r"held in (?P<program>\S+) \(PID (?P<pid>\d+)\)", str(error))
+    return f"{found['program']} (process {found['pid']})" if found else "another process"
+
+
+class WarehouseResource(DuckDBResource):
+    """The warehouse as a Dagster resource.
+
+    Replaces ``DuckDBResource.get_connection``, which keeps the file's lock when the body raises and
+    cannot open read-only.
+    """
+
+    lock_wait_seconds: float = Field(
+        default=60.0, description="How long to wait for another process that has the file open."
+    )
+
+    @property
+    def path(self) -> Path:
+        return Path(self.database)
+
+    @contextmanager
+    def get_connection(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        connection = connect(self.path, wait_seconds=self.lock_wait_seconds, read_only=read_only)
+        try:
+            yield connection
+        finally:
+            connection.close()

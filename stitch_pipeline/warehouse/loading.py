@@ -1,0 +1,256 @@
+"""Loading landed files into ``raw_events``, whole files at a time, in one transaction.
+
+A file is loaded once; when it changes or goes away its rows are taken out and the new version's put
+in. Of events with the same id within a project the first received stays in ``raw_events`` and the
+others wait in ``duplicate_events``: should the first go away with its file, the next takes its place.
+So the outcome depends on the files alone and not on the order in which they were loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.warehouse import reading
+from stitch_pipeline.warehouse.reading import LandedFile, ReadingRules
+from stitch_pipeline.warehouse.schema import RAW_EVENT_COLUMNS
+
+_COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
+# The first received wins. Ties are broken by what the rows say and not by where they happen to be
+# stored, so that the winner is the same in any order of loading.
+_FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
+
+
+@dataclass(frozen=True)
+class FileToLoad:
+    """One file whose rows are to replace whatever is loaded of it; ``landed`` is None if it is gone."""
+
+    landing_file: str
+    landed: LandedFile | None
+    version: str | None
+    days: frozenset[date]
+    row_count: int
+    bad_row_count: int
+    bad_row_day: date | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What loading did. ``changed_days`` are the days whose events are not what they were."""
+
+    files: int
+    rows: int
+    changed_days: frozenset[date]
+
+
+def loaded_files(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[str, list[date]]]:
+    """Version and days of every loaded file, by its name."""
+    rows = con.execute("select landing_file, version, days from stitch.landing_files").fetchall()
+    return {name: (version, list(days)) for name, version, days in rows}
+
+
+def load(
+    con: duckdb.DuckDBPyConnection,
+    files: Iterable[FileToLoad],
+    rules: ReadingRules,
+    *,
+    before_commit: Callable[[frozenset[date]], None],
+    report: Callable[[str], None],
+) -> Loaded:
+    """Make the warehouse hold exactly the given versions of the given files; all of them or none.
+
+    ``before_commit`` is told which days change, while nothing has changed yet.
+    """
+    files = list(files)
+    if not files:
+        return Loaded(0, 0, frozenset())
+    rows = 0
+    con.begin()
+    try:
+        _start(con, [file.landing_file for file in files])
+        for file in files:
+            if file.version is None:
+                report(f"{file.landing_file} is gone: its rows are taken out")
+                continue
+            report(f"{file.landing_file}: {file.row_count:,} rows")
+            rows += file.row_count
+            _insert_file(con, file, rules)
+        _put_back_duplicates(con)
+        _set_duplicates_aside(con)
+        changed = frozenset(
+            row[0] for row in con.execute("select distinct event_date from temp.touched").fetchall()
+        )
+        before_commit(changed)
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+    return Loaded(len(files), rows, changed)
+
+
+def row_accounts(con: duckdb.DuckDBPyConnection) -> Mapping[str, int]:
+    """Rows of the loaded files, and where they are; the first equals the sum of the others."""
+    row = con.execute(
+        """
+        select
+          (select coalesce(sum(row_count), 0)::bigint from stitch.landing_files),
+          (select count(*) from stitch.raw_events),
+          (select count(*) from stitch.duplicate_events),
+          (select count(*) from stitch.quarantined_events where line is not null)
+        """
+    ).fetchall()[0]
+    return dict(zip(("rows_landed", "events", "duplicates", "quarantined"), row, strict=True))
+
+
+def _start(con: duckdb.DuckDBPyConnection, names: list[str]) -> None:
+    con.execute("create or replace temp table to_load (landing_file varchar)")
+    con.executemany("insert into temp.to_load values (?)", [[name] for name in names])
+    con.execute(
+        f"""
+        create or replace temp table touched as
+        select project_id, event_id, event_date from stitch.raw_events
+        where landing_file in (from temp.to_load)
+        """
+    )
+    for table in ("raw_events", "duplicate_events", "quarantined_events", "landing_files"):
+        con.execute(f"delete from stitch.{table} where landing_file in (from temp.to_load)")
+
+
+def _insert_file(con: duckdb.DuckDBPyConnection, file: FileToLoad, rules: ReadingRules) -> None:
+    if file.problem is not None:
+        con.execute(
+            "insert into stitch.quarantined_events values (?, ?, null, 'the whole file', ?, ?, null)",
+            [
+                file.bad_row_day,
+                file.landing_file,
+                f"the file cannot be read: {file.problem}",
+                "correct the file and put it back, or take it away; the other files are loaded",
+            ],
+        )
+    elif file.landed is not None and file.row_count:
+        with reading.without_pushdown(con):
+            con.execute(
+                f"insert into stitch.raw_events select {_COLUMNS} "
+                f"from ({reading.events_sql(con, file.landed, rules)}) where reason is null"
+            )
+            if file.bad_row_count:
+                _insert_bad_rows(con, file, file.landed, rules)
+    con.execute(
+        "insert into stitch.landing_files values (?, ?, ?, ?, ?, current_timestamp at time zone 'UTC')",
+        [file.landing_file, file.version, sorted(file.days), file.row_count, file.problem],
+    )
+
+
+def _insert_bad_rows(
+    con: duckdb.DuckDBPyConnection, file: FileToLoad, landed: LandedFile, rules: ReadingRules
+) -> None:
+    reading.forget_rejects(con)
+    con.execute(
+        "create or replace temp table bad_rows as select line, field, reason, remedy, raw_row "
+        f"from ({reading.numbered_rows_sql(con, landed, rules)}) where reason is not null"
+    )
+    con.execute("create or replace temp table refused_lines (line bigint, raw_row varchar, reason varchar)")
+    rejected = reading.rejected_lines(con)
+    if rejected:
+        con.executemany("insert into temp.refused_lines values (?, ?, ?)", rejected)
+    # The reader does not count the lines that it refuses, so put each row back to where it stood.
+    con.execute(
+        """
+        insert into stitch.quarantined_events
+        select $day, $file, bad.line + coalesce(refused.lines_before, 0), field, reason, remedy, raw_row
+        from temp.bad_rows as bad
+        asof left join (
+          select
+            line - row_number() over (order by line) + 1 as counted_line,
+            row_number() over (order by line) as lines_before
+          from temp.refused_lines
+        ) as refused on bad.line >= refused.counted_line
+        union all
+        select
+          $day, $file, line, 'the whole line', reason,
+          'correct the line and put the file back', raw_row
+        from temp.refused_lines
+        """,
+        {"day": file.bad_row_day, "file": file.landing_file},
+    )
+
+
+def _put_back_duplicates(con: duckdb.DuckDBPyConnection) -> None:
+    """Let the duplicates of events that were taken out compete again."""
+    con.execute(
+        f"""
+        insert into stitch.raw_events
+        select {_COLUMNS} from stitch.duplicate_events
+        where (project_id, event_id) in (select project_id, event_id from temp.touched)
+        """
+    )
+    con.execute(
+        "delete from stitch.duplicate_events "
+        "where (project_id, event_id) in (select project_id, event_id from temp.touched)"
+    )
+    con.execute(
+        """
+        insert into temp.touched
+        select project_id, event_id, event_date from stitch.raw_events
+        where landing_file in (from temp.to_load)
+          or (project_id, event_id) in (select project_id, event_id from temp.touched)
+        """
+    )
+
+
+def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
+    # Hashes first: they find the few ids that may stand twice without keeping every id in memory.
+    con.execute(
+        """
+        create or replace temp table suspects as
+        select hash(project_id, event_id) as id_hash
+        from stitch.raw_events
+        where hash(project_id, event_id) in (select hash(project_id, event_id) from temp.touched)
+        group by id_hash
+        having count(*) > 1
+        """
+    )
+    con.execute(
+        f"""
+        create or replace temp table losers as
+        select row_id, project_id, event_id, event_date
+        from (
+          select
+            rowid as row_id, project_id, event_id, event_date,
+            row_number() over (partition by project_id, event_id order by {_FIRST_RECEIVED}) as place
+          from stitch.raw_events as events
+          where hash(project_id, event_id) in (from temp.suspects)
+        )
+        where place > 1
+        """
+    )
+    con.execute("insert into temp.touched select project_id, event_id, event_date from temp.losers")
+    con.execute(
+        f"insert into stitch.duplicate_events select {_COLUMNS} from stitch.raw_events "
+        "where rowid in (select row_id from temp.losers)"
+    )
+    con.execute("delete from stitch.raw_events where rowid in (select row_id from temp.losers)")
+
+
+def repeated_events(con: duckdb.DuckDBPyConnection, window: DayRange) -> list[list[str]]:
+    """Up to ten (project, event id) pairs that stand more than once among the window's days: a defect."""
+    rows = con.execute(
+        "select project_id, event_id from stitch.raw_events where event_date between $first and $last "
+        "group by all having count(*) > 1 order by all limit 10",
+        {"first": window.first, "last": window.last},
+    ).fetchall()
+    return [list(row) for row in rows]
+
+
+def unreadable_files(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """Why each file that could not be read at all could not be."""
+    return dict(
+        con.execute(
+            "select landing_file, problem from stitch.landing_files where problem is not null order by all"
+        ).fetchall()
+    )

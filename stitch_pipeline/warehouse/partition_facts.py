@@ -1,0 +1,54 @@
+"""Figures about partitions, for the metadata that the UI shows."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import duckdb
+
+from stitch_pipeline.planning.days import DayRange
+
+_IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
+# Per table: its day column and what to say about a day beside the number of rows.
+_FACTS: dict[str, tuple[str, dict[str, str]]] = {
+    "raw_events": ("event_date", {"devices": "count(distinct (project_id, anonymous_id))"}),
+    "quarantined_events": ("quarantine_date", {"files": "count(distinct landing_file)"}),
+    "identity_map": ("event_date", {"devices": "count(distinct (project_id, anonymous_id))"}),
+    "sessions": ("session_date", {"events": "coalesce(sum(event_count), 0)::bigint"}),
+    "stitched_sessions": (
+        "session_date",
+        {
+            "stitch_rate": f"avg(case when {_IS_STITCHED} then 1.0 else 0.0 end)",
+            "users": f"count(distinct (project_id, stitched_user_id)) filter ({_IS_STITCHED})",
+        },
+    ),
+    "page_views": ("event_date", {"stitch_rate": f"avg(case when {_IS_STITCHED} then 1.0 else 0.0 end)"}),
+    "visitor_stats": ("stat_date", {"visitors": "coalesce(sum(visitors), 0)::bigint"}),
+}
+
+
+def facts_per_day(con: duckdb.DuckDBPyConnection, table: str, window: DayRange) -> dict[date, dict[str, Any]]:
+    """``rows`` and the table's own figures for every day of the window, also for days without a row."""
+    if table not in _FACTS:
+        return {}
+    day, facts = _FACTS[table]
+    names = ["rows", *facts]
+    found = con.execute(
+        f"select {day}, count(*), {', '.join(facts.values())} from stitch.{table} "
+        f"where {day} between $first and $last group by {day}",
+        {"first": window.first, "last": window.last},
+    ).fetchall()
+    by_day = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
+    return {day: by_day.get(day, {"rows": 0}) for day in window}
+
+
+def changed_rows(con: duckdb.DuckDBPyConnection, model: str) -> dict[date | None, int]:
+    """Rows that the last run of the model wrote or took out, per day."""
+    return dict(
+        con.execute("select day, rows_changed from stitch.changed_rows where model = ?", [model]).fetchall()
+    )
+
+
+def row_count(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    return int(con.execute(f"select count(*) from stitch.{table}").fetchall()[0][0])

@@ -1,0 +1,161 @@
+"""The tables that Python fills, and the small ones by which it tells dbt what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import duckdb
+
+from stitch_pipeline.settings import ProjectSettings
+
+RAW_EVENT_COLUMNS: dict[str, str] = {
+    "source": "varchar not null",
+    "event_id": "varchar not null",
+    "project_id": "varchar not null",
+    "occurred_at": "timestamp not null",
+    "received_at": "timestamp",
+    "event_date": "date not null",
+    "event_type": "varchar not null",
+    "event_name": "varchar",
+    "platform": "varchar",
+    "anonymous_id": "varchar",
+    "user_id": "varchar",
+    "source_session_id": "varchar",
+    "page_url": "varchar",
+    "page_path": "varchar",
+    "page_title": "varchar",
+    "referrer": "varchar",
+    "utm_source": "varchar",
+    "utm_medium": "varchar",
+    "utm_campaign": "varchar",
+    "traits": "varchar",
+    "properties": "varchar",
+    "landing_file": "varchar not null",
+    "blocked_anonymous_id": "varchar",
+    "blocked_user_id": "varchar",
+}
+
+_TABLES: dict[str, dict[str, str]] = {
+    "raw_events": RAW_EVENT_COLUMNS,
+    "duplicate_events": RAW_EVENT_COLUMNS,
+    "quarantined_events": {
+        "quarantine_date": "date not null",
+        "landing_file": "varchar not null",
+        "line": "bigint",
+        "field": "varchar",
+        "reason": "varchar not null",
+        "remedy": "varchar",
+        "raw_row": "varchar",
+    },
+    "landing_files": {
+        "landing_file": "varchar not null",
+        "version": "varchar not null",
+        "days": "date[] not null",
+        "row_count": "bigint not null",
+        "problem": "varchar",
+        "loaded_at": "timestamp not null",
+    },
+    # What the models are to do, per project; rewritten at the start of each run.
+    "project_settings": {
+        "project_id": "varchar not null",
+        "is_stitched": "boolean not null",
+        "sessions_are_stitched": "boolean not null",
+        "policy": "varchar not null",
+        "lookback_days": "integer not null",
+        "carry_forward_days": "integer not null",
+        "max_users_per_device": "integer not null",
+        "links_on_identify_only": "boolean not null",
+    },
+    "conversion_events": {
+        "project_id": "varchar not null",
+        "event_name": "varchar not null",
+        "funnel_position": "integer not null",
+    },
+    # Work found but not done: devices whose links changed, users whose sessions changed.
+    "pending_devices": {
+        "grain": "varchar not null",
+        "project_id": "varchar not null",
+        "anonymous_id": "varchar not null",
+    },
+    "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},
+    # What the models of the last run changed, per model and day.
+    "changed_rows": {
+        "model": "varchar not null",
+        "day": "date",
+        "rows_changed": "bigint not null",
+    },
+    # The version of the dbt project whose views are in place.
+    "views_version": {"digest": "varchar not null"},
+}
+
+# Far beyond any event: what `null` (unlimited) means as a number of days.
+UNLIMITED_DAYS = 36_500
+
+
+def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("create schema if not exists stitch")
+    for table, columns in _TABLES.items():
+        con.execute(
+            f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})"
+        )
+
+
+def write_project_settings(
+    con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]
+) -> None:
+    """Make the rules of each project readable to the models."""
+    con.begin()
+    try:
+        con.execute("delete from stitch.project_settings")
+        con.execute("delete from stitch.conversion_events")
+        _insert(
+            con,
+            "project_settings",
+            (
+                (
+                    project,
+                    own.stitching,
+                    own.stitching and own.session_stitching,
+                    own.policy,
+                    UNLIMITED_DAYS if own.lookback_days is None else own.lookback_days,
+                    UNLIMITED_DAYS if own.carry_forward_days is None else own.carry_forward_days,
+                    own.max_users_per_device,
+                    own.link_on == "identify",
+                )
+                for project, own in rules.items()
+            ),
+        )
+        _insert(
+            con,
+            "conversion_events",
+            (
+                (project, event, position)
+                for project, own in rules.items()
+                for position, event in enumerate(own.conversion_events, start=1)
+            ),
+        )
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+
+
+def projects(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Every project that has an event."""
+    rows = con.execute("select distinct project_id from stitch.raw_events order by project_id").fetchall()
+    return [row[0] for row in rows]
+
+
+def views_version(con: duckdb.DuckDBPyConnection) -> str | None:
+    rows = con.execute("select digest from stitch.views_version").fetchall()
+    return rows[0][0] if rows else None
+
+
+def set_views_version(con: duckdb.DuckDBPyConnection, digest: str) -> None:
+    con.execute("delete from stitch.views_version")
+    con.execute("insert into stitch.views_version values (?)", [digest])
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    for row in rows:
+        con.execute(f"insert into stitch.{table} values ({', '.join('?' * len(row))})", row)
