@@ -93,9 +93,7 @@ def newest_stale_record(
             continue
         listed = value.value if not isinstance(value.value, str) else json.loads(value.value)
         days = frozenset(
-            day
-            for first, last in listed
-            for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
+            day for first, last in listed for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
         )
         newest = StaleRecord(record.storage_id, days)
     return newest

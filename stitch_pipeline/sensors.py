@@ -109,7 +109,9 @@ def sensors(settings: Settings) -> list[SensorDefinition]:
         requests = [run_request(request) for request in plan.requests]
         if requests:
             return SensorResult(run_requests=requests)
-        return SkipReason(_gave_up(plan) or (f"{left} files are still to be read" if left else "Nothing new has landed"))
+        return SkipReason(
+            _gave_up(plan) or (f"{left} files are still to be read" if left else "Nothing new has landed")
+        )
 
     @sensor(
         name="identify_sensor",

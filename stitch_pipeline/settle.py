@@ -14,7 +14,6 @@ from dagster import DagsterInstance, Definitions, RunRequest
 
 from stitch_pipeline.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.requests import Plan
 from stitch_pipeline.run_history import run_request
 from stitch_pipeline.sensors import landing_plan, restitch_plan, view_stitching_plan
 from stitch_pipeline.settings import Settings

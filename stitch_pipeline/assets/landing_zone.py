@@ -130,9 +130,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         with warehouse.get_connection() as con:
             create_tables(con)
             index.set_loaded(loading.loaded_files(con))
-            pending = [
-                file for file in index.pending() if any(day in window for day in file.touched_days)
-            ]
+            pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = loading.load(
                 con,
                 _to_load(settings, pending),
@@ -149,15 +147,12 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             repeated = loading.repeated_events(con, window)
             unreadable = loading.unreadable_files(con)
         changed = {"files_loaded": loaded.files, "rows_read": loaded.rows, "seconds": round(seconds, 3)}
-        yield MaterializeResult(
-            asset_key="raw_events", metadata={**changed, "days_changed": len(loaded.changed_days)}
-        )
+        yield MaterializeResult(asset_key="raw_events", metadata={**changed, "days_changed": len(loaded.changed_days)})
         yield MaterializeResult(asset_key="quarantined_events", metadata=changed)
         yield AssetCheckResult(
             check_name="no_row_lost",
             asset_key="raw_events",
-            passed=accounts["rows_landed"]
-            == accounts["events"] + accounts["duplicates"] + accounts["quarantined"],
+            passed=accounts["rows_landed"] == accounts["events"] + accounts["duplicates"] + accounts["quarantined"],
             metadata=accounts,
         )
         yield AssetCheckResult(

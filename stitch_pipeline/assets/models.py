@@ -5,7 +5,6 @@ opened once around it. After it, the run works out which partitions now hold a w
 them into the metadata of what it materialized, where ``identify_sensor`` finds them.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +35,6 @@ from stitch_pipeline.planning.dbt_variables import dbt_variables
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
-from stitch_pipeline.warehouse.stale import Grain
 
 TABLES = ("identity_map", "sessions", "stitched_sessions", "page_views", "users", "visitor_stats")
 STALE_SESSION_DAYS = "stale_session_days"
@@ -183,9 +181,7 @@ def _run(
     )
     names = {result.unique_id: result.unique_id.split(".")[2] for result in results}
     succeeded = [
-        names[result.unique_id]
-        for result in results
-        if result.succeeded and result.unique_id.startswith("model.")
+        names[result.unique_id] for result in results if result.succeeded and result.unique_id.startswith("model.")
     ]
     seconds = {names[result.unique_id]: result.seconds for result in results}
     messages = [
@@ -217,9 +213,7 @@ def _metadata(
         con,
         settings,
         built_sessions=window if "stitched_sessions" in succeeded else None,
-        built_page_views=window
-        if "page_views" in succeeded and _views_are_stitched(settings, config)
-        else None,
+        built_page_views=window if "page_views" in succeeded and _views_are_stitched(settings, config) else None,
     )
     for name in {"identity_map", "stitched_sessions", "page_views"} & set(succeeded):
         metadata[name].update(stale_metadata)
@@ -265,8 +259,11 @@ def _keep_views(
     digest = dbt_models.prepared_digest()
     if schema.views_version(con) == digest:
         return
-    views = [node["name"] for node in dbt_models.manifest()["nodes"].values()
-             if node["resource_type"] == "model" and node["config"]["materialized"] == "view"]
+    views = [
+        node["name"]
+        for node in dbt_models.manifest()["nodes"].values()
+        if node["resource_type"] == "model" and node["config"]["materialized"] == "view"
+    ]
     today = DayRange(last_day(), last_day())
     _, succeeded, messages, _ = _run(context, warehouse, settings, today, views, ModelsConfig())
     if messages:

@@ -161,9 +161,7 @@ def simulate(seed: int = 7, first_day: date = date(2025, 1, 1), days: int = 60, 
     return Shop(calendar, tuple(files), tuple(events))
 
 
-def land(
-    shop: Shop, landing_dir: Path, *, through: date | None = None, after: date | None = None
-) -> list[Path]:
+def land(shop: Shop, landing_dir: Path, *, through: date | None = None, after: date | None = None) -> list[Path]:
     """Write the files that arrive in ``(after, through]``; without a bound, all on that side."""
     written = []
     for file in shop.files:

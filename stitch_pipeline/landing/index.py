@@ -115,11 +115,7 @@ class LandingIndex:
         deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
         known = self.files()
         found = {file.landing_file: file for file in found_files(settings)}
-        new = [
-            file
-            for name, file in found.items()
-            if name not in known or known[name].version != file.version
-        ]
+        new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
         with self._transaction() as db:
             gone = [name for name in known if name not in found and known[name].version is not None]
             db.executemany("update files set version = null, days = '[]' where landing_file = ?", [(n,) for n in gone])

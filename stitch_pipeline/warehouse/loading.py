@@ -8,6 +8,7 @@ So the outcome depends on the files alone and not on the order in which they wer
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +24,9 @@ _COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
 # The first received wins. Ties are broken by what the rows say and not by where they happen to be
 # stored, so that the winner is the same in any order of loading.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
+
+
+_REPORT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,19 @@ def load(
     con.begin()
     try:
         _start(con, [file.landing_file for file in files])
-        for file in files:
+        reported = time.monotonic()
+        for number, file in enumerate(files, start=1):
             if file.version is None:
                 report(f"{file.landing_file} is gone: its rows are taken out")
                 continue
-            report(f"{file.landing_file}: {file.row_count:,} rows")
             rows += file.row_count
             _insert_file(con, file, rules)
+            if time.monotonic() - reported >= _REPORT_SECONDS:
+                report(f"{number} of {len(files)} files, {rows:,} rows")
+                reported = time.monotonic()
         _put_back_duplicates(con)
         _set_duplicates_aside(con)
-        changed = frozenset(
-            row[0] for row in con.execute("select distinct event_date from temp.touched").fetchall()
-        )
+        changed = frozenset(row[0] for row in con.execute("select distinct event_date from temp.touched").fetchall())
         before_commit(changed)
         con.commit()
     except BaseException:
@@ -111,7 +116,7 @@ def _start(con: duckdb.DuckDBPyConnection, names: list[str]) -> None:
     con.execute("create or replace temp table to_load (landing_file varchar)")
     con.executemany("insert into temp.to_load values (?)", [[name] for name in names])
     con.execute(
-        f"""
+        """
         create or replace temp table touched as
         select project_id, event_id, event_date from stitch.raw_events
         where landing_file in (from temp.to_load)
@@ -146,9 +151,7 @@ def _insert_file(con: duckdb.DuckDBPyConnection, file: FileToLoad, rules: Readin
     )
 
 
-def _insert_bad_rows(
-    con: duckdb.DuckDBPyConnection, file: FileToLoad, landed: LandedFile, rules: ReadingRules
-) -> None:
+def _insert_bad_rows(con: duckdb.DuckDBPyConnection, file: FileToLoad, landed: LandedFile, rules: ReadingRules) -> None:
     reading.forget_rejects(con)
     con.execute(
         "create or replace temp table bad_rows as select line, field, reason, remedy, raw_row "

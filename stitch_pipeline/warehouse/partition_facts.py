@@ -45,9 +45,7 @@ def facts_per_day(con: duckdb.DuckDBPyConnection, table: str, window: DayRange) 
 
 def changed_rows(con: duckdb.DuckDBPyConnection, model: str) -> dict[date | None, int]:
     """Rows that the last run of the model wrote or took out, per day."""
-    return dict(
-        con.execute("select day, rows_changed from stitch.changed_rows where model = ?", [model]).fetchall()
-    )
+    return dict(con.execute("select day, rows_changed from stitch.changed_rows where model = ?", [model]).fetchall())
 
 
 def row_count(con: duckdb.DuckDBPyConnection, table: str) -> int:

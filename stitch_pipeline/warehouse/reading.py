@@ -124,9 +124,7 @@ def _is_json(file: LandedFile) -> bool:
     return file.file_type in (".ndjson", ".jsonl", ".json")
 
 
-def _picked(
-    con: duckdb.DuckDBPyConnection, file: LandedFile, line: str, raw_row: str, *, keep_rejects: bool
-) -> str:
+def _picked(con: duckdb.DuckDBPyConnection, file: LandedFile, line: str, raw_row: str, *, keep_rejects: bool) -> str:
     """One text column per canonical field, so that nothing of the file's own naming goes further."""
     if _is_json(file):
         paths = _all_paths(file.source)
@@ -139,7 +137,7 @@ def _picked(
         kept, broken = " where found is not null or trim(line) <> ''", "found is null"
     elif file.file_type in (".csv", ".tsv"):
         relation, names = _csv_records(file, keep_rejects)
-        values = _column_values(file.source, {name: "VARCHAR" for name in names})
+        values = _column_values(file.source, dict.fromkeys(names, "VARCHAR"))
         records = f"select *, {line} as line_number, {raw_row} as raw_row from {relation} as records"
         kept, broken = "", "false"
     elif file.file_type == ".parquet":

@@ -95,14 +95,10 @@ UNLIMITED_DAYS = 36_500
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("create schema if not exists stitch")
     for table, columns in _TABLES.items():
-        con.execute(
-            f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})"
-        )
+        con.execute(f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})")
 
 
-def write_project_settings(
-    con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]
-) -> None:
+def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]) -> None:
     """Make the rules of each project readable to the models."""
     con.begin()
     try:

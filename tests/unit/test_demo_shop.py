@@ -122,9 +122,7 @@ def _snowplow_row(path: str, record: dict[str, Any]) -> Row:
     anonymous_id = sessions[0]["userId"] if sessions else None
     name = record.get("se_action") or record["event_name"]
     ids = (anonymous_id, record.get("user_id") or None)
-    return Row(
-        path, record["app_id"], record.get("event_id") or None, _time(record["derived_tstamp"]), *ids, name
-    )
+    return Row(path, record["app_id"], record.get("event_id") or None, _time(record["derived_tstamp"]), *ids, name)
 
 
 def _valid(rows: list[Row], truth: dict[tuple[str, str], tuple]) -> list[Row]:
@@ -153,9 +151,7 @@ def test_same_seed_gives_the_same_files_whatever_the_hash_seed(tmp_path: Path) -
     )
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed}
-        subprocess.run(
-            [sys.executable, "-c", program, str(tmp_path / hash_seed)], env=environment, check=True
-        )
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / hash_seed)], env=environment, check=True)
     assert _digests(tmp_path / "1") == _digests(tmp_path / "2")
     land(simulate(4, FIRST_DAY, 8, 40), tmp_path / "other")
     assert _digests(tmp_path / "1") != _digests(tmp_path / "other")
@@ -291,9 +287,7 @@ def test_a_bot_runs_through_whole_days_without_a_gap_and_without_a_login(truth, 
             times[person_id].append(row.occurred_at)
     assert len(times) == 2
     crawler = sorted(times["bot-crawler"])
-    assert all(
-        later - earlier < SESSION_TIMEOUT for earlier, later in zip(crawler, crawler[1:], strict=False)
-    )
+    assert all(later - earlier < SESSION_TIMEOUT for earlier, later in zip(crawler, crawler[1:], strict=False))
     assert (crawler[-1].date() - crawler[0].date()).days >= 3  # two whole days at least in between
 
 
@@ -327,8 +321,7 @@ def test_bad_rows_and_unreadable_files_of_every_kind_are_there(shop, truth, read
         assert any(row.event_id is None for row in of_feed)
         assert any(row.occurred_at is None for row in of_feed)
         assert any(
-            row.occurred_at and row.occurred_at.date() > lands_on[row.path] + timedelta(days=6)
-            for row in of_feed
+            row.occurred_at and row.occurred_at.date() > lands_on[row.path] + timedelta(days=6) for row in of_feed
         )
     # Nothing else is wrong with them: each bad row has exactly one reason to be refused.
     assert all(row.event_id is None or row.event_id.startswith("bad-") for row in bad)
@@ -339,9 +332,7 @@ def test_both_trackers_send_the_shapes_their_readers_expect(landing_dir: Path) -
     assert suffixes == {".parquet", ".csv", ".ndjson"}
     jitsu = [record for path in (landing_dir / "jitsu/shop").glob("*.ndjson") for record in _records(path)[0]]
     assert {record["type"] for record in jitsu} == {"page", "identify", "track"}
-    assert {"added_to_cart", "signup", "completed_checkout"} == {
-        r["event"] for r in jitsu if r["type"] == "track"
-    }
+    assert {"added_to_cart", "signup", "completed_checkout"} == {r["event"] for r in jitsu if r["type"] == "track"}
     assert all(set(r["traits"]) == {"email", "name", "plan"} for r in jitsu if r["type"] == "identify")
     assert all(r["properties"]["revenue"] > 0 for r in jitsu if r.get("event") == "completed_checkout")
     assert {"google", "newsletter"} <= {r["context"].get("campaign", {}).get("source") for r in jitsu}

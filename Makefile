@@ -1,0 +1,49 @@
+# `make demo` and `make test` need Python 3.11 or later and make; they set up all else in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV_VERSION := 0.13.9
+
+export DAGSTER_HOME ?= $(CURDIR)/dagster_home
+# One telemetry-free, colour-free environment for every tool that is started from here.
+export DBT_SEND_ANONYMOUS_USAGE_STATS := false
+
+.PHONY: help demo dev settle test check format screenshots clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; this is " + sys.version.split()[0] + " (set PYTHON=...)" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --compile-bytecode --quiet
+	@touch $(READY)
+
+demo: $(READY) ## simulate a shop, stitch it, let late logins arrive, stitch again
+	@$(BIN)/python -m stitch_pipeline demo
+
+dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
+	@mkdir -p data/landing
+	$(BIN)/dagster dev -w workspace.yaml
+
+settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do
+	@$(BIN)/python -m stitch_pipeline settle
+
+check: $(READY) ## format, lint, types, SQL
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models
+
+format: $(READY) ## put code into the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(READY) check ## everything that CI checks, but for the slow tests
+	$(BIN)/pytest
+
+clean: ## remove what the other targets made, data included
+	rm -rf $(VENV) data dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find dagster_home -mindepth 1 ! -name dagster.yaml -delete

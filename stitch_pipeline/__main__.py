@@ -1,0 +1,80 @@
+"""The command line: ``python -m stitch_pipeline settle`` and ``… demo``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from stitch_pipeline.settings import REPOSITORY, Settings, SettingsError
+
+EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 if all is settled, 1 if something failed, 2 for a wrong setting."""
+    options = _parser().parse_args(arguments)
+    # Without one, Dagster would keep its records in a temporary directory that nobody else looks into.
+    os.environ.setdefault("DAGSTER_HOME", str(REPOSITORY / "dagster_home"))
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        return int(options.command(options, console))
+    except SettingsError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {error}")
+        return EXIT_WRONG_SETTINGS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m stitch_pipeline", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    settle = commands.add_parser(
+        "settle", help="run what the sensors ask for until they ask for nothing; needs no daemon"
+    )
+    settle.add_argument(
+        "--reconcile", action="store_true", help="first look for wrong answers over all days and devices"
+    )
+    settle.add_argument(
+        "--view-stitching", action="store_true", help="also bring page views up to date, as the schedule would"
+    )
+    settle.set_defaults(command=_settle)
+    demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
+    demo.add_argument("--directory", type=Path, default=REPOSITORY / "data" / "demo", help="where to work")
+    demo.add_argument("--seed", type=int, default=7)
+    demo.add_argument("--people", type=int, default=1500)
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _settle(options: argparse.Namespace, console: Console) -> int:
+    from dagster import DagsterInstance
+
+    from stitch_pipeline.definitions import build_defs
+    from stitch_pipeline.progress import Progress
+    from stitch_pipeline.settle import settle
+
+    settings = Settings.load()
+    with DagsterInstance.get() as instance, Progress(console) as progress:
+        settled = settle(
+            settings,
+            build_defs(settings),
+            instance,
+            reconcile=options.reconcile,
+            view_stitching=options.view_stitching,
+            report=progress.show,
+        )
+        progress.close(settled)
+    return EXIT_SETTLED if settled.is_settled else EXIT_FAILED
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.demo.story import tell
+
+    return EXIT_SETTLED if tell(options.directory, options.seed, options.people, console) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
