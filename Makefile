@@ -9,7 +9,7 @@ export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # One telemetry-free, colour-free environment for every tool that is started from here.
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help demo dev settle test check format screenshots clean
+.PHONY: help demo demo-ui dev settle test check format screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ demo: $(READY) ## simulate a shop, stitch it, let late logins arrive, stitch aga
 
 dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 	@mkdir -p data/landing
+	$(BIN)/dagster dev -w workspace.yaml
+
+demo-ui: $(READY) ## the Dagster UI on the data that `make demo` left
+	@test -f data/demo/warehouse.duckdb || { echo "run 'make demo' first"; exit 1; }
+	DAGSTER_HOME=$(CURDIR)/data/demo/dagster_home STITCH_LANDING_DIR=data/demo/landing \
+	STITCH_DUCKDB_PATH=data/demo/warehouse.duckdb STITCH_START_DATE=2025-01-01 \
 	$(BIN)/dagster dev -w workspace.yaml
 
 settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do

@@ -1,6 +1,7 @@
 """The jobs: what sensors and schedules launch, and what a person launches from the launchpad."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from dagster import (
     AssetKey,
@@ -9,7 +10,6 @@ from dagster import (
     JobDefinition,
     OpExecutionContext,
     Output,
-    RunConfig,
     define_asset_job,
     job,
     op,
@@ -30,9 +30,9 @@ RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
 RECONCILE_JOB = "reconcile_job"
 
 
-def models_config(**values: object) -> RunConfig:
+def models_config(**values: bool) -> dict[str, Any]:
     """Run config for the dbt models, as the launchpad and backfills take it."""
-    return RunConfig(ops={"stitch_models": ModelsConfig(**values)})
+    return {"ops": {"stitch_models": {"config": values}}}
 
 
 def asset_jobs() -> list[UnresolvedAssetJobDefinition]:

@@ -5,13 +5,20 @@ Sensors and schedules read these and never the warehouse, which a run may hold l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, cast
 
-from dagster import AssetKey, AssetRecordsFilter, DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
+from dagster import (
+    AssetKey,
+    AssetRecordsFilter,
+    DagsterInstance,
+    DagsterRunStatus,
+    JsonMetadataValue,
+    RunRequest,
+    RunsFilter,
+)
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from stitch_pipeline.planning.days import DayRange
@@ -89,11 +96,12 @@ def newest_stale_record(
     for record in records:
         event = record.asset_materialization or record.asset_observation
         value = event.metadata.get(metadata_key) if event else None
-        if value is None or (newest is not None and record.storage_id < newest.storage_id):
+        if not isinstance(value, JsonMetadataValue) or (newest and record.storage_id < newest.storage_id):
             continue
-        listed = value.value if not isinstance(value.value, str) else json.loads(value.value)
         days = frozenset(
-            day for first, last in listed for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
+            day
+            for first, last in cast(list[tuple[str, str]], value.value)
+            for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
         )
         newest = StaleRecord(record.storage_id, days)
     return newest

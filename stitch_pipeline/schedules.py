@@ -65,7 +65,7 @@ def schedules(settings: Settings) -> list[ScheduleDefinition]:
             yield SkipReason("View stitching is off (STITCH_VIEW_STITCHING)")
             return
         plan = view_stitching_plan(context.instance)
-        config = models_config(only_pending=True, restitch_only=True, view_stitching=True).to_config_dict()
+        config = models_config(only_pending=True, restitch_only=True, view_stitching=True)
         if not plan.requests:
             yield SkipReason("No page view is credited wrongly")
         for request in plan.requests:

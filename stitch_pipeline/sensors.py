@@ -26,7 +26,7 @@ from stitch_pipeline.landing.index import IndexedFile, LandingIndex
 from stitch_pipeline.partitions import last_day
 from stitch_pipeline.planning.days import DayRange, days_to_rebuild
 from stitch_pipeline.planning.requests import Plan, plan_requests
-from stitch_pipeline.run_history import covered_ranges, newest_stale_record, run_request, run_states
+from stitch_pipeline.run_history import StaleRecord, covered_ranges, newest_stale_record, run_request, run_states
 from stitch_pipeline.settings import Settings
 
 
@@ -73,10 +73,8 @@ def view_stitching_plan(instance: DagsterInstance) -> Plan:
     return _plan_from_record(instance, RESTITCH_PAGE_VIEWS_JOB, record)
 
 
-def _plan_from_record(instance: DagsterInstance, job_name: str, record: object) -> Plan:
-    from stitch_pipeline.run_history import StaleRecord
-
-    if not isinstance(record, StaleRecord):
+def _plan_from_record(instance: DagsterInstance, job_name: str, record: StaleRecord | None) -> Plan:
+    if record is None:
         return Plan((), ())
     return plan_requests(
         record.days,
@@ -88,10 +86,12 @@ def _plan_from_record(instance: DagsterInstance, job_name: str, record: object) 
 
 
 def _landing_state(days: DayRange, pending: Iterable[IndexedFile], unbuilt: dict[date, float]) -> str:
-    reach = {day for wanted in days for day in days_to_rebuild([wanted], date.min.replace(year=2), date.max)}
+    def reaches(changed: Iterable[date]) -> bool:
+        return bool(days_to_rebuild(changed, days.first, days.last))
+
     parts = sorted(
-        [f"{file.landing_file}@{file.version}" for file in pending if file.touched_days & reach]
-        + [f"{day}@{at}" for day, at in unbuilt.items() if day in reach]
+        [f"{file.landing_file}@{file.version}" for file in pending if reaches(file.touched_days)]
+        + [f"{day}@{at}" for day, at in unbuilt.items() if reaches([day])]
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -122,7 +122,7 @@ def sensors(settings: Settings) -> list[SensorDefinition]:
     )
     def identify_sensor(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         plan = restitch_plan(context.instance)
-        config = models_config(only_pending=True).to_config_dict()
+        config = models_config(only_pending=True)
         requests = [run_request(request, run_config=config) for request in plan.requests]
         if requests:
             return SensorResult(run_requests=requests)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from dagster import DagsterInstance, Definitions, RunRequest
+from dagster import DagsterInstance, Definitions, IntMetadataValue, MetadataValue, RunRequest
 
 from stitch_pipeline.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.requests import Plan
 from stitch_pipeline.run_history import run_request
 from stitch_pipeline.sensors import landing_plan, restitch_plan, view_stitching_plan
 from stitch_pipeline.settings import Settings
@@ -69,11 +71,11 @@ def settle(
     if reconcile:
         report("looking for wrong answers over everything")
         settled.runs.append(_run(defs, instance, RECONCILE_JOB, RunRequest(), None, report))
-    pending_config = models_config(only_pending=True).to_config_dict()
-    views_config = models_config(only_pending=True, restitch_only=True, view_stitching=True).to_config_dict()
+    pending_config = models_config(only_pending=True)
+    views_config = models_config(only_pending=True, restitch_only=True, view_stitching=True)
     for _ in range(MAX_ROUNDS):
         plan, left = landing_plan(settings, instance)
-        work = [(BUILD_JOB, plan, None)]
+        work: list[tuple[str, Plan, dict[str, Any] | None]] = [(BUILD_JOB, plan, None)]
         if not plan.requests:
             work.append((RESTITCH_JOB, restitch_plan(instance), pending_config))
             if view_stitching and settings.view_stitching_is_on:
@@ -112,10 +114,9 @@ def _run(
     for event in result.get_asset_materialization_events():
         materialization = event.step_materialization_data.materialization
         table = materialization.asset_key.path[-1]
-        changed = materialization.metadata.get("rows_changed_in_run")
-        if changed is not None:  # the same for every partition of the run
-            rows[table] = int(changed.value)
-            partitions[table] = int(materialization.metadata["partitions_changed"].value)
+        if "rows_changed_in_run" in materialization.metadata:  # the same for every partition of the run
+            rows[table] = _number(materialization.metadata["rows_changed_in_run"])
+            partitions[table] = _number(materialization.metadata["partitions_changed"])
     failure = next((event for event in result.all_events if event.is_step_failure), None)
     error = failure.step_failure_data.error if failure else None
     summary = RunSummary(
@@ -130,3 +131,7 @@ def _run(
     )
     report(summary)
     return summary
+
+
+def _number(value: MetadataValue[Any]) -> int:
+    return (value.value or 0) if isinstance(value, IntMetadataValue) else 0

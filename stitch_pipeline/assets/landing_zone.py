@@ -122,7 +122,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
     )
     def landing_zone(
         context: AssetExecutionContext, warehouse: WarehouseResource
-    ) -> Iterator[MaterializeResult | AssetCheckResult]:
+    ) -> Iterator[MaterializeResult[None] | AssetCheckResult]:
         started = time.monotonic()
         window = window_of(context)
         index = LandingIndex(settings.index_path)

@@ -25,6 +25,7 @@ from dagster import (
 )
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
+from duckdb import DuckDBPyConnection
 from pydantic import Field
 
 from stitch_pipeline.assets.landing_zone import OWNERS, POOL
@@ -131,7 +132,7 @@ def _overrides_rules(config: ModelsConfig) -> bool:
     return config.session_stitching is not None or config.lookback_days is not None
 
 
-def write_rules(con: Any, settings: Settings, config: ModelsConfig) -> None:
+def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfig) -> None:
     """Put the rules where the models read them, with what this run overrides."""
     override: dict[str, Any] = {}
     if config.session_stitching is not None:
@@ -197,7 +198,7 @@ def _views_are_stitched(settings: Settings, config: ModelsConfig) -> bool:
 
 
 def _metadata(
-    con: Any, settings: Settings, config: ModelsConfig, window: DayRange, succeeded: Sequence[str]
+    con: DuckDBPyConnection, settings: Settings, config: ModelsConfig, window: DayRange, succeeded: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Metadata per model for the run as a whole, the stale partitions among it."""
     metadata: dict[str, dict[str, Any]] = {}
@@ -221,7 +222,7 @@ def _metadata(
 
 
 def stale_partitions(
-    con: Any,
+    con: DuckDBPyConnection,
     settings: Settings,
     *,
     built_sessions: DayRange | None = None,
@@ -242,7 +243,7 @@ def stale_partitions(
 
 
 def _add_partition_metadata(
-    context: AssetExecutionContext, con: Any, window: DayRange, succeeded: Sequence[str]
+    context: AssetExecutionContext, con: DuckDBPyConnection, window: DayRange, succeeded: Sequence[str]
 ) -> None:
     for name in succeeded:
         changed = partition_facts.changed_rows(con, name)
@@ -253,7 +254,7 @@ def _add_partition_metadata(
 
 
 def _keep_views(
-    context: AssetExecutionContext, con: Any, warehouse: WarehouseResource, settings: Settings
+    context: AssetExecutionContext, con: DuckDBPyConnection, warehouse: WarehouseResource, settings: Settings
 ) -> Iterator[AssetMaterialization]:
     """Create the views when they are not there, or are of another version of the project."""
     digest = dbt_models.prepared_digest()
@@ -289,13 +290,13 @@ class _Translator(DagsterDbtTranslator):
         return AssetKey(dbt_resource_props["name"])
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        return dbt_resource_props["fqn"][1]
+        return str(dbt_resource_props["fqn"][1])
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
         return OWNERS
 
     def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
-        return dbt_resource_props.get("description", "")
+        return str(dbt_resource_props.get("description", ""))
 
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> PartitionsDefinition | None:
         is_table = dbt_resource_props["config"].get("materialized") == "in_place"

@@ -1,1 +1,1 @@
-"""A simulated online shop: the tracker files it would send, and who was really behind each event."""
+"""The demo: a simulated shop whose true visitors are known, and what stitching makes of it."""

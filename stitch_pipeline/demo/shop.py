@@ -109,7 +109,7 @@ class Visit(NamedTuple):
 class Step(NamedTuple):
     kind: str  # page, track, identify or sign_out
     name: str = ""  # the path of a page, the name of a track
-    properties: dict[str, Any] = {}
+    properties: dict[str, Any] = {}  # noqa: RUF012 - never changed, and a tuple has no default factory
 
 
 class Event(NamedTuple):
@@ -372,7 +372,8 @@ def _write(file: LandedFile, path: Path) -> None:
         for row in rows:
             row |= {key: ENCODE(row[key]) for key in (CLIENT_SESSION, SCREEN_VIEW) if row[key]}
         if file.path.endswith(".parquet"):
-            return _write_parquet(rows, path)
+            _write_parquet(rows, path)
+            return
         with path.open("w", encoding="utf-8", newline="") as text_file:
             writer = csv.DictWriter(text_file, list(rows[0]), lineterminator="\n")
             writer.writeheader()

@@ -49,9 +49,9 @@ class ModelResult:
 def prepare_manifest() -> Path:
     """The manifest of the dbt project, parsed again only if a file of the project has changed."""
     digest = _sources_digest()
-    if MANIFEST_PATH.exists() and _PARSED_PATH.exists() and _DIGEST_PATH.exists():
-        if _DIGEST_PATH.read_text() == digest:
-            return MANIFEST_PATH
+    is_parsed = MANIFEST_PATH.exists() and _PARSED_PATH.exists() and _DIGEST_PATH.exists()
+    if is_parsed and _DIGEST_PATH.read_text() == digest:
+        return MANIFEST_PATH
     # Without an old parse to build on, what is written depends on the sources alone.
     _PARSED_PATH.unlink(missing_ok=True)
     with _environment(Path("unused.duckdb")):
@@ -71,7 +71,8 @@ def prepared_digest() -> str:
 @cache
 def manifest() -> dict[str, Any]:
     """The manifest as ``dagster-dbt`` reads it."""
-    return orjson.loads(prepare_manifest().read_bytes())
+    parsed: dict[str, Any] = orjson.loads(prepare_manifest().read_bytes())
+    return parsed
 
 
 def run_models(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from datetime import date, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -287,7 +288,7 @@ def test_a_bot_runs_through_whole_days_without_a_gap_and_without_a_login(truth, 
             times[person_id].append(row.occurred_at)
     assert len(times) == 2
     crawler = sorted(times["bot-crawler"])
-    assert all(later - earlier < SESSION_TIMEOUT for earlier, later in zip(crawler, crawler[1:], strict=False))
+    assert all(later - earlier < SESSION_TIMEOUT for earlier, later in pairwise(crawler))
     assert (crawler[-1].date() - crawler[0].date()).days >= 3  # two whole days at least in between
 
 

@@ -1,0 +1,208 @@
+"""A real Dagster, webserver and daemon, on a directory of its own; and a browser that looks at it.
+
+Shared by the end-to-end tests and `docs/take_screenshots.py`. It starts what `make dev` starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from playwright.sync_api import Browser, sync_playwright
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+CHROMIUM = Path("/usr/bin/chromium")
+# Nothing that Chromium does on its own: no sandbox in a container, no GPU, no request of its own.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class DagsterServer:
+    """`dagster dev` on `directory`, which holds its DAGSTER_HOME, landing zone, warehouse and log."""
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def landing_dir(self) -> Path:
+        return landing_dir(self.directory)
+
+    @property
+    def duckdb_path(self) -> Path:
+        return duckdb_path(self.directory)
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "dagster.log").read_text(errors="replace")
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+            return answer.status, answer.read()
+
+    def query(self, graphql: str, **variables: Any) -> Any:
+        """The data of a GraphQL query: what the UI itself asks."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            data=json.dumps({"query": graphql, "variables": variables}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            body = json.load(answer)
+        if body.get("errors"):
+            raise RuntimeError(f"GraphQL: {body['errors']}")
+        return body["data"]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs, oldest first, each with `runId`, `jobName`, `status` and `tags` as a dict."""
+        found = self.query(
+            "{ runsOrError { ... on Runs { results { runId jobName status creationTime tags { key value } } } } }"
+        )["runsOrError"]["results"]
+        runs = [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
+        return sorted(runs, key=lambda run: run["creationTime"])
+
+
+def landing_dir(directory: Path) -> Path:
+    return directory / "landing"
+
+
+def duckdb_path(directory: Path) -> Path:
+    return directory / "warehouse.duckdb"
+
+
+def wait_for(
+    wanted: str, look: Callable[[], Found | None], *, seconds: float, every: float = 0.5, server: DagsterServer
+) -> Found:
+    """The first truthy thing that `look` gives. Fails after `seconds`, or at once if the server has ended."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if server.process.poll() is not None:
+            raise AssertionError(f"dagster dev has ended while waiting for {wanted}:\n{server.log[-5000:]}")
+        if time.monotonic() > deadline:
+            raise AssertionError(
+                f"Not within {seconds:g} seconds: {wanted}. The server's log ends:\n{server.log[-5000:]}"
+            )
+        time.sleep(every)
+    return found
+
+
+@contextmanager
+def dagster_server(directory: Path, *, timeout_seconds: float = 180, **settings: str) -> Iterator[DagsterServer]:
+    """Webserver and daemon, up and with the code location loaded. `settings` are `STITCH_…` variables."""
+    home = directory / "dagster_home"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    landing_dir(directory).mkdir(exist_ok=True)
+    port = _free_port()
+    # A process group of its own, because `dagster dev` in the background may ignore SIGTERM.
+    with (directory / "dagster.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
+            cwd=REPOSITORY,
+            env=environment(directory, **settings),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = DagsterServer(directory, port, process)
+    try:
+        wait_for("the code location", lambda: _is_loaded(server), seconds=timeout_seconds, server=server)
+        yield server
+    finally:
+        _end_group(process)
+
+
+def environment(directory: Path, **settings: str) -> dict[str, str]:
+    """The environment of the server: nothing of `STITCH_…` or `DAGSTER_…` leaks in from the caller's."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        # Without its bytecode cache every process that Dagster starts would compile everything again.
+        if not name.startswith(("STITCH_", "DAGSTER_")) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return {
+        **inherited,
+        "DAGSTER_HOME": str(directory / "dagster_home"),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "STITCH_LANDING_DIR": str(landing_dir(directory)),
+        "STITCH_DUCKDB_PATH": str(duckdb_path(directory)),
+        **{f"STITCH_{name.upper()}": value for name, value in settings.items()},
+    }
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        raise AssertionError(
+            f"There is no Chromium at {CHROMIUM}: install it with `apt-get install chromium` (see .ci/run)."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def _is_loaded(server: DagsterServer) -> bool:
+    try:
+        locations = server.query(
+            "{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus "
+            "locationOrLoadError { __typename ... on PythonError { message } } } } } }"
+        )["workspaceOrError"]["locationEntries"]
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+    for location in locations:
+        if location["locationOrLoadError"] and location["locationOrLoadError"]["__typename"] == "PythonError":
+            raise AssertionError(f"{location['name']} does not load: {location['locationOrLoadError']['message']}")
+    return bool(locations) and all(location["loadStatus"] == "LOADED" for location in locations)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, end)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            process.poll()  # else the leader stays a zombie, and its group with it
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.2)
