@@ -10,7 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from stitch_pipeline.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import REPOSITORY, Settings, SettingsError
+from stitch_pipeline.warehouse.duckdb_file import WarehouseError
 
 EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
@@ -24,8 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options, console))
     except SettingsError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {error}")
+        _complain(error)
         return EXIT_WRONG_SETTINGS
+    except (AlreadySettling, WarehouseError) as error:
+        _complain(error)
+        return EXIT_FAILED
+
+
+def _complain(error: Exception) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[red]error:[/]", str(error), markup=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from dagster import (
     sensor,
 )
 
+from stitch_pipeline.abandoned_runs import fail_abandoned_runs
 from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
 from stitch_pipeline.jobs import BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
 from stitch_pipeline.landing.index import IndexedFile, LandingIndex
@@ -32,6 +33,7 @@ from stitch_pipeline.settings import Settings
 
 def landing_plan(settings: Settings, instance: DagsterInstance) -> tuple[Plan, int]:
     """Runs of ``build_job`` to ask for, and how many new files are still to be looked into."""
+    fail_abandoned_runs(settings, instance)
     index = LandingIndex(settings.index_path)
     left = index.refresh(settings, settings.index_seconds_per_tick)
     if not settings.duckdb_path.exists():

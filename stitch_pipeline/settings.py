@@ -156,6 +156,11 @@ class Settings(BaseSettings):
         """The index of the landing zone, a small SQLite file that is readable while the warehouse is locked."""
         return self.duckdb_path.with_name(self.duckdb_path.stem + ".landing.sqlite")
 
+    @property
+    def settle_lock_path(self) -> Path:
+        """Locked by ``settle`` for as long as it runs."""
+        return self.duckdb_path.with_name(self.duckdb_path.stem + ".settle.lock")
+
     def rules(self, project_id: str) -> ProjectSettings:
         """The stitching rules of one project: the defaults, overridden by its table in ``stitch.toml``."""
         defaults = {name: getattr(self, name) for name in StitchingRules.model_fields}

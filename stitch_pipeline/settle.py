@@ -13,6 +13,7 @@ from typing import Any
 
 from dagster import DagsterInstance, Definitions, IntMetadataValue, MetadataValue, RunRequest
 
+from stitch_pipeline.abandoned_runs import SETTLE_TAG, sole_settler
 from stitch_pipeline.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Plan
@@ -67,6 +68,18 @@ def settle(
     ``reconcile`` first looks for wrong answers over everything; ``view_stitching`` also does what
     ``view_stitching_schedule`` would.
     """
+    with sole_settler(settings, instance):
+        return _settle(settings, defs, instance, reconcile, view_stitching, report)
+
+
+def _settle(
+    settings: Settings,
+    defs: Definitions,
+    instance: DagsterInstance,
+    reconcile: bool,
+    view_stitching: bool,
+    report: Callable[[RunSummary | str], None],
+) -> Settled:
     settled = Settled()
     if reconcile:
         report("looking for wrong answers over everything")
@@ -106,7 +119,7 @@ def _run(
     result = defs.resolve_job_def(job_name).execute_in_process(
         instance=instance,
         run_config=request.run_config or None,
-        tags={**request.tags, **({"dagster/run_key": request.run_key} if request.run_key else {})},
+        tags={SETTLE_TAG: "true", **request.tags, **({"dagster/run_key": request.run_key} if request.run_key else {})},
         raise_on_error=False,
     )
     rows: dict[str, int] = {}

@@ -66,12 +66,12 @@ class ModelsConfig(Config):
 
 
 def model_assets(settings: Settings) -> list[AssetsDefinition]:
-    manifest_path = dbt_models.prepare_manifest()
+    manifest = dbt_models.manifest()
     translator = _Translator(settings)
 
     @dbt_assets(
         name="stitch_models",
-        manifest=manifest_path,
+        manifest=manifest,
         select="config.materialized:in_place",
         dagster_dbt_translator=translator,
         backfill_policy=BackfillPolicy.single_run(),
@@ -108,7 +108,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
 
     @dbt_assets(
         name="stitch_views",
-        manifest=manifest_path,
+        manifest=manifest,
         select="config.materialized:view",
         dagster_dbt_translator=translator,
         pool=POOL,

@@ -18,10 +18,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
@@ -83,10 +84,20 @@ class DagsterServer:
     def runs(self) -> list[dict[str, Any]]:
         """All runs, oldest first, each with `runId`, `jobName`, `status` and `tags` as a dict."""
         found = self.query(
-            "{ runsOrError { ... on Runs { results { runId jobName status creationTime tags { key value } } } } }"
+            "{ runsOrError { ... on Runs { results { runId jobName status creationTime endTime tags { key value } } } } }"
         )["runsOrError"]["results"]
         runs = [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
         return sorted(runs, key=lambda run: run["creationTime"])
+
+    def last_tick(self, sensor: str) -> dict[str, Any] | None:
+        """The newest tick of a sensor that has ended: `timestamp` and `status`."""
+        ticks = self.query(
+            'query($sensor: String!) { sensorOrError(sensorSelector: {repositoryName: "__repository__", '
+            'repositoryLocationName: "stitch_pipeline", sensorName: $sensor}) '
+            "{ ... on Sensor { sensorState { ticks(limit: 2) { timestamp status } } } } }",
+            sensor=sensor,
+        )["sensorOrError"]["sensorState"]["ticks"]
+        return next((tick for tick in ticks if tick["status"] != "STARTED"), None)
 
 
 def landing_dir(directory: Path) -> Path:
@@ -170,6 +181,49 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def new_page(browser: Browser, *, width: int = 1600, height: int = 1000) -> Page:
+    page = browser.new_page(viewport={"width": width, "height": height}, timezone_id="UTC")
+    page.set_default_timeout(30_000)
+    expect.set_options(timeout=30_000)
+    return page
+
+
+def switch_sensor(server: DagsterServer, page: Page, sensor: str, *, on: bool) -> None:
+    page.goto(f"{server.url}/locations/stitch_pipeline/sensors/{sensor}")
+    switch = page.locator("label[class*=formatSwitch]")
+    switch.wait_for()
+    if switch.locator("input").is_checked() != on:
+        switch.click()
+    expect(switch.locator("input")).to_be_checked(checked=on)
+
+
+def launch_backfill(page: Page, first: date, last: date, *, config: str | None = None) -> None:
+    """Fill in the dialog that is open, and launch."""
+    dialog = fill_in_backfill(page, first, last)
+    if config:
+        open_config_editor(page, dialog, config)
+        page.get_by_role("button", name="Save config").click()
+    dialog.get_by_role("button", name="Launch backfill").click()
+
+
+def fill_in_backfill(page: Page, first: date, last: date) -> Locator:
+    dialog = page.get_by_role("dialog").filter(has_text="Partition selection")
+    selection = dialog.locator("input[type=text]").first
+    selection.fill(f"[{first}...{last}]")
+    selection.press("Tab")
+    expect(dialog.get_by_text(f"{(last - first).days + 1} partitions", exact=True)).to_be_visible()
+    return dialog
+
+
+def open_config_editor(page: Page, dialog: Locator, config: str) -> None:
+    dialog.get_by_text("Config", exact=True).click()
+    dialog.get_by_role("button", name="Add config").click()
+    page.locator(".CodeMirror").click()
+    # As one insertion: typed key by key, the editor would indent and complete on its own.
+    page.keyboard.insert_text(config)
+    expect(page.get_by_text("No errors")).to_be_visible()
 
 
 def _is_loaded(server: DagsterServer) -> bool:

@@ -1,0 +1,75 @@
+"""Runs of ``settle`` whose process has died.
+
+Dagster's run monitoring looks after the runs that the daemon launches. A run inside a ``settle`` that was
+killed would stay "started" for ever, and whoever asks "is somebody at it already?" would wait for ever.
+``settle`` therefore holds a file lock while it lives: whoever gets the lock knows that none is alive.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dagster import DagsterInstance, RunsFilter
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+
+from stitch_pipeline.settings import Settings
+
+SETTLE_TAG = "stitch/settle"
+
+
+class AlreadySettling(Exception):
+    """Another ``settle`` is at work on the same warehouse."""
+
+
+@contextmanager
+def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None]:
+    """Hold the lock; waits a bounded time for another ``settle`` and raises AlreadySettling after it."""
+    deadline = time.monotonic() + settings.lock_wait_seconds
+    while True:
+        with _lock(settings) as is_ours:
+            if is_ours:
+                _fail_unfinished(instance)
+                yield
+                return
+        if time.monotonic() >= deadline:
+            raise AlreadySettling(
+                f"Another settle is at work on '{settings.duckdb_path}' and did not end within "
+                f"{settings.lock_wait_seconds:g} seconds: wait for it, or raise STITCH_LOCK_WAIT_SECONDS."
+            )
+        time.sleep(0.2)
+
+
+def fail_abandoned_runs(settings: Settings, instance: DagsterInstance) -> None:
+    """Let runs of a dead ``settle`` count as failed, so that their work is asked for again."""
+    if not _unfinished(instance):
+        return
+    with _lock(settings) as is_ours:
+        if is_ours:
+            _fail_unfinished(instance)
+
+
+@contextmanager
+def _lock(settings: Settings) -> Iterator[bool]:
+    settings.settle_lock_path.parent.mkdir(parents=True, exist_ok=True)
+    with settings.settle_lock_path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _unfinished(instance: DagsterInstance) -> bool:
+    return bool(instance.get_runs(filters=_FILTER, limit=1))
+
+
+def _fail_unfinished(instance: DagsterInstance) -> None:
+    for run in instance.get_runs(filters=_FILTER):
+        instance.report_run_failed(run, "The settle process that ran it has ended.")
+
+
+_FILTER = RunsFilter(tags={SETTLE_TAG: "true"}, statuses=NOT_FINISHED_STATUSES)

@@ -1,0 +1,267 @@
+"""Random histories of a small deployment: what lands, changes and vanishes, and what is run in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from random import Random
+from typing import Any
+
+from oracle import Rules
+from warehouses import START, Event, Warehouse, as_jitsu, as_snowplow
+
+FILES = ("jitsu/a.ndjson", "jitsu/late/b.ndjson", "jitsu/c.ndjson", "snowplow/d.ndjson")
+# Around midnight, on the edges of the 30 minutes, and in the middle of the day.
+TIMES = (
+    *("00:00:00", "00:00:00.000001", "00:10:00", "00:29:59.999999", "00:30:00", "09:00:00", "12:00:00", "12:20:00"),
+    *("12:30:00", "12:49:59", "12:50:00", "13:20:00", "23:10:00", "23:30:00", "23:30:00.000001", "23:40:00", "23:59:59.999999"),
+)
+DEVICES = ("d1", "d2", "d3", "d4")
+NO_DEVICES = (None, "undefined", " NULL ")
+USERS = ("u1", "u2", "u3")
+NO_USERS = (None, None, None, None, "", "guest", '"null"', "00000000-0000-0000-0000-000000000000")
+STEPS = tuple(
+    timedelta(minutes=minutes, microseconds=microseconds)
+    for minutes, microseconds in ((0, 0), (1, 0), (10, 0), (29, 59_999_999), (30, 0), (30, 1), (240, 0))
+)
+BAD_LINES = ('{"messageId": ', "{}", '{"messageId": "x", "type": "page", "timestamp": "yesterday"}', '["no event"]')
+
+
+@dataclass(frozen=True)
+class Land:
+    """A file is put, or put in place of what it was."""
+
+    landing_file: str
+    events: tuple[Mapping[str, Any], ...]
+    bad_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TakeAway:
+    landing_file: str
+
+
+@dataclass(frozen=True)
+class Settle:
+    view_stitching: bool
+
+
+@dataclass(frozen=True)
+class Build:
+    """``build_job`` over some days, as a person would start it, whether or not anything landed there."""
+
+    first: date
+    last: date
+
+
+Step = Land | TakeAway | Settle | Build
+
+
+@dataclass(frozen=True)
+class History:
+    rules: Rules
+    steps: tuple[Step, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "lookback_days": self.rules.lookback_days,
+            "carry_forward_days": self.rules.carry_forward_days,
+            "max_users_per_device": self.rules.max_users_per_device,
+            "link_on": self.rules.link_on,
+        }
+
+    @property
+    def files(self) -> dict[str, Land]:
+        """What lies in the landing zone at the end."""
+        files: dict[str, Land] = {}
+        for step in self.steps:
+            if isinstance(step, Land):
+                files[step.landing_file] = step
+            elif isinstance(step, TakeAway):
+                del files[step.landing_file]
+        return files
+
+    @property
+    def landed(self) -> list[Event]:
+        """The valid rows of the landing zone at the end, as canonical events."""
+        return [as_read(event, name) for name, file in self.files.items() for event in file.events]
+
+    def play(self, warehouse: Warehouse) -> None:
+        for step in self.steps:
+            if isinstance(step, Land):
+                land(warehouse, step)
+            elif isinstance(step, TakeAway):
+                warehouse.take_away(step.landing_file)
+            elif isinstance(step, Settle):
+                warehouse.settle(view_stitching=step.view_stitching)
+            else:
+                warehouse.build(step.first, step.last)
+
+
+def land(warehouse: Warehouse, file: Land) -> None:
+    as_sent = as_snowplow if file.landing_file.startswith("snowplow/") else as_jitsu
+    warehouse.land(file.landing_file, [*map(as_sent, file.events), *file.bad_lines])
+
+
+def as_read(event: Event, landing_file: str) -> Event:
+    """The event as the source of the file's feed reads it: what a format cannot say is not there."""
+    if landing_file.startswith("jitsu/"):
+        platform = event.get("platform") or ("mobile" if event["event_type"] == "screen" else "web")
+        return {**event, "source": "jitsu", "platform": platform, "landing_file": landing_file}
+    name = {"screen": "screen_view", "identify": "identify"}.get(event["event_type"], event.get("event_name"))
+    return {**event, "source": "snowplow", "event_name": name, "traits": None, "landing_file": landing_file}
+
+
+def rules(random: Random) -> Rules:
+    return Rules(
+        lookback_days=random.choice((2, 2, 2, 1, 0, None)),
+        carry_forward_days=random.choice((None, None, 2, 1, 0)),
+        max_users_per_device=random.choice((10, 2, 1)),
+        link_on=random.choice(("any", "any", "any", "identify")),
+    )
+
+
+def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict[str, Any]]:
+    """Some events of one device, one soon after the other; mostly none on ``clear_day``, for days that become empty."""
+    day = random.randrange(days)
+    if day == clear_day and random.random() < 0.7:
+        day = (day + 1) % days
+    occurred_at = datetime.fromisoformat(f"{START + timedelta(days=day)} {random.choice(TIMES)}")
+    project, device = f"p{random.randint(1, projects)}", random.choice(DEVICES * 3 + NO_DEVICES)
+    number = random.choice((None, None, None, "s1", "s2"))
+    user = random.choice((None, None, *USERS))
+    events = []
+    for _ in range(random.choice((1, 1, 2, 3, 4, 6))):
+        kind = random.choice(("page", "page", "page", "track", "identify", "screen"))
+        lag = random.choice((None, timedelta(0), timedelta(0), timedelta(minutes=1), timedelta(days=2)))
+        if random.random() < 0.1:
+            user = random.choice((None, *USERS))  # logs out, or somebody else logs in
+        events.append(
+            {
+                "project_id": project,
+                "event_id": f"e{random.randrange(200):03}",
+                "occurred_at": occurred_at,
+                "received_at": None if lag is None else occurred_at + lag,
+                "event_type": kind,
+                "event_name": "signup" if kind == "track" else None,
+                "platform": random.choice((None, None, "mobile")),
+                "anonymous_id": device,
+                "user_id": random.choice((user, user, random.choice(NO_USERS))),
+                "source_session_id": number,
+                "page_path": random.choice((None, "/a", "/b")),
+                "utm_source": random.choice((None, "facebook")),
+                "referrer": random.choice((None, "https://example.com/")),
+                "traits": random.choice((None, {"n": 1}, {"n": 2})) if kind == "identify" else None,
+            }
+        )
+        occurred_at += random.choice(STEPS)
+    return events
+
+
+def bot(random: Random, days: int) -> list[dict[str, Any]]:
+    """A device that is never silent for as long as 30 minutes, for one day to three."""
+    first_day = START + timedelta(days=random.randrange(days - 3))
+    begin = datetime.fromisoformat(f"{first_day} {random.choice(('00:00:00', '00:29:00', '23:40:00'))}")
+    count = random.randint(45, 120)
+    number, user = random.choice((None, "s1")), random.choice((None, "u1"))
+    return [
+        {
+            "project_id": "p1",
+            "event_id": f"bot{n:03}",
+            "occurred_at": begin + n * timedelta(minutes=29),
+            "event_type": "page",
+            "anonymous_id": "d1",
+            "user_id": user if n == count // 2 else None,
+            "source_session_id": number,
+        }
+        for n in range(count)
+    ]
+
+
+def history(seed: int, rounds: int) -> History:
+    """``rounds`` times something happens in the landing zone and something is run, but not after the last.
+
+    A seed names a history, because strategies that hypothesis could shrink give mostly trivial ones; use
+    ``shrunk`` to make a failing one small.
+    """
+    random = Random(seed)
+    days, projects = random.randint(6, 10), random.choice((1, 1, 2))
+    clear_day = random.randrange(days)
+    files: dict[str, list[dict[str, Any]]] = {}
+    steps: list[Step] = []
+    for turn in range(rounds):
+        # The first round brings most; later ones bring corrections and late events.
+        for name in random.sample(FILES, random.randint(1, 3) if turn else 3):
+            known = files.get(name, [])
+            what = random.choice(("put", "add", "change", "thin", "take away")) if known else "put"
+            if what == "take away":
+                del files[name]
+                steps.append(TakeAway(name))
+                continue
+            fresh = [event for _ in range(random.randint(1, 3)) for event in burst(random, projects, days, clear_day)]
+            if what == "put" and not turn:
+                fresh += [event for _ in range(5) for event in burst(random, projects, days, clear_day)]
+                if name == FILES[0] and random.random() < 0.3:
+                    fresh += bot(random, days)
+            elif what == "add":
+                fresh = [*known, *fresh]
+            elif what == "change":
+                fresh = [*known[len(known) // 2 :], *fresh[:2]]
+            elif what == "thin":
+                fresh = [event for event in known if random.random() < 0.7]
+            if random.random() < 0.1:
+                fresh = [event for event in fresh if event["occurred_at"].date() != START + timedelta(days=clear_day)]
+            files[name] = fresh
+            bad = tuple(random.sample(BAD_LINES, random.choice((0, 0, 1))))
+            steps.append(Land(name, tuple(fresh), bad))
+        if turn == rounds - 1:
+            break
+        what = random.choice(("settle", "settle", "settle with views", "build", "build and settle"))
+        if "build" in what:
+            first = random.randrange(days)
+            last = random.randrange(first, days)
+            steps.append(Build(START + timedelta(days=first), START + timedelta(days=last)))
+        if "settle" in what:
+            steps.append(Settle(view_stitching="views" in what))
+    return History(rules(random), tuple(steps))
+
+
+def shrunk(found: History, fails: Callable[[History], bool]) -> History:
+    """A smaller history that still fails: steps, then events are left out for as long as ``fails`` says so."""
+    for position in reversed(range(len(found.steps))):
+        fewer = (*found.steps[:position], *found.steps[position + 1 :])
+        if _is_possible(fewer) and fails(candidate := History(found.rules, fewer)):
+            found = candidate
+    ids = sorted({(e["project_id"], e["event_id"]) for s in found.steps if isinstance(s, Land) for e in s.events})
+    size = max(1, len(ids) // 2)
+    while True:
+        for start in reversed(range(0, len(ids), size)):
+            dropped = set(ids[start : start + size])
+            if fails(candidate := _without(found, dropped)):
+                found, ids = candidate, [key for key in ids if key not in dropped]
+        if size == 1:
+            return found
+        size //= 2
+
+
+def _is_possible(steps: tuple[Step, ...]) -> bool:
+    there: set[str] = set()
+    for step in steps:
+        if isinstance(step, Land):
+            there.add(step.landing_file)
+        elif isinstance(step, TakeAway):
+            if step.landing_file not in there:
+                return False
+            there.remove(step.landing_file)
+    return True
+
+
+def _without(found: History, ids: set[tuple[str, str]]) -> History:
+    def kept(step: Step) -> Step:
+        if not isinstance(step, Land):
+            return step
+        return replace(step, events=tuple(e for e in step.events if (e["project_id"], e["event_id"]) not in ids))
+
+    return History(found.rules, tuple(map(kept, found.steps)))

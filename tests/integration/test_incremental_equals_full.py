@@ -1,0 +1,97 @@
+"""After any arrivals in any order every table holds what a rebuild from nothing gives, and what DESIGN says.
+
+The oracle (``tests/oracle.py``) is a second, independent statement of the rules.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import oracle
+import pytest
+from histories import History, history, land
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from warehouses import START, TABLES, Row, Warehouse, differences, ephemeral_warehouse
+
+ORACLE_VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devices", "user_first_touch")
+
+
+def check(history: History) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        with ephemeral_warehouse(Path(directory) / "lived", **history.settings) as lived:
+            history.play(lived)
+            lived.settle()
+            contents = lived.contents()
+            assert_is_as_the_oracle_says(lived, history)
+            assert_nothing_is_lost(contents, history)
+            assert_tenants_are_apart(contents)
+            assert_nothing_is_left_to_do(lived, contents)
+        with ephemeral_warehouse(Path(directory) / "fresh", **history.settings) as fresh:
+            for file in history.files.values():
+                land(fresh, file)
+            fresh.settle()
+            rebuilt = fresh.contents()
+    for table in TABLES:
+        assert not differences(contents[table], rebuilt[table]), f"{table}: incremental is not full"
+
+
+def assert_is_as_the_oracle_says(warehouse: Warehouse, history: History) -> None:
+    expected = oracle.tables(history.landed, history.rules)
+    for table in (*TABLES, *ORACLE_VIEWS):
+        if table == "quarantined_events":
+            continue
+        columns = expected[table][0].keys() if expected[table] else None
+        assert not differences(warehouse.rows(table, columns), expected[table]), f"{table} is not what DESIGN says"
+
+
+def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> None:
+    landed = sum(len(file.events) + len(file.bad_lines) for file in history.files.values())
+    kept = {name: len(contents[name]) for name in ("raw_events", "duplicate_events", "quarantined_events")}
+    assert landed == sum(kept.values()), kept
+    with_device = sum(event["anonymous_id"] is not None for event in contents["raw_events"])
+    assert with_device == sum(session["event_count"] for session in contents["sessions"])
+    assert with_device == sum(user["event_count"] for user in contents["users"])
+    bad = sorted(line for file in history.files.values() for line in file.bad_lines)
+    assert sorted(row["raw_row"] for row in contents["quarantined_events"]) == bad
+
+
+def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
+    def values(project: str) -> set[tuple[str, Any]]:
+        return {
+            (name, event[name])
+            for event in contents["raw_events"]
+            if event["project_id"] == project
+            for name in ("event_id", "anonymous_id", "user_id")
+        }
+
+    for project in {event["project_id"] for event in contents["raw_events"]}:
+        own = {value for _, value in values(project)}
+        for table in ("identity_map", "stitched_sessions", "page_views", "users"):
+            for row in contents[table]:
+                if row["project_id"] == project:
+                    assert row.get("stitched_user_id", row.get("user_id")) in own, (table, row)
+
+
+def assert_nothing_is_left_to_do(warehouse: Warehouse, contents: dict[str, list[Row]]) -> None:
+    assert warehouse.settle().runs == []
+    days = [row["event_date"] for row in contents["raw_events"]]
+    changed = warehouse.build(START, max(days, default=START))
+    assert not any(changed.values()), changed
+    assert warehouse.contents() == contents
+    assert warehouse.settle().runs == []
+
+
+@settings(max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@given(seed=st.integers(1, 1_000_000))
+def test_any_history_leaves_what_a_rebuild_gives(seed: int) -> None:
+    check(history(seed, rounds=3))
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate], print_blob=True)
+@given(seed=st.integers(1, 1_000_000))
+def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
+    check(history(seed, rounds=5))

@@ -1,0 +1,139 @@
+"""The landing zone: the first received wins, whatever the order; a file that changes takes its rows with it."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import pytest
+from dagster import AssetCheckKey, AssetKey, AssetRecordsFilter
+from warehouses import Warehouse, at
+
+from stitch_pipeline.settings import SettingsError
+
+NewWarehouse = Callable[..., Warehouse]
+
+
+def event(event_id: str, time: str, received: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {
+        "event_id": event_id,
+        "project_id": "shop",
+        "occurred_at": at(time),
+        "received_at": None if received is None else at(received),
+        "event_type": "page",
+        "anonymous_id": "a",
+        **fields,
+    }
+
+
+COPIES = {
+    "jitsu/first.ndjson": event("e", "2026-03-04 23:59", "2026-03-05 00:01", page_path="/first"),
+    "jitsu/second.ndjson": event("e", "2026-03-05 00:01", "2026-03-05 00:02", page_path="/second"),
+    "jitsu/third.ndjson": event("e", "2026-03-05 00:00", "2026-03-05 00:03", page_path="/third"),
+}
+
+
+@pytest.mark.parametrize("order", list(permutations(COPIES)))
+def test_of_copies_the_first_received_stays_in_any_order_of_arrival(
+    order: tuple[str, ...], new_warehouse: NewWarehouse
+) -> None:
+    warehouse = new_warehouse()
+    for name in order:
+        warehouse.land_events(name, [COPIES[name]])
+        warehouse.settle()
+    assert [row["page_path"] for row in warehouse.rows("raw_events")] == ["/first"]
+    assert [row["page_path"] for row in warehouse.rows("page_views")] == ["/first"]
+    assert [row["session_date"].day for row in warehouse.rows("sessions")] == [4]
+    assert sorted(row["page_path"] for row in warehouse.rows("duplicate_events")) == ["/second", "/third"]
+
+
+def test_when_the_first_copy_goes_away_the_next_takes_its_place(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    for name, copy in COPIES.items():
+        warehouse.land_events(name, [copy])
+    warehouse.settle()
+    warehouse.take_away("jitsu/first.ndjson")
+    warehouse.settle()
+    assert [row["page_path"] for row in warehouse.rows("raw_events")] == ["/second"]
+    assert [row["session_date"].day for row in warehouse.rows("sessions")] == [5]
+    assert [row["stat_date"].day for row in warehouse.rows("visitor_stats")] == [5]
+
+
+def test_the_same_id_in_two_projects_is_two_events(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    copy = COPIES["jitsu/first.ndjson"]
+    warehouse.land_events("jitsu/a.ndjson", [copy, {**copy, "project_id": "blog"}])
+    warehouse.settle()
+    assert [row["project_id"] for row in warehouse.rows("raw_events")] == ["blog", "shop"]
+
+
+def test_what_cannot_be_read_is_reported_and_does_not_stop_the_rest(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/good.ndjson", [event("e1", "2026-03-02 12:00")])
+    warehouse.land("jitsu/bad.ndjson", ["{", '{"messageId": "x"}'])
+    warehouse.land("elsewhere/a.ndjson", ["{}"])
+    warehouse.land("jitsu/broken.parquet", ["no parquet"])
+    (warehouse.settings.landing_dir / "jitsu/cut.ndjson.gz").write_bytes(gzip.compress(b"{}" * 1000)[:20])
+    warehouse.settle()
+    assert [row["event_id"] for row in warehouse.rows("raw_events")] == ["e1"]
+    found = {(row["landing_file"], row["line"]): row["reason"] for row in warehouse.rows("quarantined_events")}
+    assert found["jitsu/bad.ndjson", 1] == "not valid JSON"
+    assert found["jitsu/bad.ndjson", 2] == "there is no event time"
+    assert "its directory is no feed" in found["elsewhere/a.ndjson", None]
+    assert "cannot be read" in found["jitsu/broken.parquet", None]
+    assert "cannot be read" in found["jitsu/cut.ndjson.gz", None]
+    summary = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [
+            AssetCheckKey(AssetKey("quarantined_events"), "every_file_is_readable"),
+            AssetCheckKey(AssetKey("raw_events"), "no_row_lost"),
+        ]
+    )
+    passed = {key.name: record.event.dagster_event.event_specific_data.passed for key, record in summary.items()}
+    assert passed == {"every_file_is_readable": False, "no_row_lost": True}
+
+
+def test_a_file_that_grows_is_loaded_again_and_counted_once(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-02 12:00")])
+    warehouse.settle()
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-02 12:00"), event("e2", "2026-03-03 12:00")])
+    settled = warehouse.settle()
+    assert [run.job_name for run in settled.runs] == ["build_job"]
+    assert [row["event_id"] for row in warehouse.rows("raw_events")] == ["e1", "e2"]
+    assert sum(row["event_count"] for row in warehouse.rows("sessions")) == 2
+
+
+def test_only_the_days_that_a_file_touches_are_built(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-10 12:00"), event("e2", "2026-03-20 12:00")])
+    settled = warehouse.settle()
+    assert [str(run.days) for run in settled.runs] == ["2026-03-09 to 2026-03-12", "2026-03-19 to 2026-03-22"]
+    records = warehouse.instance.fetch_materializations(AssetRecordsFilter(AssetKey("sessions")), limit=100).records
+    assert len({record.partition_key for record in records}) == 8
+
+
+def test_blocked_ids_of_a_project_take_effect_on_what_is_loaded_already(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-02 12:00", user_id="tester")])
+    warehouse.settle()
+    assert [row["user_id"] for row in warehouse.rows("identity_map")] == ["tester"]
+    toml = '[projects.shop]\nblocked_ids = ["tester"]\n'
+    changed = Warehouse(warehouse.settings.landing_dir.parent, warehouse.instance, stitch_toml=toml)
+    changed.settle()
+    assert changed.rows("identity_map") == []
+    assert [(row["user_id"], row["blocked_user_id"]) for row in changed.rows("raw_events")] == [(None, "tester")]
+
+
+def test_a_missing_landing_directory_is_one_clear_sentence(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.settings.landing_dir.rmdir()
+    with pytest.raises(SettingsError, match="is not a directory: create it, or point the variable"):
+        warehouse.settle()
+
+
+def test_an_unknown_source_of_a_feed_is_one_clear_sentence(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(stitch_toml='[feeds.web]\nsource = "jitzu"\n')
+    with pytest.raises(SettingsError, match="feeds.web.source is 'jitzu', which is no source; the sources are: jitsu"):
+        warehouse.settle()

@@ -1,0 +1,222 @@
+"""The sensors on a real instance: nothing lost, nothing asked for twice, and what failed is asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+from dagster import (
+    AssetKey,
+    AssetObservation,
+    DagsterRun,
+    DagsterRunStatus,
+    MetadataValue,
+    RunRequest,
+    build_schedule_context,
+    build_sensor_context,
+)
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster._core.utils import make_new_run_id
+from warehouses import START, Warehouse, at
+
+from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
+from stitch_pipeline.planning.days import ranges
+from stitch_pipeline.planning.requests import MAX_ATTEMPTS
+from stitch_pipeline.warehouse.duckdb_file import connect
+
+NewWarehouse = Callable[..., Warehouse]
+
+
+def tick(warehouse: Warehouse, sensor: str) -> list[RunRequest]:
+    definition = warehouse.defs.get_repository_def().get_sensor_def(sensor)
+    with build_sensor_context(instance=warehouse.instance) as context:
+        result = definition.evaluate_tick(context)
+    return list(result.run_requests or [])
+
+
+def skip_message(warehouse: Warehouse, sensor: str) -> str:
+    definition = warehouse.defs.get_repository_def().get_sensor_def(sensor)
+    with build_sensor_context(instance=warehouse.instance) as context:
+        return definition.evaluate_tick(context).skip_message or ""
+
+
+def days_of(request: RunRequest) -> tuple[str, str]:
+    return request.tags[ASSET_PARTITION_RANGE_START_TAG], request.tags[ASSET_PARTITION_RANGE_END_TAG]
+
+
+def add_run(warehouse: Warehouse, request: RunRequest, job_name: str, status: DagsterRunStatus) -> None:
+    """What the daemon leaves in the instance after it has launched a request."""
+    tags = {**request.tags, "dagster/run_key": request.run_key or ""}
+    warehouse.instance.add_run(DagsterRun(job_name, run_id=make_new_run_id(), tags=tags, status=status))
+
+
+def note_stale(warehouse: Warehouse, key: str, days: list[date]) -> None:
+    listed = [[str(found.first), str(found.last)] for found in ranges(days)]
+    warehouse.instance.report_runless_asset_event(
+        AssetObservation(AssetKey("identity_map"), metadata={key: MetadataValue.json(listed)})
+    )
+
+
+def event(event_id: str, time: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "event_id": event_id,
+        "project_id": "shop",
+        "occurred_at": at(time),
+        "event_type": "page",
+        "anonymous_id": "a",
+        **fields,
+    }
+
+
+def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    assert tick(warehouse, "landing_sensor") == []
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
+    (request,) = tick(warehouse, "landing_sensor")
+    assert days_of(request) == ("2026-03-04", "2026-03-07")
+    assert tick(warehouse, "landing_sensor")[0].run_key == request.run_key
+
+    add_run(warehouse, request, "build_job", DagsterRunStatus.NOT_STARTED)
+    assert tick(warehouse, "landing_sensor") == []
+
+
+def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
+    (request,) = tick(warehouse, "landing_sensor")
+    add_run(warehouse, request, "build_job", DagsterRunStatus.STARTED)
+    assert tick(warehouse, "landing_sensor") == []
+    warehouse.land_events("jitsu/b.ndjson", [event("e2", "2026-03-05 13:00")])
+    (second,) = tick(warehouse, "landing_sensor")
+    assert second.run_key != request.run_key
+    assert days_of(second) == days_of(request)
+
+
+def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
+    keys = set()
+    for _ in range(MAX_ATTEMPTS):
+        (request,) = tick(warehouse, "landing_sensor")
+        keys.add(request.run_key)
+        add_run(warehouse, request, "build_job", DagsterRunStatus.FAILURE)
+    assert len(keys) == MAX_ATTEMPTS
+    assert tick(warehouse, "landing_sensor") == []
+    assert "Gave up on 2026-03-04 to 2026-03-07" in skip_message(warehouse, "landing_sensor")
+    # A changed file is a new state, and worth a new try.
+    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:01")])
+    assert len(tick(warehouse, "landing_sensor")) == 1
+
+
+def test_a_failed_restitch_is_asked_for_again_without_a_new_login(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    note_stale(warehouse, STALE_SESSION_DAYS, [START, START + timedelta(days=1)])
+    (request,) = tick(warehouse, "identify_sensor")
+    assert days_of(request) == ("2026-03-01", "2026-03-02")
+    add_run(warehouse, request, "restitch_job", DagsterRunStatus.STARTED)
+    assert tick(warehouse, "identify_sensor") == []
+
+    failed = new_warehouse()
+    note_stale(failed, STALE_SESSION_DAYS, [START, START + timedelta(days=1)])
+    (request,) = tick(failed, "identify_sensor")
+    add_run(failed, request, "restitch_job", DagsterRunStatus.FAILURE)
+    (again,) = tick(failed, "identify_sensor")
+    assert days_of(again) == days_of(request)
+    assert again.run_key != request.run_key
+
+
+def test_a_thousand_stale_days_become_few_ranges(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(start_date=date(2020, 1, 1))
+    days = [date(2020, 1, 1) + timedelta(days=n) for n in range(1003) if n not in (200, 201, 600)]
+    note_stale(warehouse, STALE_SESSION_DAYS, days)
+    requests = tick(warehouse, "identify_sensor")
+    assert [days_of(request) for request in requests] == [
+        ("2020-01-01", "2020-07-18"),
+        ("2020-07-21", "2021-08-22"),
+        ("2021-08-24", "2022-09-29"),
+    ]
+
+
+def test_only_the_newest_word_counts(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    note_stale(warehouse, STALE_SESSION_DAYS, [START])
+    note_stale(warehouse, STALE_SESSION_DAYS, [])
+    assert tick(warehouse, "identify_sensor") == []
+    assert "No partition is known to hold a wrong answer" in skip_message(warehouse, "identify_sensor")
+
+
+def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(lookback_days=5)
+    days = ("01", "04", "05", "06", "08")
+    warehouse.land_events("jitsu/a.ndjson", [event(f"e{day}", f"2026-03-{day} 12:00") for day in days])
+    warehouse.settle()
+    before = {row["session_date"]: row for row in warehouse.rows("stitched_sessions")}
+    warehouse.land_events("jitsu/b.ndjson", [event("e11", "2026-03-11 12:00", user_id="u")])
+    settled = warehouse.settle(view_stitching=False)
+    restitch = [run for run in settled.runs if run.job_name == "restitch_job"]
+    # 1, 4 and 5 March are out of reach; 6 March is the edge of five days; 8 March is in reach.
+    assert [str(run.days) for run in restitch] == ["2026-03-06", "2026-03-08"]
+    assert [run.rows_changed["stitched_sessions"] for run in restitch] == [1, 1]
+    after = {row["session_date"]: row for row in warehouse.rows("stitched_sessions")}
+    changed = {day.day for day, row in before.items() if after[day] != row}
+    assert changed == {6, 8}
+    assert {day.day: row["stitched_user_id"] for day, row in after.items()} == {
+        1: "a", 4: "a", 5: "a", 6: "u", 8: "u", 11: "u",
+    }  # fmt: skip
+    assert {day.day: row["stitched_by"] for day, row in after.items()}[6] == "link after"
+    assert after[date(2026, 3, 6)]["link_event_id"] == "e11"
+    assert [row["stitched_user_id"] for row in warehouse.rows("users")] == ["a", "u"]
+    assert {row["stat_date"].day: row["visitors"] for row in warehouse.rows("visitor_stats")}[6] == 1
+
+
+def evaluate(warehouse: Warehouse, schedule: str, time: str) -> list[RunRequest] | str:
+    definition = warehouse.defs.get_repository_def().get_schedule_def(schedule)
+    context = build_schedule_context(instance=warehouse.instance, scheduled_execution_time=at(time))
+    result = definition.evaluate_tick(context)
+    return list(result.run_requests or []) or (result.skip_message or "")
+
+
+def test_the_daily_schedule_takes_the_closed_day_and_the_late_days_before_it(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(days_late=3)
+    (request,) = evaluate(warehouse, "daily_schedule", "2026-03-11 01:15")
+    assert days_of(request) == ("2026-03-07", "2026-03-10")
+    (request,) = evaluate(warehouse, "daily_schedule", "2026-03-03 01:15")
+    assert days_of(request) == ("2026-03-01", "2026-03-02")
+    assert "has not closed yet" in str(evaluate(warehouse, "daily_schedule", "2026-03-01 01:15"))
+
+
+def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    assert evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00") == "No page view is credited wrongly"
+    note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START, START + timedelta(days=4)])
+    requests = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
+    assert [days_of(request) for request in requests] == [("2026-03-01", "2026-03-01"), ("2026-03-05", "2026-03-05")]
+    assert all(request.run_config["ops"]["stitch_models"]["config"]["only_pending"] for request in requests)
+
+
+def test_the_view_schedule_skips_while_view_stitching_is_off(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(view_stitching="off")
+    note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START])
+    assert "View stitching is off" in str(evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00"))
+
+
+def test_reconcile_finds_what_no_sensor_was_told(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events(
+        "jitsu/a.ndjson", [event("e1", "2026-03-02 12:00"), event("e2", "2026-03-09 12:00", user_id="u")]
+    )
+    warehouse.settle()
+    right = warehouse.contents()
+    con = connect(warehouse.settings.duckdb_path, wait_seconds=5)
+    con.execute("update stitch.stitched_sessions set stitched_user_id = 'nobody' where session_date = '2026-03-02'")
+    con.execute("update stitch.page_views set stitched_user_id = 'nobody' where event_date = '2026-03-02'")
+    con.close()
+    assert warehouse.settle().runs == []
+    settled = warehouse.settle(reconcile=True)
+    assert [(run.job_name, str(run.days)) for run in settled.runs] == [
+        ("reconcile_job", "None"),
+        ("restitch_job", "2026-03-02"),
+        ("restitch_page_views_job", "2026-03-02"),
+    ]
+    assert warehouse.contents() == right

@@ -1,0 +1,444 @@
+"""DESIGN.md, sections 3 to 5, said a second time in plain Python, for policy ``latest``.
+
+It shares no code with the product: from the rows that lie in the landing zone it works out what every
+table must hold, one event at a time and without any thought of speed. Where the two differ, one is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from itertools import groupby, pairwise
+from typing import Any
+
+Row = dict[str, Any]
+
+BY_A_USER = ("own", "link before", "link after")
+EVENT_COLUMNS = (
+    "source",
+    "event_id",
+    "project_id",
+    "occurred_at",
+    "received_at",
+    "event_date",
+    "event_type",
+    "event_name",
+    "platform",
+    "anonymous_id",
+    "user_id",
+    "source_session_id",
+    "page_url",
+    "page_path",
+    "page_title",
+    "referrer",
+    "utm_source",
+    "utm_medium",
+    "utm_campaign",
+    "traits",
+    "properties",
+    "landing_file",
+)
+NO_IDENTITY = {
+    *("", "null", "none", "nil", "undefined", "nan", "[object object]", "anonymous", "guest", "unknown", "n/a"),
+    *("true", "false", "0", "-1", "id", "distinct_id", "not_authenticated"),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings of one project; ``None`` days are unlimited."""
+
+    lookback_days: int | None = 30
+    carry_forward_days: int | None = None
+    max_users_per_device: int = 10
+    link_on: str = "any"
+    stitching: bool = True
+    session_stitching: bool = True
+    timeout: timedelta = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class Links:
+    """What is known of the identities of one project: the links of each device, in order of time."""
+
+    by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+
+    def of(self, device: str) -> Sequence[Row]:
+        return self.by_device.get(device, ())
+
+
+def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rules = Rules()) -> dict[str, list[Row]]:
+    """What every table and view holds once everything has come to rest, page views stitched.
+
+    ``landed`` are the valid rows of the landing zone as canonical events, ids as they were sent.
+    """
+    events, duplicates = deduplicated(map(_read, landed))
+    by_table: dict[str, list[Row]] = defaultdict(list)
+    by_table["duplicate_events"] = duplicates
+    for project in sorted({event["project_id"] for event in events}):
+        own_events = [event for event in events if event["project_id"] == project]
+        own_rules = rules if isinstance(rules, Rules) else rules.get(project, Rules())
+        for table, rows in _tables_of_project(own_events, own_rules).items():
+            by_table[table] += [{"project_id": project, **row} for row in rows]
+    return by_table
+
+
+def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
+    link_rows = identity_map(events, rules)
+    links = Links(
+        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)}
+    )
+    cut = sessions(events, rules)
+    session_of = {event["event_id"]: session["session_id"] for session in cut for event in session["events"]}
+    stitched = [
+        {
+            **row,
+            **credit(row["session_date"], row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
+        }
+        for row in ({name: value for name, value in session.items() if name != "events"} for session in cut)
+    ]
+    credited = [
+        {
+            **event,
+            **credit(
+                event["event_date"],
+                event["occurred_at"],
+                event,
+                links,
+                rules,
+                event["anonymous_id"] or event["event_id"],
+            ),
+        }
+        for event in events
+    ]
+    views = [
+        {
+            "session_id": session_of.get(event["event_id"]),
+            **{
+                name: event[name]
+                for name in (
+                    *("event_id", "event_date", "occurred_at", "anonymous_id", "user_id", "page_url", "page_path"),
+                    *("page_title", "stitched_user_id", "stitched_by"),
+                )
+            },
+        }
+        for event in credited
+        if _is_view(event)
+    ]
+    traits = _latest_traits(link_rows)
+    return {
+        "raw_events": events,
+        "identity_map": link_rows,
+        "sessions": [{name: value for name, value in session.items() if name != "events"} for session in cut],
+        "stitched_sessions": stitched,
+        "page_views": views,
+        "page_views_live": views,
+        "users": users(stitched, link_rows),
+        "visitor_stats": visitor_stats(stitched, views),
+        "user_mapping": user_mapping(stitched, links, rules),
+        "user_devices": user_devices(link_rows),
+        "stitched_events": [
+            {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
+            for event in credited
+        ],
+        "user_first_touch": user_first_touch(credited),
+    }
+
+
+def is_no_identity(value: str | None) -> bool:
+    if value is None:
+        return True
+    bare = value.strip(" \t\r\n\"'`").lower()
+    return bare in NO_IDENTITY or (
+        len(bare) in (32, 36) and set(bare) <= {"0", "-"} and bare.replace("-", "") == "0" * 32
+    )
+
+
+def _read(sent: Mapping[str, Any]) -> Row:
+    event = {name: sent.get(name) for name in EVENT_COLUMNS}
+    event["event_date"] = sent["occurred_at"].date()
+    for name in ("anonymous_id", "user_id"):
+        if is_no_identity(event[name]):
+            event[name] = None
+    for name in ("traits", "properties"):
+        event[name] = json.dumps(event[name], sort_keys=True) if event[name] else None
+    return event
+
+
+def deduplicated(events: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+    """Of events with one id in a project the first received, and the others."""
+
+    def received_first(event: Row) -> tuple[Any, ...]:
+        at = event["received_at"]
+        return (at is None, at or datetime.min, event["landing_file"], event["occurred_at"])
+
+    by_id: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for event in events:
+        by_id[event["project_id"], event["event_id"]].append(event)
+    kept, others = [], []
+    for same in by_id.values():
+        first, *rest = sorted(same, key=received_first)
+        kept.append(first)
+        others += rest
+    return kept, others
+
+
+def _in_time(events: Iterable[Row]) -> list[Row]:
+    return sorted(events, key=lambda event: (event["occurred_at"], event["event_id"]))
+
+
+def _devices(events: Iterable[Row]) -> set[str]:
+    return {event["anonymous_id"] for event in events if event["anonymous_id"] is not None}
+
+
+def _is_view(event: Row) -> bool:
+    return event["event_type"] in ("page", "screen")
+
+
+def _last_known(values: Iterable[Any]) -> Any:
+    return next((value for value in reversed(list(values)) if value is not None), None)
+
+
+def _first_known(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def identity_map(events: Iterable[Row], rules: Rules) -> list[Row]:
+    """Runs of identified events of one user on one device in one day."""
+    identified = [
+        event
+        for event in _in_time(events)
+        if event["anonymous_id"] is not None
+        and event["user_id"] is not None
+        and (rules.link_on == "any" or event["event_type"] == "identify")
+    ]
+    links = []
+    for device in sorted(_devices(identified)):
+        counted = []
+        for _, same in groupby((e for e in identified if e["anonymous_id"] == device), key=lambda e: e["occurred_at"]):
+            at_one_instant = list(same)
+            counted += [event for event in at_one_instant if event["user_id"] == at_one_instant[-1]["user_id"]]
+        for (day, user), run in groupby(counted, key=lambda e: (e["event_date"], e["user_id"])):
+            link = list(run)
+            links.append(
+                {
+                    "event_date": day,
+                    "anonymous_id": device,
+                    "user_id": user,
+                    "first_seen_at": link[0]["occurred_at"],
+                    "last_seen_at": link[-1]["occurred_at"],
+                    "event_count": len(link),
+                    "first_event_id": link[0]["event_id"],
+                    "traits": _last_known(event["traits"] for event in link),
+                }
+            )
+    return links
+
+
+def sessions(events: Iterable[Row], rules: Rules) -> list[Row]:
+    """Sessions with the events they consist of."""
+    streams: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
+    for event in _in_time(events):
+        if event["anonymous_id"] is not None:
+            streams[event["anonymous_id"], event["source_session_id"]].append(event)
+    return [
+        _session(members, device, number)
+        for (device, number), stream in streams.items()
+        for members in _cut(stream, rules.timeout, is_numbered=number is not None)
+    ]
+
+
+def _cut(stream: list[Row], timeout: timedelta, *, is_numbered: bool) -> list[list[Row]]:
+    full_days = {
+        day
+        for day, own in groupby(stream, key=lambda e: e["event_date"])
+        if _is_full(day, list(own), timeout, is_numbered)
+    }
+    parts = [[stream[0]]]
+    for previous, event in pairwise(stream):
+        is_silence = event["occurred_at"] - previous["occurred_at"] >= timeout
+        if previous["event_date"] == event["event_date"]:
+            ends = is_silence and not is_numbered
+        else:
+            ends = is_silence or bool({previous["event_date"], event["event_date"]} & full_days)
+        if ends:
+            parts.append([])
+        parts[-1].append(event)
+    return parts
+
+
+def _is_full(day: date, events: list[Row], timeout: timedelta, is_numbered: bool) -> bool:
+    midnight = datetime.combine(day, time())
+    times = [event["occurred_at"] for event in events]
+    return (
+        times[0] - midnight < timeout
+        and midnight + timedelta(days=1) - times[-1] < timeout
+        and (is_numbered or all(later - earlier < timeout for earlier, later in pairwise(times)))
+    )
+
+
+def _session(events: list[Row], device: str, number: str | None) -> Row:
+    first, last = events[0], events[-1]
+    paths = [event["page_path"] for event in events if _is_view(event)]
+    return {
+        "session_id": hashlib.md5(first["event_id"].encode()).hexdigest(),
+        "session_date": first["event_date"],
+        "anonymous_id": device,
+        "source_session_id": number,
+        "user_id": _last_known(event["user_id"] for event in events),
+        "started_at": first["occurred_at"],
+        "ended_at": last["occurred_at"],
+        "event_count": len(events),
+        "page_view_count": sum(map(_is_view, events)),
+        "first_page_path": _first_known(paths),
+        "last_page_path": _last_known(paths),
+        **{name: first[name] for name in ("referrer", "utm_source", "utm_medium", "utm_campaign", "platform")},
+        "events": events,
+    }
+
+
+def credit(
+    day: date, at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False
+) -> Row:
+    """Who a row of the given day and time is credited to, and why."""
+    device, own_user = row["anonymous_id"], row["user_id"]
+
+    def answer(user: str, rule: str, link: Row | None = None) -> Row:
+        return {
+            "stitched_user_id": user,
+            "stitched_by": rule,
+            "linked_at": link and link["first_seen_at"],
+            "link_event_id": link and link["first_event_id"],
+        }
+
+    if device is None:
+        return answer(own_id, "none") if own_user is None else answer(own_user, "own")
+    if not rules.stitching or (is_session and not rules.session_stitching):
+        return answer(own_id, "off")
+    seen = [
+        link
+        for link in links.of(device)
+        if rules.lookback_days is None or link["event_date"] <= day + timedelta(days=rules.lookback_days)
+    ]
+    in_window = [
+        link
+        for link in seen
+        if rules.carry_forward_days is None or link["event_date"] >= day - timedelta(days=rules.carry_forward_days)
+    ]
+    if len({link["user_id"] for link in in_window}) > rules.max_users_per_device:
+        return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
+    if not in_window:
+        return answer(own_id, "none")
+    last = max(in_window, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
+    if last["user_id"] == own_user:
+        return answer(own_user, "own", last)
+    return answer(last["user_id"], "link before" if last["first_seen_at"] <= at else "link after", last)
+
+
+def _latest_traits(links: Iterable[Row]) -> dict[str, str | None]:
+    in_order = sorted(links, key=lambda link: (link["last_seen_at"], link["first_event_id"]))
+    return {link["user_id"]: link["traits"] for link in in_order if link["traits"] is not None}
+
+
+def users(stitched: list[Row], links: list[Row]) -> list[Row]:
+    by_user: dict[str, list[Row]] = defaultdict(list)
+    for session in sorted(stitched, key=lambda session: (session["started_at"], session["session_id"])):
+        by_user[session["stitched_user_id"]].append(session)
+    traits = _latest_traits(links)
+    rows = []
+    for user, own in by_user.items():
+        is_identified = any(session["stitched_by"] in BY_A_USER for session in own)
+        linked = [link["first_seen_at"] for link in links if link["user_id"] == user]
+        rows.append(
+            {
+                "stitched_user_id": user,
+                "is_identified": is_identified,
+                "first_seen_at": own[0]["started_at"],
+                "last_seen_at": max(session["ended_at"] for session in own),
+                "identified_at": min(linked) if is_identified and linked else None,
+                "session_count": len(own),
+                "page_view_count": sum(session["page_view_count"] for session in own),
+                "event_count": sum(session["event_count"] for session in own),
+                "device_count": len({session["anonymous_id"] for session in own}),
+                "first_touch_source": own[0]["utm_source"],
+                "first_touch_medium": own[0]["utm_medium"],
+                "first_touch_campaign": own[0]["utm_campaign"],
+                "first_touch_referrer": own[0]["referrer"],
+                "traits": traits.get(user) if is_identified else None,
+            }
+        )
+    return rows
+
+
+def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
+    rows = []
+    for day in sorted({session["session_date"] for session in stitched} | {view["event_date"] for view in views}):
+        visits = [session for session in stitched if session["session_date"] == day]
+        lengths = [session["ended_at"] - session["started_at"] for session in visits]
+        rows.append(
+            {
+                "stat_date": day,
+                "page_views": sum(view["event_date"] == day for view in views),
+                "visits": len(visits),
+                "visitors": len({session["stitched_user_id"] for session in visits}),
+                "visitors_unstitched": len({session["anonymous_id"] for session in visits}),
+                "bounces": sum(session["page_view_count"] == 1 for session in visits),
+                "total_time_seconds": sum(lengths, timedelta()) / timedelta(seconds=1),
+            }
+        )
+    return rows
+
+
+def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
+    last_seen: dict[str, datetime] = {}
+    for session in stitched:
+        device = session["anonymous_id"]
+        last_seen[device] = max(session["ended_at"], last_seen.get(device, session["ended_at"]))
+    rows = []
+    for device, seen_at in last_seen.items():
+        nobody = {"anonymous_id": device, "user_id": None}
+        answer = credit(seen_at.date(), seen_at, nobody, links, rules, device)
+        user = answer["stitched_user_id"] if answer["stitched_by"] in BY_A_USER else None
+        rows.append({"anonymous_id": device, "last_seen_at": seen_at, **answer, "user_id": user})
+    return rows
+
+
+def user_devices(links: list[Row]) -> list[Row]:
+    pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for link in links:
+        pairs[link["user_id"], link["anonymous_id"]].append(link)
+    return [
+        {
+            "user_id": user,
+            "anonymous_id": device,
+            "first_seen_at": min(link["first_seen_at"] for link in own),
+            "last_seen_at": max(link["last_seen_at"] for link in own),
+            "event_count": sum(link["event_count"] for link in own),
+        }
+        for (user, device), own in pairs.items()
+    ]
+
+
+def user_first_touch(credited: list[Row]) -> list[Row]:
+    first: dict[str, Row] = {}
+    for event in _in_time(event for event in credited if event["stitched_by"] in BY_A_USER):
+        first.setdefault(event["stitched_user_id"], event)
+    return [
+        {
+            "stitched_user_id": user,
+            "first_seen_at": event["occurred_at"],
+            "first_touch_source": event["utm_source"],
+            "first_touch_medium": event["utm_medium"],
+            "first_touch_campaign": event["utm_campaign"],
+            "first_touch_referrer": event["referrer"],
+            "first_touch_page_path": event["page_path"],
+            "first_touch_platform": event["platform"],
+            "first_touch_anonymous_id": event["anonymous_id"],
+            "first_touch_event_id": event["event_id"],
+        }
+        for user, event in first.items()
+    ]

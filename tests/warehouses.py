@@ -1,0 +1,222 @@
+"""A landing zone, a warehouse and a Dagster instance of their own, for tests that run the real thing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from dagster import DagsterInstance, Definitions
+
+from stitch_pipeline.definitions import build_defs
+from stitch_pipeline.jobs import BUILD_JOB
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.requests import Request
+from stitch_pipeline.run_history import run_request
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.settle import Settled, settle
+
+START = date(2026, 3, 1)
+TABLES = (
+    "raw_events",
+    "duplicate_events",
+    "quarantined_events",
+    "identity_map",
+    "sessions",
+    "stitched_sessions",
+    "page_views",
+    "users",
+    "visitor_stats",
+)
+VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devices", "user_first_touch", "user_conversions")
+
+Row = dict[str, Any]
+Event = Mapping[str, Any]
+"""A canonical event, named as in ``raw_events``; ids are as the client sent them, ``traits`` is a dict."""
+
+
+class Warehouse:
+    """What a deployment consists of, with what a person can do to it. All times are naive UTC."""
+
+    def __init__(self, directory: Path, instance: DagsterInstance, *, stitch_toml: str = "", **settings: Any) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "landing").mkdir(exist_ok=True)
+        (directory / "stitch.toml").write_text(stitch_toml)
+        self.instance = instance
+        self.settings = Settings.load(
+            landing_dir=directory / "landing",
+            duckdb_path=directory / "warehouse.duckdb",
+            project_file=directory / "stitch.toml",
+            **{"start_date": START, **settings},
+        )
+        self.defs: Definitions = build_defs(self.settings)
+
+    def land(self, landing_file: str, rows: Iterable[Mapping[str, Any] | str]) -> None:
+        """Write an NDJSON file of documents in the feed's own format; a ``str`` is written as it is."""
+        path = self.settings.landing_dir / landing_file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+    def land_events(self, landing_file: str, events: Iterable[Event]) -> None:
+        """Write canonical events in the format that the file's feed is read as."""
+        as_sent = {"jitsu": as_jitsu, "snowplow": as_snowplow}[landing_file.split("/")[0]]
+        self.land(landing_file, [as_sent(event) for event in events])
+
+    def take_away(self, landing_file: str) -> None:
+        (self.settings.landing_dir / landing_file).unlink()
+
+    def settle(self, *, view_stitching: bool = True, reconcile: bool = False) -> Settled:
+        settled = settle(self.settings, self.defs, self.instance, view_stitching=view_stitching, reconcile=reconcile)
+        failed = [f"{run.job_name} {run.days}: {run.error}" for run in settled.runs if not run.succeeded]
+        assert not failed, failed
+        assert settled.is_settled, settled.gave_up
+        return settled
+
+    def build(self, first: date, last: date | None = None, run_config: Any = None) -> dict[str, int]:
+        """Run ``build_job`` over the days by hand; returns the rows that each model changed."""
+        request = run_request(Request(DayRange(first, last or first), base_key="by hand"))
+        return self.run(BUILD_JOB, request.tags, run_config)
+
+    def run(self, job_name: str, tags: Mapping[str, str], run_config: Any = None) -> dict[str, int]:
+        result = self.defs.resolve_job_def(job_name).execute_in_process(
+            instance=self.instance, tags=dict(tags), run_config=run_config, raise_on_error=True
+        )
+        assert result.success
+        changed: dict[str, int] = {}
+        for event in result.get_asset_materialization_events():
+            materialization = event.step_materialization_data.materialization
+            if "rows_changed_in_run" in materialization.metadata:
+                rows = materialization.metadata["rows_changed_in_run"].value
+                changed[materialization.asset_key.path[-1]] = int(rows)  # type: ignore[arg-type]
+        return changed
+
+    def query(self, sql: str) -> list[Row]:
+        with duckdb.connect(str(self.settings.duckdb_path), read_only=True) as con:
+            found = con.execute(sql)
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def rows(self, table: str, columns: Iterable[str] | None = None) -> list[Row]:
+        """All rows of a table or view, comparable and in an order that only the rows decide."""
+        wanted = ", ".join(columns) if columns else "*"
+        return ordered(map(comparable, self.query(f"select {wanted} from stitch.{table}")))
+
+    def contents(self, tables: Iterable[str] = TABLES) -> dict[str, list[Row]]:
+        return {table: self.rows(table) for table in tables}
+
+
+@contextmanager
+def ephemeral_warehouse(directory: Path, **settings: Any) -> Iterator[Warehouse]:
+    """A warehouse whose Dagster instance lives in memory: all of Dagster's storage, none of its files."""
+    with DagsterInstance.ephemeral() as instance:
+        yield Warehouse(directory, instance, **settings)
+
+
+def comparable(row: Mapping[str, Any]) -> Row:
+    """The row with JSON text as canonical text, so that the spelling of JSON does not matter."""
+    return {
+        name: json.dumps(json.loads(value), sort_keys=True)
+        if name in ("traits", "properties") and value is not None
+        else value
+        for name, value in row.items()
+    }
+
+
+def ordered(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: [(value is not None, str(value)) for _, value in sorted(row.items())])
+
+
+def differences(actual: Iterable[Row], expected: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows that only one of the two has, repeated rows counted; empty if they agree."""
+    left, right = list(actual), list(expected)
+    for row in list(left):
+        if row in right:
+            left.remove(row)
+            right.remove(row)
+    return {name: rows for name, rows in (("unexpected", left), ("missing", right)) if rows}
+
+
+def at(text: str) -> datetime:
+    """``at('2026-03-01 12:00')``: a naive UTC time."""
+    return datetime.fromisoformat(text)
+
+
+def _sent_time(value: datetime | None) -> str | None:
+    return (
+        None if value is None else value.replace(tzinfo=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    )
+
+
+def as_jitsu(event: Event) -> Row:
+    page = {
+        "url": event.get("page_url"),
+        "path": event.get("page_path"),
+        "title": event.get("page_title"),
+        "referrer": event.get("referrer"),
+    }
+    campaign = {
+        name: event.get(f"utm_{key}")
+        for name, key in (("source", "source"), ("medium", "medium"), ("name", "campaign"))
+    }
+    document = {
+        "messageId": event["event_id"],
+        "projectId": event["project_id"],
+        "timestamp": _sent_time(event["occurred_at"]),
+        "receivedAt": _sent_time(event.get("received_at")),
+        "type": event["event_type"],
+        "event": event.get("event_name"),
+        "anonymousId": event.get("anonymous_id"),
+        "userId": event.get("user_id"),
+        "traits": event.get("traits"),
+        "properties": event.get("properties"),
+        "context": {
+            "platform": event.get("platform"),
+            "sessionId": event.get("source_session_id"),
+            "page": _known(page),
+            "campaign": _known(campaign),
+        },
+    }
+    return _known(document)
+
+
+def as_snowplow(event: Event) -> Row:
+    kind, name = {
+        "page": ("page_view", event.get("event_name")),
+        "screen": ("unstruct", "screen_view"),
+        "identify": ("unstruct", "identify"),
+        "track": ("unstruct", event.get("event_name")),
+    }[event["event_type"]]
+    is_mobile = event.get("platform") == "mobile"
+    document = {
+        "event_id": event["event_id"],
+        "app_id": event["project_id"],
+        "derived_tstamp": _sent_time(event["occurred_at"]),
+        "collector_tstamp": _sent_time(event.get("received_at")),
+        "event": kind,
+        "event_name": name,
+        "platform": "mob" if is_mobile else event.get("platform"),
+        "user_id": event.get("user_id"),
+        "page_url": event.get("page_url"),
+        "page_urlpath": event.get("page_path"),
+        "page_title": event.get("page_title"),
+        "page_referrer": event.get("referrer"),
+        "mkt_source": event.get("utm_source"),
+        "mkt_medium": event.get("utm_medium"),
+        "mkt_campaign": event.get("utm_campaign"),
+    }
+    if is_mobile:
+        session = {"userId": event.get("anonymous_id"), "sessionId": event.get("source_session_id")}
+        document["contexts_com_snowplowanalytics_snowplow_client_session_1"] = [_known(session)]
+    else:
+        document["domain_userid"] = event.get("anonymous_id")
+        document["domain_sessionid"] = event.get("source_session_id")
+    return _known(document)
+
+
+def _known(values: Mapping[str, Any]) -> Row:
+    return {name: value for name, value in values.items() if value not in (None, {})}
