@@ -23,6 +23,21 @@ def new_warehouse(tmp_path: Path) -> Iterator[NewWarehouse]:
         def make(**settings: Any) -> Warehouse:
             nonlocal count
             count += 1
+            instance = instances.enter_context(DagsterInstance.ephemeral())
+            return Warehouse(tmp_path / f"deployment{count}", instance, **settings)
+
+        yield make
+
+
+@pytest.fixture
+def new_warehouse_on_disk(tmp_path: Path) -> Iterator[NewWarehouse]:
+    """The same with instances that keep their records in files, as a deployment does; slower."""
+    with ExitStack() as instances:
+        count = 0
+
+        def make(**settings: Any) -> Warehouse:
+            nonlocal count
+            count += 1
             home = tmp_path / f"dagster{count}"
             home.mkdir()
             instance = instances.enter_context(

@@ -15,9 +15,19 @@ FILES = ("jitsu/a.ndjson", "jitsu/late/b.ndjson", "jitsu/c.ndjson", "snowplow/d.
 # Around midnight, on the edges of the 30 minutes, and in the middle of the day.
 TIMES = (
     *("00:00:00", "00:00:00.000001", "00:10:00", "00:29:59.999999", "00:30:00", "09:00:00", "12:00:00", "12:20:00"),
-    *("12:30:00", "12:49:59", "12:50:00", "13:20:00", "23:10:00", "23:30:00", "23:30:00.000001", "23:40:00", "23:59:59.999999"),
+    *(
+        "12:30:00",
+        "12:49:59",
+        "12:50:00",
+        "13:20:00",
+        "23:10:00",
+        "23:30:00",
+        "23:30:00.000001",
+        "23:40:00",
+        "23:59:59.999999",
+    ),
 )
-DEVICES = ("d1", "d2", "d3", "d4")
+DEVICES = ("d1", "d2", "d3", "u1")  # a device may be called as a user is
 NO_DEVICES = (None, "undefined", " NULL ")
 USERS = ("u1", "u2", "u3")
 NO_USERS = (None, None, None, None, "", "guest", '"null"', "00000000-0000-0000-0000-000000000000")
@@ -141,7 +151,7 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
         events.append(
             {
                 "project_id": project,
-                "event_id": f"e{random.randrange(200):03}",
+                "event_id": f"e{random.randrange(500):03}",
                 "occurred_at": occurred_at,
                 "received_at": None if lag is None else occurred_at + lag,
                 "event_type": kind,
@@ -202,7 +212,7 @@ def history(seed: int, rounds: int) -> History:
                 continue
             fresh = [event for _ in range(random.randint(1, 3)) for event in burst(random, projects, days, clear_day)]
             if what == "put" and not turn:
-                fresh += [event for _ in range(5) for event in burst(random, projects, days, clear_day)]
+                fresh += [event for _ in range(15) for event in burst(random, projects, days, clear_day)]
                 if name == FILES[0] and random.random() < 0.3:
                     fresh += bot(random, days)
             elif what == "add":

@@ -87,10 +87,10 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             write_rules(con, settings, config)
             try:
                 events, succeeded, messages, seconds = _run(context, warehouse, settings, window, models, config)
-                metadata = _metadata(con, settings, config, window, succeeded)
-                _add_partition_metadata(context, con, window, succeeded)
                 if stale.tables_exist(con, list(TABLES)):
                     yield from _keep_views(context, con, warehouse, settings)
+                metadata = _metadata(con, settings, config, window, succeeded)
+                _add_partition_metadata(context, con, window, succeeded)
             finally:
                 if _overrides_rules(config):
                     write_rules(con, settings, ModelsConfig())

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -52,13 +53,15 @@ def prepare_manifest() -> Path:
     is_parsed = MANIFEST_PATH.exists() and _PARSED_PATH.exists() and _DIGEST_PATH.exists()
     if is_parsed and _DIGEST_PATH.read_text() == digest:
         return MANIFEST_PATH
-    # Without an old parse to build on, what is written depends on the sources alone.
-    _PARSED_PATH.unlink(missing_ok=True)
-    with _environment(Path("unused.duckdb")):
-        result = _runner(None, []).invoke(["parse", *_where()])
-    if not result.success:
-        raise DbtError(f"The dbt project does not parse: {result.exception}")
-    _DIGEST_PATH.write_text(digest)
+    TARGET_DIR.mkdir(exist_ok=True)
+    # Aside and then moved into place, because another process may be reading or parsing at the same time.
+    with TemporaryDirectory(dir=TARGET_DIR) as aside, _environment(Path("unused.duckdb")):
+        result = _runner(None, []).invoke(["parse", *_where(), "--target-path", aside])
+        if not result.success:
+            raise DbtError(f"The dbt project does not parse: {result.exception}")
+        (Path(aside) / _DIGEST_PATH.name).write_text(digest)
+        for path in (MANIFEST_PATH, _PARSED_PATH, _DIGEST_PATH):
+            (Path(aside) / path.name).replace(path)
     _parsed_project.cache_clear()
     return MANIFEST_PATH
 
@@ -97,7 +100,7 @@ def run_models(
     parsed = _parsed_project(duckdb_path.stem)
     # A bare name would also select the folder of that name; the full one selects one model.
     selected = [".".join(node.fqn) for node in parsed.nodes.values() if node.name in models]
-    arguments = ["build", *_where(), "--vars", orjson.dumps(dict(variables)).decode(), "--select", *selected]
+    arguments = ["build", *_where(), "--no-write-json", "--vars", orjson.dumps(dict(variables)).decode(), "--select", *selected]
     with _environment(duckdb_path):
         try:
             result = _runner(parsed, [forward]).invoke(arguments)

@@ -84,7 +84,8 @@ class DagsterServer:
     def runs(self) -> list[dict[str, Any]]:
         """All runs, oldest first, each with `runId`, `jobName`, `status` and `tags` as a dict."""
         found = self.query(
-            "{ runsOrError { ... on Runs { results { runId jobName status creationTime endTime tags { key value } } } } }"
+            "{ runsOrError { ... on Runs { results { "
+            "runId jobName status creationTime endTime tags { key value } } } } }"
         )["runsOrError"]["results"]
         runs = [{**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
         return sorted(runs, key=lambda run: run["creationTime"])

@@ -170,7 +170,8 @@ def page() -> Iterator[Page]:
 
 def see_it_complete(server: DagsterServer, page: Page, *, seconds: float) -> str:
     """Follow the message that a backfill was created to its page, and watch it there. Gives its id."""
-    page.get_by_text("Created backfill").locator("..").get_by_text("View", exact=True).click()
+    expect(page.get_by_text("Created backfill")).to_be_visible()
+    page.locator("a[href*='/runs/b/']").filter(has_text="View").click()
     page.wait_for_url("**/runs/b/*")
     backfill_id = page.url.split("?")[0].rsplit("/", 1)[-1]
     status = wait_for(

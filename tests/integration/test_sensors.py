@@ -69,8 +69,8 @@ def event(event_id: str, time: str, **fields: Any) -> dict[str, Any]:
     }
 
 
-def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     assert tick(warehouse, "landing_sensor") == []
     warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
     (request,) = tick(warehouse, "landing_sensor")
@@ -81,8 +81,8 @@ def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse: NewWar
     assert tick(warehouse, "landing_sensor") == []
 
 
-def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
     (request,) = tick(warehouse, "landing_sensor")
     add_run(warehouse, request, "build_job", DagsterRunStatus.STARTED)
@@ -93,8 +93,8 @@ def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_war
     assert days_of(second) == days_of(request)
 
 
-def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
     keys = set()
     for _ in range(MAX_ATTEMPTS):
@@ -109,15 +109,15 @@ def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse
     assert len(tick(warehouse, "landing_sensor")) == 1
 
 
-def test_a_failed_restitch_is_asked_for_again_without_a_new_login(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_a_failed_restitch_is_asked_for_again_without_a_new_login(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     note_stale(warehouse, STALE_SESSION_DAYS, [START, START + timedelta(days=1)])
     (request,) = tick(warehouse, "identify_sensor")
     assert days_of(request) == ("2026-03-01", "2026-03-02")
     add_run(warehouse, request, "restitch_job", DagsterRunStatus.STARTED)
     assert tick(warehouse, "identify_sensor") == []
 
-    failed = new_warehouse()
+    failed = new_warehouse_on_disk()
     note_stale(failed, STALE_SESSION_DAYS, [START, START + timedelta(days=1)])
     (request,) = tick(failed, "identify_sensor")
     add_run(failed, request, "restitch_job", DagsterRunStatus.FAILURE)
@@ -126,8 +126,8 @@ def test_a_failed_restitch_is_asked_for_again_without_a_new_login(new_warehouse:
     assert again.run_key != request.run_key
 
 
-def test_a_thousand_stale_days_become_few_ranges(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse(start_date=date(2020, 1, 1))
+def test_a_thousand_stale_days_become_few_ranges(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk(start_date=date(2020, 1, 1))
     days = [date(2020, 1, 1) + timedelta(days=n) for n in range(1003) if n not in (200, 201, 600)]
     note_stale(warehouse, STALE_SESSION_DAYS, days)
     requests = tick(warehouse, "identify_sensor")
@@ -138,16 +138,16 @@ def test_a_thousand_stale_days_become_few_ranges(new_warehouse: NewWarehouse) ->
     ]
 
 
-def test_only_the_newest_word_counts(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_only_the_newest_word_counts(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     note_stale(warehouse, STALE_SESSION_DAYS, [START])
     note_stale(warehouse, STALE_SESSION_DAYS, [])
     assert tick(warehouse, "identify_sensor") == []
     assert "No partition is known to hold a wrong answer" in skip_message(warehouse, "identify_sensor")
 
 
-def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse(lookback_days=5)
+def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk(lookback_days=5)
     days = ("01", "04", "05", "06", "08")
     warehouse.land_events("jitsu/a.ndjson", [event(f"e{day}", f"2026-03-{day} 12:00") for day in days])
     warehouse.settle()
@@ -177,8 +177,10 @@ def evaluate(warehouse: Warehouse, schedule: str, time: str) -> list[RunRequest]
     return list(result.run_requests or []) or (result.skip_message or "")
 
 
-def test_the_daily_schedule_takes_the_closed_day_and_the_late_days_before_it(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse(days_late=3)
+def test_the_daily_schedule_takes_the_closed_day_and_the_late_days_before_it(
+    new_warehouse_on_disk: NewWarehouse,
+) -> None:
+    warehouse = new_warehouse_on_disk(days_late=3)
     (request,) = evaluate(warehouse, "daily_schedule", "2026-03-11 01:15")
     assert days_of(request) == ("2026-03-07", "2026-03-10")
     (request,) = evaluate(warehouse, "daily_schedule", "2026-03-03 01:15")
@@ -186,8 +188,8 @@ def test_the_daily_schedule_takes_the_closed_day_and_the_late_days_before_it(new
     assert "has not closed yet" in str(evaluate(warehouse, "daily_schedule", "2026-03-01 01:15"))
 
 
-def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     assert evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00") == "No page view is credited wrongly"
     note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START, START + timedelta(days=4)])
     requests = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
@@ -195,14 +197,14 @@ def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse: NewWare
     assert all(request.run_config["ops"]["stitch_models"]["config"]["only_pending"] for request in requests)
 
 
-def test_the_view_schedule_skips_while_view_stitching_is_off(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse(view_stitching="off")
+def test_the_view_schedule_skips_while_view_stitching_is_off(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk(view_stitching="off")
     note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START])
     assert "View stitching is off" in str(evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00"))
 
 
-def test_reconcile_finds_what_no_sensor_was_told(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
+def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
     warehouse.land_events(
         "jitsu/a.ndjson", [event("e1", "2026-03-02 12:00"), event("e2", "2026-03-09 12:00", user_id="u")]
     )

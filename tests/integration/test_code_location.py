@@ -1,0 +1,144 @@
+"""Every way of loading the code location gives the same definitions, under the names that DESIGN fixes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dagster import AssetKey, BackfillPolicy, DailyPartitionsDefinition, DefaultScheduleStatus, DefaultSensorStatus
+from warehouses import TABLES, VIEWS, Warehouse
+
+from stitch_pipeline.definitions import build_defs
+from stitch_pipeline.settings import REPOSITORY, Settings
+from stitch_pipeline.warehouse.schema import RAW_EVENT_COLUMNS
+
+NewWarehouse = Callable[..., Warehouse]
+ASSETS = {
+    "raw_events",
+    "quarantined_events",
+    "identity_map",
+    "sessions",
+    "stitched_sessions",
+    "users",
+    "page_views",
+    "visitor_stats",
+}
+INTERNAL_VIEWS = {"stale_sessions", "stale_page_views"}
+
+
+def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
+    repository = build_defs(Settings.load()).get_repository_def()
+    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (
+        ASSETS | set(VIEWS) | INTERNAL_VIEWS
+    )
+    jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    assert jobs == {"build_job", "restitch_job", "restitch_page_views_job", "reconcile_job"}
+    sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
+    assert sensors == {
+        "landing_sensor": DefaultSensorStatus.RUNNING,
+        "identify_sensor": DefaultSensorStatus.RUNNING,
+    }
+    schedules = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}
+    assert set(schedules) == {"daily_schedule", "view_stitching_schedule", "reconcile_schedule"}
+
+
+def test_tables_are_daily_and_backfilled_in_one_run() -> None:
+    graph = build_defs(Settings.load()).get_repository_def().asset_graph
+    for name in ASSETS:
+        node = graph.get(AssetKey(name))
+        assert isinstance(node.partitions_def, DailyPartitionsDefinition), name
+        assert node.backfill_policy == BackfillPolicy.single_run(), name
+        assert node.pools == {"duckdb"}, name
+        assert node.owners == ["team:analytics-engineering"], name
+        assert node.description, name
+        assert {check.asset_key for check in graph.asset_check_keys} >= {AssetKey(name)}, name
+        columns = node.metadata["dagster/column_schema"].columns
+        assert all(column.description for column in columns), name
+    for name in VIEWS:
+        assert graph.get(AssetKey(name)).partitions_def is None, name
+
+
+def test_a_wrong_row_does_not_spread() -> None:
+    graph = build_defs(Settings.load()).get_repository_def().asset_graph
+    blocking = {key.name for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+    assert {"no_row_lost", "raw_events_has_one_row_per_event"} <= blocking
+
+
+def test_view_stitching_off_leaves_its_schedule_stopped() -> None:
+    defs = build_defs(Settings.load(view_stitching="off")).get_repository_def()
+    assert defs.get_schedule_def("view_stitching_schedule").default_status == DefaultScheduleStatus.STOPPED
+
+
+def test_columns_are_those_of_the_design(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land(
+        "jitsu/a.ndjson", [{"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}]
+    )
+    warehouse.settle()
+    expected = {
+        "raw_events": set(RAW_EVENT_COLUMNS),
+        "identity_map": "project_id event_date anonymous_id first_seen_at user_id last_seen_at event_count first_event_id"
+        " traits",
+        "sessions": "project_id session_id session_date anonymous_id user_id started_at ended_at event_count"
+        " page_view_count first_page_path last_page_path referrer utm_source utm_medium utm_campaign platform",
+        "stitched_sessions": "project_id session_id stitched_user_id stitched_by linked_at link_event_id",
+        "users": "project_id stitched_user_id is_identified first_seen_at last_seen_at identified_at session_count"
+        " page_view_count event_count device_count first_touch_source first_touch_medium first_touch_campaign"
+        " first_touch_referrer traits",
+        "page_views": "project_id event_id event_date occurred_at anonymous_id user_id session_id page_url page_path"
+        " page_title stitched_user_id stitched_by",
+        "visitor_stats": "project_id stat_date page_views visits visitors visitors_unstitched bounces"
+        " total_time_seconds",
+    }
+    for table in TABLES:
+        found = {row["column_name"] for row in warehouse.query(f"describe stitch.{table}")}
+        wanted = expected.get(table, set())
+        assert set(wanted.split() if isinstance(wanted, str) else wanted) <= found, table
+    described = warehouse.defs.get_repository_def().asset_graph
+    for table in ASSETS:
+        columns = [c.name for c in described.get(AssetKey(table)).metadata["dagster/column_schema"].columns]
+        assert columns == [row["column_name"] for row in warehouse.query(f"describe stitch.{table}")], table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        ["dagster", "definitions", "validate"],
+        ["dg", "check", "defs"],
+    ],
+)
+def test_each_command_loads_the_definitions(command: list[str], tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name(command[0])
+    ended = subprocess.run(
+        [str(program), *command[1:]],
+        cwd=REPOSITORY,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.slow
+def test_dg_lists_the_same_assets_as_python(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("dg")
+    ended = subprocess.run(
+        [str(program), "list", "defs", "--json"],
+        cwd=REPOSITORY,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    listed = json.loads(ended.stdout[ended.stdout.index("{") :])
+    assert {asset["key"] for asset in listed["assets"]} == ASSETS | set(VIEWS) | INTERNAL_VIEWS

@@ -1,0 +1,138 @@
+"""``python -m stitch_pipeline settle`` as a person or cron runs it: what it prints, how it ends, how it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from warehouses import TABLES, ephemeral_warehouse
+
+from stitch_pipeline.settings import REPOSITORY
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    home = tmp_path / "dagster_home"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    (tmp_path / "landing" / "jitsu").mkdir(parents=True)
+    return {
+        **os.environ,
+        "DAGSTER_HOME": str(home),
+        "STITCH_LANDING_DIR": str(tmp_path / "landing"),
+        "STITCH_DUCKDB_PATH": str(tmp_path / "warehouse.duckdb"),
+        "STITCH_START_DATE": "2026-03-01",
+    }
+
+
+def settle(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stitch_pipeline", "settle", *arguments],
+        env=environment,
+        cwd=REPOSITORY,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def land(environment: dict[str, str], name: str, count: int, **fields: Any) -> None:
+    events = [
+        {
+            "messageId": f"{name}-{n}",
+            "projectId": "shop",
+            "type": "page",
+            "timestamp": f"2026-03-{1 + n % 9:02}T{n % 24:02}:{n % 60:02}:00Z",
+            "anonymousId": f"device-{n % 50}",
+            **fields,
+        }
+        for n in range(count)
+    ]
+    path = Path(environment["STITCH_LANDING_DIR"]) / "jitsu" / f"{name}.ndjson"
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def contents(environment: dict[str, str], tmp_path: Path) -> dict[str, Any]:
+    with ephemeral_warehouse(tmp_path / "reader") as reader:
+        path = Path(environment["STITCH_DUCKDB_PATH"])
+        reader.settings = reader.settings.model_copy(update={"duckdb_path": path})
+        return reader.contents(TABLES)
+
+
+def rebuilt(environment: dict[str, str], tmp_path: Path) -> dict[str, Any]:
+    with ephemeral_warehouse(tmp_path / "rebuilt") as warehouse:
+        shutil.copytree(environment["STITCH_LANDING_DIR"], warehouse.settings.landing_dir, dirs_exist_ok=True)
+        warehouse.settle()
+        return warehouse.contents(TABLES)
+
+
+def test_settle_says_what_it_did_and_ends_with_zero(environment: dict[str, str]) -> None:
+    land(environment, "a", 100)
+    first = settle(environment)
+    assert first.returncode == 0, first.stderr
+    assert "▶ build_job: 2026-03-01 to 2026-03-11" in first.stdout
+    assert "page_views 100 rows on 9 days" in first.stdout
+    assert "settled: 1 run, " in first.stdout
+    again = settle(environment)
+    assert again.returncode == 0
+    assert "settled: nothing to do" in again.stdout
+
+
+def test_a_wrong_setting_is_one_sentence_and_ends_with_two(environment: dict[str, str]) -> None:
+    ended = settle({**environment, "STITCH_LANDING_DIR": "/nowhere"})
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: STITCH_LANDING_DIR is '/nowhere', which is not a directory")
+    assert "Traceback" not in ended.stderr
+    ended = settle({**environment, "STITCH_VIEW_STITCHING": "weekly"})
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[str, str]) -> None:
+    land(environment, "a", 10)
+    Path(environment["STITCH_DUCKDB_PATH"]).write_text("no warehouse " * 1000)
+    ended = settle({**environment, "STITCH_LOCK_WAIT_SECONDS": "1"})
+    assert ended.returncode == 1
+    assert "Set STITCH_DUCKDB_PATH to a DuckDB file you may write" in ended.stdout
+    assert "not settled: build_job: 2026-03-01 to 2026-03-11" in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.3, 0.8, 1.3, 1.8, 2.3, 3.0])
+def test_killed_at_any_moment_it_is_completed_by_running_it_again(
+    after: float, environment: dict[str, str], tmp_path: Path
+) -> None:
+    land(environment, "a", 3000)
+    assert settle(environment).returncode == 0
+    before = contents(environment, tmp_path)
+    land(environment, "b", 3000)
+    land(environment, "c", 50, userId="u", type="identify")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stitch_pipeline", "settle", "--view-stitching"],
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("▶ build_job")
+    time.sleep(after)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # Each table is as before or as after for every partition: never a part of a day.
+    after_kill = contents(environment, tmp_path)
+    ended = settle(environment, "--view-stitching")
+    assert ended.returncode == 0, ended.stdout
+    complete = contents(environment, tmp_path)
+    assert complete == rebuilt(environment, tmp_path)
+    for table in ("raw_events", "sessions", "identity_map"):
+        assert after_kill[table] in (before[table], complete[table]), table

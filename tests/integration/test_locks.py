@@ -1,0 +1,90 @@
+"""One writer at a time; whoever meets the lock waits a bounded time, then says who holds it and what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from stitch_pipeline.warehouse.duckdb_file import WarehouseBusy, WarehouseError, WarehouseResource, connect
+
+HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
+
+
+@contextmanager
+def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_held_warehouse_is_reported_with_its_holder_and_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with held_by_another_process(path) as holder, pytest.raises(WarehouseBusy) as caught:
+        connect(path, wait_seconds=0.5)
+    assert f"process {holder.pid}" in str(caught.value)
+    assert "within 0.5 seconds: wait for that process or end it, or raise STITCH_LOCK_WAIT_SECONDS" in str(caught.value)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_lock_that_is_released_in_time_is_waited_for(read_only: bool, tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    with held_by_another_process(path) as holder:
+        assert holder.stdin is not None
+        release = threading.Timer(0.7, holder.stdin.close)
+        release.start()
+        started = time.monotonic()
+        con = connect(path, wait_seconds=20, read_only=read_only)
+        assert time.monotonic() - started > 0.5
+        con.close()
+
+
+def test_an_error_releases_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    warehouse = WarehouseResource(database=str(path), lock_wait_seconds=0)
+    with pytest.raises(ZeroDivisionError), warehouse.get_connection():
+        raise ZeroDivisionError
+    with held_by_another_process(path):
+        pass  # another process could open it
+
+
+def test_reading_does_not_create_a_warehouse(tmp_path: Path) -> None:
+    with pytest.raises(WarehouseError, match="There is no warehouse at .* yet: materialize something, or run `settle`"):
+        connect(tmp_path / "warehouse.duckdb", wait_seconds=0, read_only=True)
+    assert not (tmp_path / "warehouse.duckdb").exists()
+
+
+def test_a_file_that_is_no_warehouse_is_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    path.write_text("this is a text file, and a long enough one to have a header to look at" * 10)
+    with pytest.raises(WarehouseError, match="cannot be opened: .*Set STITCH_DUCKDB_PATH to a DuckDB file"):
+        connect(path, wait_seconds=30)
+
+
+def test_a_directory_that_cannot_be_written_is_reported_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WarehouseError, match="set STITCH_DUCKDB_PATH to a place you may write"):
+        connect(tmp_path / "file" / "warehouse.duckdb", wait_seconds=30)
+
+
+def test_times_do_not_depend_on_the_machines_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    con = connect(tmp_path / "warehouse.duckdb", wait_seconds=0)
+    assert con.execute("select timestamptz '2025-01-01 00:00:00+00' at time zone 'UTC'").fetchall() == [
+        (duckdb.execute("select timestamp '2025-01-01 00:00:00'").fetchall()[0][0],)
+    ]
+    assert con.execute("select current_setting('TimeZone')").fetchall() == [("UTC",)]

@@ -1,0 +1,254 @@
+"""Sessions at the edges of a partition, and days that lose rows. Times tell what a session is cut by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import oracle
+import pytest
+from histories import as_read
+from oracle import Rules
+from warehouses import TABLES, Row, Warehouse, at, differences, ephemeral_warehouse
+
+DAYS = [date(2026, 3, day) for day in range(1, 7)]
+FILE = "jitsu/all.ndjson"
+
+
+def visits(device: str, *times: str, number: str | None = None, user: str | None = None) -> list[Row]:
+    """Page views at the given times of March 2026, such as ``'1 23:45'``; the last one carries the user."""
+    return [
+        {
+            "event_id": f"{device}@{time}",
+            "project_id": "p",
+            "occurred_at": _march(time),
+            "event_type": "page",
+            "anonymous_id": device,
+            "source_session_id": number,
+            "user_id": user if position == len(times) - 1 else None,
+        }
+        for position, time in enumerate(times)
+    ]
+
+
+def every(minutes: int, device: str, first: str, last: str, number: str | None = None) -> list[Row]:
+    begin, end = _march(first), _march(last)
+    count = (end - begin) // timedelta(minutes=minutes) + 1
+    times = [begin + n * timedelta(minutes=minutes) for n in range(count)]
+    return visits(device, *(f"{time.day} {time:%H:%M:%S}" for time in times), number=number)
+
+
+def _march(time: str) -> datetime:
+    day, clock = time.split(" ")
+    return at(f"2026-03-{int(day):02} {clock}")
+
+
+EVENTS = [
+    *visits("owl", "1 23:45", "2 00:05", "2 00:34", user="u1"),  # runs past midnight
+    *visits("edge", "1 23:45", "2 00:14:59", "2 00:45", user="u2"),  # a gap of 29:59, then one over 30 minutes
+    *visits("exact", "2 23:40", "3 00:10", "3 00:39:59.999999"),  # a gap of exactly 30 minutes ends a session
+    *visits("tick", "3 23:59:59.999999", "4 00:00:00"),
+    *visits("lark", "4 00:00:00", "4 00:20", "4 00:55"),  # starts with the day
+    *every(29, "night-bot", "1 12:00", "2 23:59"),  # fills day 2 from midnight to midnight, but not day 1
+    *every(20, "bot", "2 10:00", "5 09:40"),  # fills days 3 and 4
+    *every(25, "almost", "3 00:00", "3 23:20"),  # not full: silent before the second midnight
+    *visits("almost", "4 00:05"),
+    *visits("tabs", "3 10:00", "3 12:00", "3 23:50", "4 00:10", "4 15:00", number="7"),  # gaps do not end it
+    *visits("tabs", "3 11:00", "3 11:10", number="8"),  # while another one is under way
+    *visits("tabs", "3 10:30", "3 11:30"),  # and without a number
+    *visits("sleeper", "4 22:00", "5 00:20", number="9"),  # but silence over midnight does
+    *visits("numbered-bot", "2 23:50", "3 00:01", "3 12:00", "3 23:59", "4 00:02", number="5"),
+]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Callable[[], Warehouse]]:
+    opened = []
+
+    def new() -> Warehouse:
+        context = ephemeral_warehouse(tmp_path / str(len(opened)))
+        opened.append(context)
+        return context.__enter__()
+
+    yield new
+    for context in opened:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
+    with ephemeral_warehouse(tmp_path_factory.mktemp("midnight")) as warehouse:
+        warehouse.land_events(FILE, EVENTS)
+        warehouse.settle()
+        yield warehouse
+
+
+def sessions_of(warehouse: Warehouse, device: str) -> list[tuple[str, str, int]]:
+    rows = warehouse.query(
+        f"select started_at, ended_at, event_count, session_date from stitch.sessions "
+        f"where anonymous_id = '{device}' order by started_at, ended_at"
+    )
+    assert all(row["session_date"] == row["started_at"].date() for row in rows)
+    return [(_short(row["started_at"]), _short(row["ended_at"]), row["event_count"]) for row in rows]
+
+
+def _short(time: datetime) -> str:
+    return f"{time.day} {time:%H:%M}"
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("owl", [("1 23:45", "2 00:34", 3)]),
+        ("edge", [("1 23:45", "2 00:14", 2), ("2 00:45", "2 00:45", 1)]),
+        ("exact", [("2 23:40", "2 23:40", 1), ("3 00:10", "3 00:39", 2)]),
+        ("tick", [("3 23:59", "4 00:00", 2)]),
+        ("lark", [("4 00:00", "4 00:20", 2), ("4 00:55", "4 00:55", 1)]),
+        ("almost", [("3 00:00", "3 23:20", 57), ("4 00:05", "4 00:05", 1)]),
+    ],
+)
+def test_a_silence_of_the_timeout_ends_a_session_and_midnight_does_not(
+    settled: Warehouse, device: str, expected: list[tuple[str, str, int]]
+) -> None:
+    assert sessions_of(settled, device) == expected
+
+
+def test_a_bot_is_cut_at_both_midnights_of_the_days_that_it_fills(settled: Warehouse) -> None:
+    assert sessions_of(settled, "bot") == [
+        ("2 10:00", "2 23:40", 42),
+        ("3 00:00", "3 23:40", 72),
+        ("4 00:00", "4 23:40", 72),
+        ("5 00:00", "5 09:40", 30),
+    ]
+    night_bot = sessions_of(settled, "night-bot")
+    assert [(start[0], end[0]) for start, end, _ in night_bot] == [("1", "1"), ("2", "2")]
+    assert sum(count for *_, count in night_bot) == sum(e["anonymous_id"] == "night-bot" for e in EVENTS)
+
+
+def test_a_tracker_s_session_goes_on_over_silence_within_a_day(settled: Warehouse) -> None:
+    assert sessions_of(settled, "tabs") == [
+        ("3 10:00", "4 15:00", 5),
+        ("3 10:30", "3 10:30", 1),
+        ("3 11:00", "3 11:10", 2),
+        ("3 11:30", "3 11:30", 1),
+    ]
+    assert sessions_of(settled, "sleeper") == [("4 22:00", "4 22:00", 1), ("5 00:20", "5 00:20", 1)]
+    assert sessions_of(settled, "numbered-bot") == [
+        ("2 23:50", "2 23:50", 1),
+        ("3 00:01", "3 23:59", 3),
+        ("4 00:02", "4 00:02", 1),
+    ]
+
+
+def test_a_page_view_after_midnight_lies_in_the_session_of_the_day_before(settled: Warehouse) -> None:
+    views = settled.query(
+        "select v.event_id, v.event_date, s.session_date, s.started_at, v.stitched_user_id "
+        "from stitch.page_views v left join stitch.sessions s using (project_id, session_id) "
+        "where v.anonymous_id in ('owl', 'edge') order by v.anonymous_id, v.occurred_at"
+    )
+    assert [
+        (v["event_date"].day, v["session_date"].day, _short(v["started_at"]), v["stitched_user_id"]) for v in views
+    ] == [
+        (1, 1, "1 23:45", "u2"),
+        (2, 1, "1 23:45", "u2"),
+        (2, 2, "2 00:45", "u2"),
+        (1, 1, "1 23:45", "u1"),
+        (2, 1, "1 23:45", "u1"),
+        (2, 1, "1 23:45", "u1"),
+    ]
+
+
+def _agrees(warehouse: Warehouse, expected: dict[str, list[Row]]) -> None:
+    for table in TABLES:
+        assert not differences(warehouse.rows(table), expected[table]), table
+
+
+ORDERS: dict[str, Callable[[list[date]], list[date]]] = {
+    "backward": lambda days: days[::-1],
+    "forward": lambda days: days,
+    "shuffled": lambda days: Random(4).sample(days, len(days)),
+    "inside out": lambda days: [days[n] for n in (2, 3, 1, 4, 0, 5)],
+}
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["backward", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forward", "shuffled", "inside out"))],
+)
+def test_days_built_one_by_one_in_any_order_hold_the_same_rows(
+    settled: Warehouse, deployment: Callable[[], Warehouse], order: str
+) -> None:
+    warehouse = deployment()
+    warehouse.land_events(FILE, EVENTS)
+    for day in ORDERS[order](DAYS):
+        warehouse.build(day)
+    for table in ("raw_events", "identity_map", "sessions"):
+        assert not differences(warehouse.rows(table), settled.rows(table)), table
+    warehouse.settle()
+    _agrees(warehouse, settled.contents())
+
+
+def test_each_partition_depends_on_its_neighbours_only(deployment: Callable[[], Warehouse]) -> None:
+    """Day 3 alone, with the events of days 2 to 4 and nothing else, holds what it holds among all days."""
+    warehouse = deployment()
+    warehouse.land_events(FILE, [event for event in EVENTS if 2 <= event["occurred_at"].day <= 4])
+    warehouse.build(DAYS[2])
+    expected = [
+        {"project_id": "p", **{name: value for name, value in row.items() if name != "events"}}
+        for row in oracle.sessions([as_read(e, FILE) | _blanks(e) for e in EVENTS], Rules())
+        if row["session_date"] == DAYS[2]
+    ]
+    assert not differences(warehouse.rows("sessions", expected[0].keys()), expected)
+
+
+def _blanks(event: Row) -> dict[str, Any]:
+    absent = ("page_path", "referrer", "utm_source", "utm_medium", "utm_campaign")
+    return {"event_date": event["occurred_at"].date(), **dict.fromkeys(absent)}
+
+
+def test_no_stale_row_is_left_when_a_day_loses_rows_or_becomes_empty(deployment: Callable[[], Warehouse]) -> None:
+    warehouse = deployment()
+    kept = [*visits("owl", "1 23:45", "2 00:05"), *visits("other", "2 09:00")]
+    gone = [
+        *visits("owl", "2 00:20", "4 12:00", user="u1"),  # the only login of the device, and day 4's only events
+        *visits("someone", "4 13:00", user="u2"),
+        *visits("owl", "1 23:30"),  # a session that will start later, under another id
+    ]
+    warehouse.land_events("jitsu/kept.ndjson", kept)
+    warehouse.land_events("jitsu/gone.ndjson", gone)
+    # An event that is received again later: it waits, and comes in when the first goes away.
+    again = {**visits("someone", "4 13:00")[0], "received_at": _march("5 00:00")}
+    first = {**again, "received_at": _march("4 13:01"), "occurred_at": _march("4 14:00")}
+    warehouse.land_events("jitsu/first.ndjson", [first])
+    warehouse.land("jitsu/bad.ndjson", ["not json"])
+    warehouse.settle()
+    assert {row["stitched_user_id"] for row in warehouse.rows("users")} == {"u1", "someone", "other"}
+    assert len(warehouse.rows("quarantined_events")) == 1
+
+    warehouse.land_events("jitsu/gone.ndjson", [again])
+    warehouse.land_events("jitsu/bad.ndjson", [])
+    warehouse.take_away("jitsu/first.ndjson")
+    warehouse.settle()
+    landed = [*(as_read(e, "jitsu/kept.ndjson") for e in kept), as_read(again, "jitsu/gone.ndjson")]
+    expected = oracle.tables(landed)
+    _agrees_with_oracle(warehouse, expected)
+    assert {row["stitched_user_id"] for row in expected["users"]} == {"owl", "someone", "other"}
+
+    warehouse.take_away("jitsu/gone.ndjson")
+    warehouse.take_away("jitsu/bad.ndjson")
+    warehouse.settle()
+    _agrees_with_oracle(warehouse, oracle.tables(landed[:-1]))
+    assert {row["stat_date"].day for row in warehouse.rows("visitor_stats")} == {1, 2}
+
+    warehouse.take_away("jitsu/kept.ndjson")
+    warehouse.settle()
+    assert warehouse.contents() == {table: [] for table in TABLES}
+
+
+def _agrees_with_oracle(warehouse: Warehouse, expected: dict[str, list[Row]]) -> None:
+    for table in TABLES:
+        rows = warehouse.rows(table, expected[table][0].keys() if expected[table] else None)
+        assert not differences(rows, expected[table]), table
