@@ -221,7 +221,7 @@ def fill_in_backfill(page: Page, first: date, last: date) -> Locator:
 def open_config_editor(page: Page, dialog: Locator, config: str) -> None:
     dialog.get_by_text("Config", exact=True).click()
     dialog.get_by_role("button", name="Add config").click()
-    page.locator(".CodeMirror").click()
+    page.locator(".CodeMirror.cm-s-config-editor").click()
     # As one insertion: typed key by key, the editor would indent and complete on its own.
     page.keyboard.insert_text(config)
     expect(page.get_by_text("No errors")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The examples of the four documents (``docs``' sources: Jitsu, Snowplow, Millimetric, Umami), event for event.
+"""The examples of the documents of Jitsu, Snowplow, Millimetric and Umami, event for event.
 
 Each example is a project of one deployment. First the anonymous half of each story lands and everything comes
 to rest; then the logins land and everything comes to rest again. So what is seen at the end was re-stitched.
@@ -212,7 +212,10 @@ def test_j2_j4_tables_are_updated_in_place(told: dict[str, Any]) -> None:
         "select event_id, stitched_user_id from stitch.page_views where project_id = 'jitsu-table' order by event_id"
     )
     assert rows(told, views) == [("j1", "1001"), ("j2", "1001"), ("j3", "1001")]
-    users = "select stitched_user_id, session_count, event_count, first_seen_at from stitch.users where project_id = 'jitsu-table'"
+    users = (
+        "select stitched_user_id, session_count, event_count, first_seen_at from stitch.users "
+        "where project_id = 'jitsu-table'"
+    )
     assert rows(told, users) == [("1001", 2, 4, at("2023-01-01 00:00:00"))]
 
 
@@ -342,8 +345,8 @@ def test_m2_m10_the_signup_is_credited_to_the_first_click(told: dict[str, Any]) 
     )
     assert rows(told, first_touch) == [("user_42", "facebook", "paid", at("2023-01-01 14:00"), "u_abc")]
     users = (
-        "select stitched_user_id, event_count, first_touch_source, first_touch_medium, identified_at, traits ->> 'plan' "
-        "from stitch.users where project_id = 'millimetric'"
+        "select stitched_user_id, event_count, first_touch_source, first_touch_medium, identified_at, "
+        "traits ->> 'plan' from stitch.users where project_id = 'millimetric'"
     )
     assert rows(told, users) == [("user_42", 6, "facebook", "paid", at("2023-01-07 11:14"), "pro")]
 

@@ -14,6 +14,8 @@ from histories import as_read
 from oracle import Rules
 from warehouses import TABLES, Row, Warehouse, at, differences, ephemeral_warehouse
 
+from stitch_pipeline.jobs import models_config
+
 DAYS = [date(2026, 3, day) for day in range(1, 7)]
 FILE = "jitsu/all.ndjson"
 
@@ -246,6 +248,57 @@ def test_no_stale_row_is_left_when_a_day_loses_rows_or_becomes_empty(deployment:
     warehouse.take_away("jitsu/kept.ndjson")
     warehouse.settle()
     assert warehouse.contents() == {table: [] for table in TABLES}
+
+
+def test_an_event_that_moves_to_another_day_takes_its_rows_along(deployment: Callable[[], Warehouse]) -> None:
+    """While only the day that it came to is built, it stands on both days; then on one, and never on none."""
+    warehouse = deployment()
+    early = visits("owl", "3 12:00")[0]
+    late = {**early, "occurred_at": _march("4 12:00"), "received_at": _march("4 12:00")}
+    warehouse.land_events("jitsu/early.ndjson", [early])
+    warehouse.settle()
+    warehouse.land_events("jitsu/late.ndjson", [late])  # received first, as far as anybody knows
+    warehouse.build(DAYS[3])
+    warehouse.settle()
+    landed = [as_read(early, "jitsu/early.ndjson"), as_read(late, "jitsu/late.ndjson")]
+    _agrees_with_oracle(warehouse, oracle.tables(landed))
+
+    warehouse.take_away("jitsu/late.ndjson")
+    warehouse.build(DAYS[3])
+    warehouse.land_events("jitsu/late.ndjson", [late])
+    warehouse.build(DAYS[3])
+    warehouse.take_away("jitsu/late.ndjson")
+    warehouse.settle()
+    _agrees_with_oracle(warehouse, oracle.tables(landed[:1]))
+
+
+def test_a_view_on_two_days_keeps_one_answer_when_a_run_does_not_stitch_views(
+    deployment: Callable[[], Warehouse],
+) -> None:
+    warehouse = deployment()
+    early, login = visits("owl", "3 12:00", "3 12:01", user="u1")
+    late = {**early, "occurred_at": _march("4 12:00"), "received_at": _march("4 12:00")}
+    without_views = models_config(view_stitching=False)
+    warehouse.land_events("jitsu/early.ndjson", [early, login])
+    warehouse.settle()
+    warehouse.land_events("jitsu/late.ndjson", [late])
+    warehouse.build(DAYS[3], run_config=without_views)
+    warehouse.build(DAYS[1], DAYS[5], run_config=without_views)
+    views = [(row["event_id"], row["event_date"]) for row in warehouse.rows("page_views")]
+    assert sorted(views) == [(early["event_id"], DAYS[3]), (login["event_id"], DAYS[2])]
+    warehouse.settle()
+    landed = [*(as_read(e, "jitsu/early.ndjson") for e in (early, login)), as_read(late, "jitsu/late.ndjson")]
+    _agrees_with_oracle(warehouse, oracle.tables(landed))
+
+
+def test_without_view_stitching_a_corrected_device_is_the_view_s_own(tmp_path: Path) -> None:
+    with ephemeral_warehouse(tmp_path, view_stitching="off") as warehouse:
+        view = visits("owl", "3 12:00")[0]
+        for device in ("mistaken", "owl"):
+            warehouse.land_events(FILE, [{**view, "anonymous_id": device}])
+            warehouse.settle()
+        (row,) = warehouse.rows("page_views")
+        assert (row["anonymous_id"], row["stitched_user_id"], row["stitched_by"]) == ("owl", "owl", "off")
 
 
 def _agrees_with_oracle(warehouse: Warehouse, expected: dict[str, list[Row]]) -> None:

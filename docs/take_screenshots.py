@@ -1,0 +1,135 @@
+"""Take the screenshots of `docs/images` from a real Dagster on the demo's data.
+
+    .venv/bin/python docs/take_screenshots.py [--people 300] [--directory DIR]
+
+It simulates the shop of `make demo` up to today (the UI's dialogs show the last 90 days), lets it land in two
+parts with the late logins in the second, and settles after each. Needs Chromium, see `tests/e2e/dagster_server.py`.
+With `--directory` what was built there is kept, and used as it is the next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "e2e")]
+
+from dagster_server import (  # noqa: E402
+    DagsterServer,
+    chromium,
+    dagster_server,
+    duckdb_path,
+    environment,
+    fill_in_backfill,
+    landing_dir,
+    new_page,
+    open_config_editor,
+)
+from playwright.sync_api import Page, expect  # noqa: E402
+
+from stitch_pipeline.demo.shop import LAST_DAYS, land, simulate  # noqa: E402
+
+IMAGES = REPOSITORY / "docs" / "images"
+DAYS = 60
+SETTLE_MILLISECONDS = 3000  # for what fades and slides in
+CONFIG = """\
+ops:
+  stitch_models:
+    config:
+      view_stitching: true  # page views too, now
+      lookback_days: 14     # for this backfill; 30 by default
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=300)
+    parser.add_argument("--directory", type=Path, help="where to build the demo; by default a temporary directory")
+    options = parser.parse_args()
+    if options.directory:
+        take_all(options.directory.resolve(), options.people)
+    else:
+        with tempfile.TemporaryDirectory(prefix="stitch-screenshots-") as directory:
+            take_all(Path(directory), options.people)
+
+
+def take_all(directory: Path, people: int) -> None:
+    marker = directory / "first_day"
+    if not marker.exists():
+        marker.write_text(build(directory, people).isoformat())
+    first_day = date.fromisoformat(marker.read_text())
+    IMAGES.mkdir(exist_ok=True)
+    with dagster_server(directory, start_date=first_day.isoformat()) as server, chromium() as browser:
+        asset_graph(server, new_page(browser, height=2000))
+        backfill_config(server, new_page(browser, height=1150), first_day)
+        partition_metadata(server, new_page(browser, height=1180), first_day)
+
+
+def build(directory: Path, people: int) -> date:
+    """The demo's data, landed and settled in two parts; gives its first day, which is the first partition too."""
+    first_day = datetime.now(UTC).date() - timedelta(days=DAYS - 1)
+    shop = simulate(people=people, first_day=first_day, days=DAYS)
+    late_from = shop.days[-1 - LAST_DAYS]
+    home = directory / "dagster_home"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    landing_dir(directory).mkdir(exist_ok=True)
+    duckdb_path(directory).unlink(missing_ok=True)
+    for part in ({"through": late_from}, {"after": late_from}):
+        land(shop, landing_dir(directory), **part)
+        subprocess.run(
+            [sys.executable, "-m", "stitch_pipeline", "settle"],
+            cwd=REPOSITORY,
+            env=environment(directory, start_date=first_day.isoformat()),
+            check=True,
+        )
+    return first_day
+
+
+def asset_graph(server: DagsterServer, page: Page) -> None:
+    page.goto(f"{server.url}/asset-groups")
+    page.get_by_role("button", name="Hide navigation").click()
+    # The list of assets beside the graph has an unnamed button that closes it.
+    page.get_by_placeholder("Jump to").locator("xpath=following::button[1]").click()
+    expect(page.get_by_text("fetching statuses")).to_have_count(0)
+    page.mouse.click(700, 700, button="right")  # an empty part of the canvas
+    page.get_by_role("menuitem", name="Expand all groups").click()
+    expect(page.get_by_text("visitor_stats").first).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.mouse.dblclick(90, page.viewport_size["height"] - 30)  # fits the whole graph into the window
+    page.mouse.move(700, 20)  # a node under the mouse would be highlighted
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "asset_graph.png")
+
+
+def backfill_config(server: DagsterServer, page: Page, first_day: date) -> None:
+    page.goto(f"{server.url}/locations/stitch_pipeline/jobs/build_job")
+    page.get_by_role("button", name="Materialize all").click()
+    last = first_day + timedelta(days=DAYS - 1)
+    dialog = fill_in_backfill(page, last - timedelta(days=13), last)
+    open_config_editor(page, dialog, CONFIG)
+    expect(page.get_by_role("button", name="Save config")).to_be_enabled()
+    expect(page.get_by_text("Checking config")).to_be_hidden()
+    page.get_by_role("button", name="Save config").click()
+    expect(dialog.get_by_text("Config saved")).to_be_visible()
+    page.mouse.move(700, 20)
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "backfill_config.png")
+
+
+def partition_metadata(server: DagsterServer, page: Page, first_day: date) -> None:
+    day = first_day + timedelta(days=DAYS - 8)
+    page.goto(f"{server.url}/assets/stitched_sessions?view=partitions&partition={day}")
+    expect(page.get_by_text("stitch_rate")).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "partition_metadata.png")
+
+
+if __name__ == "__main__":
+    main()
