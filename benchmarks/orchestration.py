@@ -60,7 +60,12 @@ print(json.dumps(sum(seconds.values())))
 def cpu_seconds(program: str, environment: dict[str, str], *arguments: str) -> tuple[float, str]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ended = subprocess.run(
-        [sys.executable, "-c", program, *arguments], env=environment, cwd=REPOSITORY, check=True, capture_output=True, text=True
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, ended.stdout
@@ -93,7 +98,9 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in figures.items()}
     print(f"hello-world Dagster run {medians['hello']:.2f} CPU s (median of {REPEATS})")
     print(f"build_job of one day    {medians['day']:.2f} CPU s, of these SQL {medians['sql']:.2f} s")
-    print(f"orchestration           {medians['day'] - medians['hello'] - medians['sql']:.2f} CPU s beyond hello-world and SQL")
+    print(
+        f"orchestration           {medians['day'] - medians['hello'] - medians['sql']:.2f} CPU s beyond hello-world and SQL"
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def take_all(directory: Path, people: int) -> None:
     first_day = date.fromisoformat(marker.read_text())
     IMAGES.mkdir(exist_ok=True)
     with dagster_server(directory, start_date=first_day.isoformat()) as server, chromium() as browser:
-        asset_graph(server, new_page(browser, height=2000))
+        asset_graph(server, new_page(browser, height=1100), height=1100)
         backfill_config(server, new_page(browser, height=1150), first_day)
         partition_metadata(server, new_page(browser, height=1180), first_day)
 
@@ -92,17 +92,19 @@ def build(directory: Path, people: int) -> date:
     return first_day
 
 
-def asset_graph(server: DagsterServer, page: Page) -> None:
+def asset_graph(server: DagsterServer, page: Page, height: int) -> None:
     page.goto(f"{server.url}/asset-groups")
     page.get_by_role("button", name="Hide navigation").click()
     # The list of assets beside the graph has an unnamed button that closes it.
     page.get_by_placeholder("Jump to").locator("xpath=following::button[1]").click()
     expect(page.get_by_text("fetching statuses")).to_have_count(0)
-    page.mouse.click(700, 700, button="right")  # an empty part of the canvas
-    page.get_by_role("menuitem", name="Expand all groups").click()
+    # Expanded and from left to right the graph is twice as high as it is wide.
+    for item in ("Change graph to vertical orientation", "Expand all groups"):
+        page.mouse.click(150, height - 100, button="right")  # an empty part of the canvas
+        page.get_by_role("menuitem", name=item).click()
+        page.wait_for_timeout(SETTLE_MILLISECONDS)
     expect(page.get_by_text("visitor_stats").first).to_be_visible()
-    page.wait_for_timeout(SETTLE_MILLISECONDS)
-    page.mouse.dblclick(90, page.viewport_size["height"] - 30)  # fits the whole graph into the window
+    page.mouse.dblclick(90, height - 30)  # fits the whole graph into the window
     page.mouse.move(700, 20)  # a node under the mouse would be highlighted
     page.wait_for_timeout(SETTLE_MILLISECONDS)
     page.screenshot(path=IMAGES / "asset_graph.png")

@@ -57,7 +57,7 @@ def landing_plan(settings: Settings, instance: DagsterInstance) -> tuple[Plan, i
         stale,
         kind="build",
         state=lambda days: _landing_state(days, pending, unbuilt),
-        waiting=covered_ranges(instance, BUILD_JOB, "waiting"),
+        covered=covered_ranges(instance, BUILD_JOB, "waiting"),
         past=lambda base_key: run_states(instance, base_key),
     )
     return plan, left
@@ -82,7 +82,8 @@ def _plan_from_record(instance: DagsterInstance, job_name: str, record: StaleRec
         record.days,
         kind=job_name,
         state=lambda days: str(record.storage_id),
-        waiting=covered_ranges(instance, job_name, "waiting"),
+        # What a run under way does not mend it lists itself when it ends, and then it is asked for.
+        covered=covered_ranges(instance, job_name, "waiting", "running"),
         past=lambda base_key: run_states(instance, base_key),
     )
 

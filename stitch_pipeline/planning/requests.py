@@ -46,16 +46,16 @@ def plan_requests(
     *,
     kind: str,
     state: Callable[[DayRange], str],
-    waiting: Sequence[DayRange],
+    covered: Sequence[DayRange],
     past: Callable[[str], Sequence[RunState]],
 ) -> Plan:
     """Requests for the ``stale`` days.
 
-    ``state(days)`` names what made a range stale (a version or an event id); ``waiting`` are the ranges
-    of runs that are queued but have not read anything yet, and so will see the newest state;
+    ``state(days)`` names what made a range stale (a version or an event id); ``covered`` are the ranges
+    of unfinished runs that will see the newest state, or say themselves what they left;
     ``past(base_key)`` gives the states of the runs made for a key, oldest first.
     """
-    uncovered = {day for day in stale if not any(day in days for days in waiting)}
+    uncovered = {day for day in stale if not any(day in days for days in covered)}
     requests: list[Request] = []
     gave_up: list[DayRange] = []
     for days in ranges(uncovered):

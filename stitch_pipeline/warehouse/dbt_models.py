@@ -100,7 +100,15 @@ def run_models(
     parsed = _parsed_project(duckdb_path.stem)
     # A bare name would also select the folder of that name; the full one selects one model.
     selected = [".".join(node.fqn) for node in parsed.nodes.values() if node.name in models]
-    arguments = ["build", *_where(), "--no-write-json", "--vars", orjson.dumps(dict(variables)).decode(), "--select", *selected]
+    arguments = [
+        "build",
+        *_where(),
+        "--no-write-json",
+        "--vars",
+        orjson.dumps(dict(variables)).decode(),
+        "--select",
+        *selected,
+    ]
     with _environment(duckdb_path):
         try:
             result = _runner(parsed, [forward]).invoke(arguments)

@@ -9,10 +9,10 @@ DAY = date(2025, 1, 10)
 
 
 def plan(
-    stale: set[date], past: list[str] | None = None, waiting: tuple[DayRange, ...] = (), state: str = "s1"
+    stale: set[date], past: list[str] | None = None, covered: tuple[DayRange, ...] = (), state: str = "s1"
 ) -> Plan:
     return plan_requests(
-        stale, kind="build", state=lambda days: state, waiting=waiting, past=lambda base_key: past or []
+        stale, kind="build", state=lambda days: state, covered=covered, past=lambda base_key: past or []
     )
 
 
@@ -47,7 +47,7 @@ def test_a_new_state_is_a_new_request() -> None:
     assert plan({DAY}, state="s2").requests[0].run_key != plan({DAY}, state="s1").requests[0].run_key
 
 
-def test_days_that_a_waiting_run_covers_are_left_to_it() -> None:
+def test_days_that_an_unfinished_run_covers_are_left_to_it() -> None:
     stale = {DAY + timedelta(days=n) for n in range(4)}
-    waiting = (DayRange(DAY + timedelta(days=1), DAY + timedelta(days=2)),)
-    assert [str(request.days) for request in plan(stale, waiting=waiting).requests] == ["2025-01-10", "2025-01-13"]
+    covered = (DayRange(DAY + timedelta(days=1), DAY + timedelta(days=2)),)
+    assert [str(request.days) for request in plan(stale, covered=covered).requests] == ["2025-01-10", "2025-01-13"]
