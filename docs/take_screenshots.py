@@ -66,7 +66,7 @@ def take_all(directory: Path, people: int) -> None:
     first_day = date.fromisoformat(marker.read_text())
     IMAGES.mkdir(exist_ok=True)
     with dagster_server(directory, start_date=first_day.isoformat()) as server, chromium() as browser:
-        asset_graph(server, new_page(browser, height=1100), height=1100)
+        asset_graph(server, new_page(browser, height=900), height=900)
         backfill_config(server, new_page(browser, height=1150), first_day)
         partition_metadata(server, new_page(browser, height=1180), first_day)
 
@@ -105,7 +105,8 @@ def asset_graph(server: DagsterServer, page: Page, height: int) -> None:
         page.wait_for_timeout(SETTLE_MILLISECONDS)
     expect(page.get_by_text("visitor_stats").first).to_be_visible()
     page.mouse.dblclick(90, height - 30)  # fits the whole graph into the window
-    page.mouse.move(700, 20)  # a node under the mouse would be highlighted
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.mouse.move(700, 20, steps=10)  # away from what would be highlighted
     page.wait_for_timeout(SETTLE_MILLISECONDS)
     page.screenshot(path=IMAGES / "asset_graph.png")
 

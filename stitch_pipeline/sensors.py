@@ -38,6 +38,7 @@ def landing_plan(settings: Settings, instance: DagsterInstance) -> tuple[Plan, i
     left = index.refresh(settings, settings.index_seconds_per_tick)
     if not settings.duckdb_path.exists():
         index.set_loaded({})
+    index.follow_rules(settings.building_rules)
     pending = index.pending()
     changed = index.changed_days()
     # A run that has started clears the days that it changes itself; files that came after it are pending.

@@ -167,6 +167,12 @@ class Settings(BaseSettings):
         own = self.projects.get(project_id)
         return ProjectSettings(**{**defaults, **(own.model_dump(exclude_unset=True) if own else {})})
 
+    @property
+    def building_rules(self) -> str:
+        """The settings on which links and sessions depend; when they change, every day is built again."""
+        links = {project: self.rules(project).link_on for project in sorted(self.projects)}
+        return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}"
+
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
         """Settings from the environment and the project file; keyword arguments win over both.

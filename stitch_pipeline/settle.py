@@ -37,6 +37,8 @@ class RunSummary:
     partitions_changed: Mapping[str, int]
     run_id: str
     error: str | None = None
+    was_interrupted: bool = False
+    """A signal ended it: whoever sent the signal does not want another run."""
 
 
 @dataclass
@@ -98,7 +100,11 @@ def _settle(
             for request in plan.requests:
                 requested = True
                 run = run_request(request, run_config=config)
-                settled.runs.append(_run(defs, instance, job_name, run, request.days, report))
+                summary = _run(defs, instance, job_name, run, request.days, report)
+                settled.runs.append(summary)
+                if summary.was_interrupted:
+                    settled.gave_up.append("interrupted")
+                    return settled
         if not requested and not left:
             settled.gave_up = [f"{job}: {days}" for job, plan, _ in work for days in plan.gave_up]
             return settled
@@ -140,6 +146,7 @@ def _run(
         rows_changed=rows,
         partitions_changed=partitions,
         run_id=result.run_id,
+        was_interrupted=error is not None and error.cls_name == "DagsterExecutionInterruptedError",
         error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
     )
     report(summary)

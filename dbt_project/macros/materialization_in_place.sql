@@ -50,7 +50,9 @@
             {{ in_scope }}
             and exists (
                 select 1 from {{ gone }} as gone
-                where {% for column in key %}{{ 'and ' if not loop.first }}gone.{{ column }} = old.{{ column }} {% endfor %}
+                -- The day too: while a row moves to another day its key may stand on both.
+                where {% for column in key + ([day] if day else []) -%}
+                    {{ 'and ' if not loop.first }}gone.{{ column }} = old.{{ column }} {% endfor %}
             )
     {% endcall %}
     {% call statement('main') %}

@@ -38,6 +38,7 @@ create table if not exists files (
   loaded_version text,     -- null until loaded
   loaded_days text not null default '[]'
 );
+create table if not exists rules (fingerprint text not null);
 create table if not exists changed_days (day text primary key, marked_at real not null);
 """
 
@@ -183,6 +184,17 @@ class LandingIndex:
                 [(name, version, _text(days)) for name, (version, days) in loaded.items()],
             )
             db.execute("delete from files where version is null and loaded_version is null")
+
+    def follow_rules(self, fingerprint: str) -> None:
+        """Mark every loaded day as changed when the rules by which it was built are not those in force."""
+        with self._transaction() as db:
+            known = db.execute("select fingerprint from rules").fetchone()
+            if known and known[0] == fingerprint:
+                return
+            db.execute("delete from rules")
+            db.execute("insert into rules values (?)", (fingerprint,))
+        if known:
+            self.mark_changed({day for file in self.files().values() for day in file.loaded_days})
 
     def changed_days(self) -> dict[date, float]:
         """Days whose events changed and of which not everything is rebuilt yet, and when each was marked."""

@@ -82,8 +82,8 @@ def test_columns_are_those_of_the_design(new_warehouse: NewWarehouse) -> None:
     warehouse.settle()
     expected = {
         "raw_events": set(RAW_EVENT_COLUMNS),
-        "identity_map": "project_id event_date anonymous_id first_seen_at user_id last_seen_at event_count first_event_id"
-        " traits",
+        "identity_map": "project_id event_date anonymous_id first_seen_at user_id last_seen_at event_count"
+        " first_event_id traits",
         "sessions": "project_id session_id session_date anonymous_id user_id started_at ended_at event_count"
         " page_view_count first_page_path last_page_path referrer utm_source utm_medium utm_campaign platform",
         "stitched_sessions": "project_id session_id stitched_user_id stitched_by linked_at link_event_id",

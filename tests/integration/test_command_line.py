@@ -107,6 +107,28 @@ def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[s
 
 
 @pytest.mark.slow
+def test_a_signal_ends_it_and_the_next_one_completes_the_work(environment: dict[str, str], tmp_path: Path) -> None:
+    land(environment, "a", 3000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stitch_pipeline", "settle"],
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("▶ build_job")
+    time.sleep(1)
+    process.terminate()
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "not settled: interrupted" in printed
+    assert "▶" not in printed
+    assert settle(environment).returncode == 0
+    assert contents(environment, tmp_path) == rebuilt(environment, tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.3, 0.8, 1.3, 1.8, 2.3, 3.0])
 def test_killed_at_any_moment_it_is_completed_by_running_it_again(
     after: float, environment: dict[str, str], tmp_path: Path

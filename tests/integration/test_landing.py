@@ -126,6 +126,32 @@ def test_blocked_ids_of_a_project_take_effect_on_what_is_loaded_already(new_ware
     assert [(row["user_id"], row["blocked_user_id"]) for row in changed.rows("raw_events")] == [(None, "tester")]
 
 
+def test_changed_rules_build_what_depends_on_them_again(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(session_timeout_minutes=30)
+    warehouse.land_events(
+        "jitsu/a.ndjson",
+        [
+            event("e1", "2026-03-02 12:00"),
+            event("e2", "2026-03-02 12:40", user_id="u"),
+            event("e3", "2026-03-09 12:00"),
+        ],
+    )
+    warehouse.settle()
+    assert [row["event_count"] for row in warehouse.rows("sessions")] == [1, 1, 1]
+    assert len(warehouse.rows("identity_map")) == 1
+    directory = warehouse.settings.landing_dir.parent
+    longer = Warehouse(directory, warehouse.instance, session_timeout_minutes=60)
+    longer.settle()
+    assert sorted(row["event_count"] for row in longer.rows("sessions")) == [1, 2]
+    stricter = Warehouse(
+        directory, warehouse.instance, stitch_toml='[projects.shop]\nlink_on = "identify"\n', session_timeout_minutes=60
+    )
+    stricter.settle()
+    assert stricter.rows("identity_map") == []
+    assert {row["stitched_user_id"] for row in stricter.rows("stitched_sessions")} == {"a"}
+    assert stricter.settle().runs == []
+
+
 def test_a_missing_landing_directory_is_one_clear_sentence(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.settings.landing_dir.rmdir()

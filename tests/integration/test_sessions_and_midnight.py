@@ -16,7 +16,7 @@ from warehouses import TABLES, Row, Warehouse, at, differences, ephemeral_wareho
 
 from stitch_pipeline.jobs import models_config
 
-DAYS = [date(2026, 3, day) for day in range(1, 7)]
+DAYS = [date(2026, 3, day) for day in range(1, 6)]
 FILE = "jitsu/all.ndjson"
 
 
@@ -172,7 +172,7 @@ ORDERS: dict[str, Callable[[list[date]], list[date]]] = {
     "backward": lambda days: days[::-1],
     "forward": lambda days: days,
     "shuffled": lambda days: Random(4).sample(days, len(days)),
-    "inside out": lambda days: [days[n] for n in (2, 3, 1, 4, 0, 5)],
+    "inside out": lambda days: [days[n] for n in (2, 3, 1, 4, 0)],
 }
 
 
@@ -264,10 +264,7 @@ def test_an_event_that_moves_to_another_day_takes_its_rows_along(deployment: Cal
     _agrees_with_oracle(warehouse, oracle.tables(landed))
 
     warehouse.take_away("jitsu/late.ndjson")
-    warehouse.build(DAYS[3])
-    warehouse.land_events("jitsu/late.ndjson", [late])
-    warehouse.build(DAYS[3])
-    warehouse.take_away("jitsu/late.ndjson")
+    warehouse.build(DAYS[2])
     warehouse.settle()
     _agrees_with_oracle(warehouse, oracle.tables(landed[:1]))
 
@@ -283,7 +280,7 @@ def test_a_view_on_two_days_keeps_one_answer_when_a_run_does_not_stitch_views(
     warehouse.settle()
     warehouse.land_events("jitsu/late.ndjson", [late])
     warehouse.build(DAYS[3], run_config=without_views)
-    warehouse.build(DAYS[1], DAYS[5], run_config=without_views)
+    warehouse.build(DAYS[1], DAYS[4], run_config=without_views)
     views = [(row["event_id"], row["event_date"]) for row in warehouse.rows("page_views")]
     assert sorted(views) == [(early["event_id"], DAYS[3]), (login["event_id"], DAYS[2])]
     warehouse.settle()

@@ -97,7 +97,9 @@ stitched as (
         on
             views.project_id = answers.project_id
             and views.event_id = answers.event_id
-            and {{ is_in_window('answers.event_date') }}
+            and views.event_date = answers.event_date
+            -- An answer given for another device is none for this one.
+            and views.anonymous_id = answers.anonymous_id
 )
 {%- else -%}
 stitched as (
