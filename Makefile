@@ -48,7 +48,10 @@ format: $(READY) ## put code into the project's format
 	$(BIN)/ruff check --fix .
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
+
+screenshots: $(READY) ## take the pictures in docs/images anew; needs Debian's chromium
+	$(BIN)/python docs/take_screenshots.py
 
 clean: ## remove what the other targets made, data included
 	rm -rf $(VENV) data dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The daily partitions and how a partition of one asset depends on those of another.
+"""The daily partitions.
 
 Partitions are UTC days. The current day is one of them, so that what lands now is visible now; the
 schedule takes it up again once it has closed.
@@ -7,9 +7,8 @@ schedule takes it up again once it has closed.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 
-from dagster import AssetExecutionContext, DailyPartitionsDefinition, TimeWindowPartitionMapping
+from dagster import AssetExecutionContext, DailyPartitionsDefinition
 
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Settings
@@ -28,11 +27,3 @@ def window_of(context: AssetExecutionContext) -> DayRange:
     """The days of a run, whether it was started for one partition or for a range."""
     window = context.partition_time_window
     return DayRange(window.start.date(), window.end.date() - timedelta(days=1))
-
-
-@cache
-def neighbours(before: int, after: int) -> TimeWindowPartitionMapping:
-    """A partition depends on the upstream days from ``before`` days earlier to ``after`` days later."""
-    return TimeWindowPartitionMapping(
-        start_offset=-before, end_offset=after, allow_nonexistent_upstream_partitions=True
-    )

@@ -20,7 +20,6 @@ from dagster import (
     Failure,
     MetadataValue,
     Output,
-    PartitionMapping,
     PartitionsDefinition,
 )
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
@@ -30,7 +29,7 @@ from pydantic import Field
 
 from stitch_pipeline.assets.landing_zone import OWNERS, POOL
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.partitions import daily_partitions, last_day, neighbours, window_of
+from stitch_pipeline.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.planning.days import DayRange, ranges, settled_by
 from stitch_pipeline.planning.dbt_variables import dbt_variables
 from stitch_pipeline.settings import Settings
@@ -280,7 +279,12 @@ def _clear_changed_days(settings: Settings, window: DayRange) -> None:
 
 
 class _Translator(DagsterDbtTranslator):
-    """dbt's nodes as the assets that DESIGN names: one-word keys, groups by folder, daily partitions."""
+    """dbt's nodes as assets: one-word keys, groups by folder, daily partitions.
+
+    Partitions are mapped one to one, although a session of D also reads the events of D-1 and D+1: Dagster
+    splits a backfill into a run per asset wherever a mapping has an offset, and a range is to be one run.
+    Which days a change reaches is `planning.days`' business.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
@@ -301,13 +305,3 @@ class _Translator(DagsterDbtTranslator):
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> PartitionsDefinition | None:
         is_table = dbt_resource_props["config"].get("materialized") == "in_place"
         return daily_partitions(self.stitching) if is_table else None
-
-    def get_partition_mapping(
-        self, dbt_resource_props: Mapping[str, Any], dbt_parent_resource_props: Mapping[str, Any]
-    ) -> PartitionMapping | None:
-        name, parent = dbt_resource_props["name"], dbt_parent_resource_props["name"]
-        if name == "sessions" and parent == "raw_events":
-            return neighbours(1, 1)
-        if name == "page_views" and parent == "sessions":
-            return neighbours(1, 0)
-        return None

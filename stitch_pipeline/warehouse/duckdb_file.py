@@ -75,11 +75,10 @@ def _holder(error: Exception) -> str:
 
 
 class WarehouseResource(DuckDBResource):
-    """The warehouse as a Dagster resource.
+    """The DuckDB file that holds every table. Set it with STITCH_DUCKDB_PATH rather than here."""
 
-    Replaces ``DuckDBResource.get_connection``, which keeps the file's lock when the body raises and
-    cannot open read-only.
-    """
+    # Replaces DuckDBResource.get_connection, which keeps the file's lock when the body raises and
+    # cannot open read-only.
 
     lock_wait_seconds: float = Field(
         default=60.0, description="How long to wait for another process that has the file open."

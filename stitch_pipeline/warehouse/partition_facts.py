@@ -10,6 +10,7 @@ import duckdb
 from stitch_pipeline.planning.days import DayRange
 
 _IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
+_STITCH_RATE = f"round(avg(case when {_IS_STITCHED} then 1.0 else 0.0 end), 4)"
 # Per table: its day column and what to say about a day beside the number of rows.
 _FACTS: dict[str, tuple[str, dict[str, str]]] = {
     "raw_events": ("event_date", {"devices": "count(distinct (project_id, anonymous_id))"}),
@@ -19,11 +20,11 @@ _FACTS: dict[str, tuple[str, dict[str, str]]] = {
     "stitched_sessions": (
         "session_date",
         {
-            "stitch_rate": f"avg(case when {_IS_STITCHED} then 1.0 else 0.0 end)",
+            "stitch_rate": _STITCH_RATE,
             "users": f"count(distinct (project_id, stitched_user_id)) filter ({_IS_STITCHED})",
         },
     ),
-    "page_views": ("event_date", {"stitch_rate": f"avg(case when {_IS_STITCHED} then 1.0 else 0.0 end)"}),
+    "page_views": ("event_date", {"stitch_rate": _STITCH_RATE}),
     "visitor_stats": ("stat_date", {"visitors": "coalesce(sum(visitors), 0)::bigint"}),
 }
 

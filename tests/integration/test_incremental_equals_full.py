@@ -84,14 +84,14 @@ def assert_nothing_is_left_to_do(warehouse: Warehouse, contents: dict[str, list[
     assert warehouse.settle().runs == []
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@settings(max_examples=3, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(seed=st.integers(1, 1_000_000))
 def test_any_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=3))
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, database=None, phases=[Phase.generate], print_blob=True)
+@settings(max_examples=12, deadline=None, database=None, phases=[Phase.generate], print_blob=True)
 @given(seed=st.integers(1, 1_000_000))
 def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=5))

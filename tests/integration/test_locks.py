@@ -63,7 +63,9 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
 
 
 def test_reading_does_not_create_a_warehouse(tmp_path: Path) -> None:
-    with pytest.raises(WarehouseError, match="There is no warehouse at .* yet: materialize something, or run `settle`"):
+    with pytest.raises(
+        WarehouseError, match=r"There is no warehouse at .* yet: materialize something, or run `settle`"
+    ):
         connect(tmp_path / "warehouse.duckdb", wait_seconds=0, read_only=True)
     assert not (tmp_path / "warehouse.duckdb").exists()
 
@@ -71,7 +73,7 @@ def test_reading_does_not_create_a_warehouse(tmp_path: Path) -> None:
 def test_a_file_that_is_no_warehouse_is_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
     path.write_text("this is a text file, and a long enough one to have a header to look at" * 10)
-    with pytest.raises(WarehouseError, match="cannot be opened: .*Set STITCH_DUCKDB_PATH to a DuckDB file"):
+    with pytest.raises(WarehouseError, match=r"cannot be opened: .*Set STITCH_DUCKDB_PATH to a DuckDB file"):
         connect(path, wait_seconds=30)
 
 

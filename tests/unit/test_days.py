@@ -1,6 +1,7 @@
 """Days join into the fewest ranges, and a changed day reaches exactly the partitions that read it."""
 
 from datetime import date, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ days_of_2025 = st.sets(st.integers(0, 364).map(lambda n: FIRST + timedelta(days=
 def test_ranges_hold_exactly_the_days_and_do_not_touch(days: set[date]) -> None:
     found = ranges(days)
     assert {day for each in found for day in each} == days
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in pairwise(found):
         assert (later.first - earlier.last).days > 1
 
 
