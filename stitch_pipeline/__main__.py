@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
     demo.add_argument("--directory", type=Path, default=REPOSITORY / "data" / "demo", help="where to work")
     demo.add_argument("--seed", type=int, default=7)
-    demo.add_argument("--people", type=int, default=1500)
+    demo.add_argument("--people", type=int, default=1200)
     demo.set_defaults(command=_demo)
     return parser
 

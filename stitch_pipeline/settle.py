@@ -52,9 +52,6 @@ class Settled:
     def is_settled(self) -> bool:
         return not self.gave_up
 
-    def rows_changed(self, table: str) -> int:
-        return sum(run.rows_changed.get(table, 0) for run in self.runs)
-
 
 def settle(
     settings: Settings,
@@ -85,7 +82,11 @@ def _settle(
     settled = Settled()
     if reconcile:
         report("looking for wrong answers over everything")
-        settled.runs.append(_run(defs, instance, RECONCILE_JOB, RunRequest(), None, report))
+        summary = _run(defs, instance, RECONCILE_JOB, RunRequest(), None, report)
+        settled.runs.append(summary)
+        if not summary.succeeded:
+            settled.gave_up.append(RECONCILE_JOB)
+            return settled
     pending_config = models_config(only_pending=True)
     views_config = models_config(only_pending=True, restitch_only=True, view_stitching=True)
     for _ in range(MAX_ROUNDS):

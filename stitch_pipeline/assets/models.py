@@ -154,17 +154,17 @@ def _run(
 ) -> tuple[list[Any], list[str], list[str], dict[str, float]]:
     """Dagster's events, the models that were built, what went wrong, and seconds per model."""
     manifest = dbt_models.manifest()
+    translator = _Translator(settings)
     events: list[Any] = []
 
     def on_event(raw: Mapping[str, Any]) -> None:
+        if raw["info"]["name"] not in ("LogModelResult", "LogTestResult", "RunResultError"):
+            return
+        log = context.log.error if raw["info"]["level"] == "error" else context.log.info
+        log(raw["info"]["msg"])
         message = DbtCoreCliEventMessage(raw_event=dict(raw), event_history_metadata={})
-        if raw["info"]["name"] in ("LogModelResult", "LogTestResult", "RunResultError"):
-            log = context.log.error if raw["info"]["level"] == "error" else context.log.info
-            log(raw["info"]["msg"])
         events.extend(
-            message.to_default_asset_events(
-                manifest=manifest, context=context, dagster_dbt_translator=_Translator(settings)
-            )
+            message.to_default_asset_events(manifest=manifest, context=context, dagster_dbt_translator=translator)
         )
 
     results = dbt_models.run_models(

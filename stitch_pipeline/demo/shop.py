@@ -11,10 +11,11 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -172,6 +173,8 @@ def land(shop: Shop, landing_dir: Path, *, through: date | None = None, after: d
         # A sensor may be looking: the file appears under its own name only when it is whole.
         part = path.with_name(f".{path.name}.part")
         _write(file, part)
+        landed_at = datetime.combine(file.lands_on, time(23, 59, 59), UTC).timestamp()
+        os.utime(part, (landed_at, landed_at))
         part.replace(path)
         written.append(path)
     return written

@@ -59,8 +59,11 @@ def materialize_a_range_from_the_asset_graph(server: DagsterServer, page: Page) 
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Materialize all").click()
     launch_backfill(page, *BUILT_RANGE)
-    see_it_complete(server, page, seconds=300)
+    backfill_id = see_it_complete(server, page, seconds=300)
 
+    runs = [run["tags"] for run in server.runs() if run["tags"].get("dagster/backfill") == backfill_id]
+    ranges = [range_of(tags) for tags in runs if "dagster/asset_partition_range_start" in tags]
+    assert ranges == [(str(BUILT_RANGE[0]), str(BUILT_RANGE[1]))], "all tables over a range are one run"
     assert rows(server, "select event_date, anonymous_id, count(*)::int from stitch.raw_events group by all") == {
         *((day, "phone", 2) for day in BROWSING_DAYS[:-1]),
         (BROWSING_DAYS[-1], "phone", 3),  # the login among them
@@ -143,7 +146,7 @@ def let_the_sensors_stitch_a_late_login(server: DagsterServer, page: Page) -> No
     by_sensor = [(run["tags"].get("dagster/sensor_name"), run["jobName"]) for run in new]
     assert ("landing_sensor", "build_job") in by_sensor
     restitches = [run for run in new if run["jobName"] == "restitch_job"]
-    assert [restitched_range(run) for run in restitches] == [(str(BROWSING_DAYS[0]), str(BROWSING_DAYS[-1]))], (
+    assert [range_of(run["tags"]) for run in restitches] == [(str(BROWSING_DAYS[0]), str(BROWSING_DAYS[-1]))], (
         "one run over exactly the partitions that held a wrong answer"
     )
     assert restitches[0]["tags"]["dagster/sensor_name"] == "identify_sensor"
@@ -282,5 +285,5 @@ def has_come_to_rest(server: DagsterServer) -> bool:
     return all(tick and tick["status"] == "SKIPPED" and tick["timestamp"] > last_ended for tick in ticks)
 
 
-def restitched_range(run: dict[str, Any]) -> tuple[str, str]:
-    return run["tags"]["dagster/asset_partition_range_start"], run["tags"]["dagster/asset_partition_range_end"]
+def range_of(tags: dict[str, str]) -> tuple[str, str]:
+    return tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]

@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
+from warehouses import Warehouse
 
+from stitch_pipeline.settle import settle
 from stitch_pipeline.warehouse.duckdb_file import WarehouseBusy, WarehouseError, WarehouseResource, connect
 
 HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
@@ -60,6 +62,27 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with held_by_another_process(path):
         pass  # another process could open it
+
+
+def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callable[..., Warehouse]) -> None:
+    warehouse = new_warehouse()
+    event = {"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}
+    warehouse.land("jitsu/a.ndjson", [event])
+    warehouse.settle()
+    con = connect(warehouse.settings.duckdb_path, wait_seconds=0)
+    con.execute("drop table stitch.sessions")
+    con.execute("create table stitch.sessions (session_date date)")
+    con.close()
+    warehouse.land("jitsu/b.ndjson", [{**event, "messageId": "n"}])
+    settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
+    assert [run.succeeded for run in settled.runs] == [False, False, False]
+    assert "sessions" in (settled.runs[0].error or "")
+    assert settled.gave_up == ["build_job: 2026-03-01 to 2026-03-04"]
+    with held_by_another_process(warehouse.settings.duckdb_path):
+        pass  # another process could open it
+    # What comes before the broken model is done, what comes after it is as it was.
+    assert len(warehouse.rows("raw_events")) == 2
+    assert [row["event_count"] for row in warehouse.rows("stitched_sessions")] == [1]
 
 
 def test_reading_does_not_create_a_warehouse(tmp_path: Path) -> None:
