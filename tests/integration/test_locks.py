@@ -75,7 +75,8 @@ def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callabl
     con.close()
     warehouse.land("jitsu/b.ndjson", [{**event, "messageId": "n"}])
     settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
-    assert [run.succeeded for run in settled.runs] == [False, False, False]
+    # The first run loads the file and so changes what is left to do, which is tried three times.
+    assert [run.succeeded for run in settled.runs] == [False] * 4
     assert "sessions" in (settled.runs[0].error or "")
     assert settled.gave_up == ["build_job: 2026-03-01 to 2026-03-04"]
     with held_by_another_process(warehouse.settings.duckdb_path):
