@@ -121,8 +121,9 @@ def test_a_signal_ends_it_and_the_next_one_completes_the_work(environment: dict[
     time.sleep(1)
     process.terminate()
     printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "not settled: interrupted" in printed
+    # Within a run Dagster books the interruption and settle says so; between runs the signal ends it at once.
+    assert process.returncode == -signal.SIGTERM or "not settled: interrupted" in printed
+    assert process.returncode in (1, -signal.SIGTERM)
     assert "▶" not in printed
     assert settle(environment).returncode == 0
     assert contents(environment, tmp_path) == rebuilt(environment, tmp_path)
