@@ -1,16 +1,22 @@
-"""What a run of one day costs beyond a hello-world Dagster run, in CPU seconds.
+"""What a run of one day costs beyond a hello-world Dagster run and its SQL, in CPU seconds.
 
-Run with ``.venv/bin/python benchmarks/orchestration.py``. Each figure is a whole process, started afresh:
-imports, loading definitions, the run, and writing its events to an instance on disk. The day holds a
-handful of events, so next to nothing of it is SQL; `sql` is what dbt reports for the models and tests
-and is contained in `day`. Runs alternate, and medians are printed, because machines are noisy.
+Run with ``.venv/bin/python benchmarks/orchestration.py``. Three programs, each in a fresh process with an
+instance on disk, each making a run twice:
+
+- `hello`: one asset that does nothing;
+- `hello with dbt`: one asset that has dbt build one model of one row in the same process, with the
+  project parsed beforehand. Nothing that runs dbt can cost less than this;
+- `day`: `build_job` for a day of one event, so that next to nothing of it is SQL.
+
+The first run counts everything since the process began (imports, loading definitions); the second is
+what one more run costs in a process that has them, as in `settle`. `sql` is the time that the models report
+and is contained in `day`. Programs alternate and medians are printed, because machines are noisy.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -22,6 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REPEATS = 5
 
 HELLO = """
+import json, sys, time
 import dagster as dg
 
 @dg.asset
@@ -29,12 +36,42 @@ def hello():
     return dg.MaterializeResult()
 
 defs = dg.Definitions(assets=[hello], jobs=[dg.define_asset_job("hello_job")], executor=dg.in_process_executor)
+seconds = []
 with dg.DagsterInstance.get() as instance:
-    assert defs.resolve_job_def("hello_job").execute_in_process(instance=instance).success
+    for _ in range(2):
+        assert defs.resolve_job_def("hello_job").execute_in_process(instance=instance).success
+        seconds.append(time.process_time())
+print(json.dumps({"first": seconds[0], "next": seconds[1] - seconds[0]}))
+"""
+
+HELLO_WITH_DBT = """
+import json, sys, time
+import dagster as dg
+import dagster_dbt
+from dbt.cli.main import dbtRunner
+from dbt.contracts.graph.manifest import Manifest
+from pathlib import Path
+
+project = Path(sys.argv[1])
+
+@dg.asset
+def hello():
+    manifest = Manifest.from_msgpack((project / "target" / "partial_parse.msgpack").read_bytes())
+    where = ["--project-dir", str(project), "--profiles-dir", str(project), "--log-level", "none", "--quiet"]
+    assert dbtRunner(manifest=manifest).invoke(["build", *where]).success
+    return dg.MaterializeResult()
+
+defs = dg.Definitions(assets=[hello], jobs=[dg.define_asset_job("hello_job")], executor=dg.in_process_executor)
+seconds = []
+with dg.DagsterInstance.get() as instance:
+    for _ in range(2):
+        assert defs.resolve_job_def("hello_job").execute_in_process(instance=instance).success
+        seconds.append(time.process_time())
+print(json.dumps({"first": seconds[0], "next": seconds[1] - seconds[0]}))
 """
 
 DAY = """
-import json, os, sys
+import json, sys, time
 from dagster import DagsterInstance
 from stitch_pipeline.definitions import defs
 from datetime import date
@@ -42,37 +79,46 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.run_history import run_request
 
-day = date.fromisoformat(sys.argv[1])
+seconds, sql = [], []
 with DagsterInstance.get() as instance:
     job = defs.resolve_job_def("build_job")
-    result = job.execute_in_process(instance=instance, tags=run_request(Request(DayRange(day, day), "bench")).tags)
-    assert result.success
-    seconds = {
-        event.step_materialization_data.materialization.asset_key.path[-1]:
-        event.step_materialization_data.materialization.metadata["seconds"].value
-        for event in result.get_asset_materialization_events()
-        if event.step_key == "stitch_models" and "seconds" in event.step_materialization_data.materialization.metadata
-    }
-print(json.dumps(sum(seconds.values())))
+    for day in map(date.fromisoformat, sys.argv[1:]):
+        result = job.execute_in_process(
+            instance=instance, tags=run_request(Request(DayRange(day, day), f"bench {day}")).tags
+        )
+        assert result.success
+        seconds.append(time.process_time())
+        sql.append(sum({
+            event.step_materialization_data.materialization.asset_key.path[-1]:
+            event.step_materialization_data.materialization.metadata["seconds"].value
+            for event in result.get_asset_materialization_events()
+            if event.step_key == "stitch_models" and "seconds" in event.step_materialization_data.materialization.metadata
+        }.values()))
+print(json.dumps({"first": seconds[0] - sql[0], "next": seconds[1] - seconds[0] - sql[1], "sql": sql[1]}))
 """
 
+HELLO_DBT_PROJECT = {
+    "dbt_project.yml": "name: hello\nversion: '1.0'\nprofile: hello\nmodels:\n  hello:\n    +materialized: table\n",
+    "profiles.yml": "hello:\n  target: local\n  outputs:\n    local: {type: duckdb, path: hello.duckdb}\n",
+    "models/hello.sql": "select 1 as id\n",
+}
 
-def cpu_seconds(program: str, environment: dict[str, str], *arguments: str) -> tuple[float, str]:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+def figures(program: str, environment: dict[str, str], *arguments: str) -> dict[str, float]:
+    """What the program prints: CPU seconds of its first and of its next run."""
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=environment,
-        cwd=REPOSITORY,
+        cwd=environment["DAGSTER_HOME"],
         check=True,
         capture_output=True,
         text=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, ended.stdout
+    printed: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    return printed
 
 
 def main() -> None:
-    figures: dict[str, list[float]] = {"hello": [], "day": [], "sql": []}
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         (root / "home").mkdir()
@@ -80,26 +126,46 @@ def main() -> None:
         landing = root / "landing" / "jitsu"
         landing.mkdir(parents=True)
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | {
+            "PYTHONPATH": str(REPOSITORY),
             "DAGSTER_HOME": str(root / "home"),
             "STITCH_LANDING_DIR": str(root / "landing"),
             "STITCH_DUCKDB_PATH": str(root / "warehouse.duckdb"),
             "STITCH_START_DATE": "2026-03-01",
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         }
+        project = root / "hello"
+        for name, text in HELLO_DBT_PROJECT.items():
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            (project / name).write_text(text)
+        where = ["--project-dir", str(project), "--profiles-dir", str(project)]
+        subprocess.run(
+            [Path(sys.executable).parent / "dbt", "--quiet", "parse", *where], env=environment, cwd=project, check=True
+        )
+        days = [f"2026-03-{number + 1:02}" for number in range(2 * (REPEATS + 1))]
+        for day in days:
+            event = {"messageId": day, "type": "page", "timestamp": f"{day}T12:00:00Z", "anonymousId": "a"}
+            (landing / f"{day}.ndjson").write_text(json.dumps(event) + "\n")
+        measured: dict[str, list[dict[str, float]]] = {"hello": [], "hello with dbt": [], "day": []}
         for number in range(REPEATS + 1):
-            day = f"2026-03-{number + 1:02}"
-            event = {"messageId": f"m{number}", "type": "page", "timestamp": f"{day}T12:00:00Z", "anonymousId": "a"}
-            (landing / f"{number}.ndjson").write_text(json.dumps(event) + "\n")
-            hello, _ = cpu_seconds(HELLO, environment)
-            whole, printed = cpu_seconds(DAY, environment, day)
-            if number:  # the first run creates tables, views and the parsed dbt project
-                figures["hello"].append(hello)
-                figures["day"].append(whole)
-                figures["sql"].append(json.loads(printed.splitlines()[-1]))
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    print(f"hello-world Dagster run {medians['hello']:.2f} CPU s (median of {REPEATS})")
-    print(f"build_job of one day    {medians['day']:.2f} CPU s, of these SQL {medians['sql']:.2f} s")
-    beyond = medians["day"] - medians["hello"] - medians["sql"]
-    print(f"orchestration           {beyond:.2f} CPU s beyond hello-world and SQL")
+            once = {
+                "hello": figures(HELLO, environment),
+                "hello with dbt": figures(HELLO_WITH_DBT, environment, str(project)),
+                "day": figures(DAY, environment, *days[2 * number : 2 * number + 2]),
+            }
+            if number:  # the first round creates bytecode, tables, views and the parsed dbt project
+                for name, printed in once.items():
+                    measured[name].append(printed)
+
+    def median(name: str, run: str) -> float:
+        return statistics.median(printed[run] for printed in measured[name])
+
+    print(f"CPU seconds, medians of {REPEATS}; SQL ({median('day', 'sql'):.2f} s) is taken off the day")
+    print(f"{'':16}{'fresh process':>16}{'one more run':>16}")
+    for name in measured:
+        print(f"{name:16}{median(name, 'first'):16.2f}{median(name, 'next'):16.2f}")
+    for name in ("hello", "hello with dbt"):
+        beyond = [median("day", run) - median(name, run) for run in ("first", "next")]
+        print(f"day beyond {name + ':':16}{beyond[0]:5.2f}{beyond[1]:16.2f}")
 
 
 if __name__ == "__main__":
