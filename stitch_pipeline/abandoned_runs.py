@@ -1,8 +1,11 @@
-"""Runs of ``settle`` whose process has died.
+"""What runs of ``settle`` leave behind when their process dies.
 
 Dagster's run monitoring looks after the runs that the daemon launches. A run inside a ``settle`` that was
 killed would stay "started" for ever, and whoever asks "is somebody at it already?" would wait for ever.
 ``settle`` therefore holds a file lock while it lives: whoever gets the lock knows that none is alive.
+
+Such a run also keeps its slot of the pool, and every later run would wait for it. Dagster's daemon frees
+the slots of ended runs (``free_slots_after_run_end_seconds``); ``settle`` does it where there is no daemon.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dagster import DagsterInstance, RunsFilter
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from stitch_pipeline.settings import Settings
 
@@ -32,6 +35,7 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
         with _lock(settings) as is_ours:
             if is_ours:
                 _fail_unfinished(instance)
+                _free_slots_of_ended_runs(instance)
                 yield
                 return
         if time.monotonic() >= deadline:
@@ -70,6 +74,14 @@ def _unfinished(instance: DagsterInstance) -> bool:
 def _fail_unfinished(instance: DagsterInstance) -> None:
     for run in instance.get_runs(filters=_FILTER):
         instance.report_run_failed(run, "The settle process that ran it has ended.")
+
+
+def _free_slots_of_ended_runs(instance: DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    holders = storage.get_concurrency_run_ids() if storage.supports_global_concurrency_limits else ()
+    if holders:
+        for run in instance.get_runs(filters=RunsFilter(run_ids=list(holders), statuses=FINISHED_STATUSES)):
+            storage.free_concurrency_slots_for_run(run.run_id)
 
 
 _FILTER = RunsFilter(tags={SETTLE_TAG: "true"}, statuses=NOT_FINISHED_STATUSES)

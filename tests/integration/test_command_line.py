@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import DagsterInstance, DagsterRunStatus
 from warehouses import TABLES, ephemeral_warehouse
 
-from stitch_pipeline.settings import REPOSITORY
+from stitch_pipeline.abandoned_runs import SETTLE_TAG
+from stitch_pipeline.assets.landing_zone import POOL
+from stitch_pipeline.definitions import build_defs
+from stitch_pipeline.jobs import BUILD_JOB
+from stitch_pipeline.settings import REPOSITORY, Settings
 
 
 @pytest.fixture
@@ -106,6 +111,24 @@ def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[s
     assert "not settled: build_job: 2026-03-01 to 2026-03-11" in ended.stdout
 
 
+def test_the_place_in_the_pool_of_a_settle_that_was_killed_is_freed(environment: dict[str, str]) -> None:
+    land(environment, "a", 100)
+    with DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+        killed = instance.create_run_for_job(
+            build_defs(Settings.load()).resolve_job_def(BUILD_JOB),
+            tags={SETTLE_TAG: "true"},
+            status=DagsterRunStatus.STARTED,
+        )
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default(POOL)
+        assert storage.claim_concurrency_slot(POOL, killed.run_id, "landing_zone").is_claimed
+        assert settle(environment).returncode == 0
+        assert storage.get_concurrency_run_ids() == set()
+        run = instance.get_run_by_id(killed.run_id)
+        assert run is not None
+        assert run.status is DagsterRunStatus.FAILURE
+
+
 @pytest.mark.slow
 def test_a_signal_ends_it_and_the_next_one_completes_the_work(environment: dict[str, str], tmp_path: Path) -> None:
     land(environment, "a", 3000)
@@ -130,7 +153,7 @@ def test_a_signal_ends_it_and_the_next_one_completes_the_work(environment: dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.3, 1.3])
+@pytest.mark.parametrize("after", [0.3, 1.3, 2.3, 3.3])
 def test_killed_at_any_moment_it_is_completed_by_running_it_again(
     after: float, environment: dict[str, str], tmp_path: Path
 ) -> None:
