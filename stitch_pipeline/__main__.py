@@ -1,4 +1,4 @@
-"""The command line: ``python -m stitch_pipeline settle`` and ``… demo``."""
+"""The command line: ``python -m stitch_pipeline settle``, ``… sources check DIR`` and ``… demo``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 if all is settled, 1 if something failed, 2 for a wrong setting."""
+    """Run a command; the exit code is 0 if all is well, 1 if something failed, 2 for a wrong setting."""
     options = _parser().parse_args(arguments)
     # Without one, Dagster would keep its records in a temporary directory that nobody else looks into.
     os.environ.setdefault("DAGSTER_HOME", str(REPOSITORY / "dagster_home"))
@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         "--view-stitching", action="store_true", help="also bring page views up to date, as the schedule would"
     )
     settle.set_defaults(command=_settle)
+    sources = commands.add_parser("sources", help="about the formats of event files")
+    about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
+    check = about_sources.add_parser("check", help="what would become of the files in a directory; writes nothing")
+    check.add_argument("path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file")
+    check.set_defaults(command=_check_sources)
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
     demo.add_argument("--directory", type=Path, default=REPOSITORY / "data" / "demo", help="where to work")
     demo.add_argument("--seed", type=int, default=7)
@@ -77,6 +82,12 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
         )
         progress.close(settled)
     return EXIT_SETTLED if settled.is_settled else EXIT_FAILED
+
+
+def _check_sources(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.sources_check import check_sources
+
+    return EXIT_SETTLED if check_sources(Settings.load(), options.path, console) else EXIT_FAILED
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:

@@ -16,7 +16,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import duckdb
 from stitch_pipeline.landing.zone import NOT_A_FEED, FoundFile, found_files, reading_rules
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse import reading
+from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 
 _SCHEMA = """
 create table if not exists files (
@@ -41,6 +42,9 @@ create table if not exists files (
 create table if not exists rules (fingerprint text not null);
 create table if not exists changed_days (day text primary key, marked_at real not null);
 """
+
+
+_FILES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,15 @@ class IndexedFile:
     def touched_days(self) -> frozenset[date]:
         """Days that loading this file may change."""
         return self.days | self.loaded_days
+
+
+@dataclass
+class _Profile:
+    """What one look at a file found: rows per event day, those that are no events under None."""
+
+    counts: dict[date | None, int] = field(default_factory=dict)
+    rejects: int = 0
+    problem: str | None = None
 
 
 class LandingIndex:
@@ -126,33 +139,33 @@ class LandingIndex:
         with duckdb.connect() as con:
             con.execute("set TimeZone = 'UTC'")
             with reading.without_pushdown(con):
-                for done, file in enumerate(new):
+                for start in range(0, len(new), _FILES_AT_ONCE):
                     if deadline is not None and time.monotonic() >= deadline:
-                        return len(new) - done
-                    self._index(con, settings, file)
+                        return len(new) - start
+                    self._index(con, settings, new[start : start + _FILES_AT_ONCE])
         return 0
 
-    def _index(self, con: duckdb.DuckDBPyConnection, settings: Settings, file: FoundFile) -> None:
-        counts: dict[date | None, int] = {}
-        rejects = 0
-        problem: str | None = None
-        if file.landed is None:
-            problem = NOT_A_FEED
-        else:
-            reading.forget_rejects(con)
-            try:
-                if file.size:
-                    sql = reading.profile_sql(con, file.landed, reading_rules(settings))
-                    counts = dict(con.execute(sql).fetchall())
-                    rejects = len(reading.rejected_lines(con))
-            except reading.UnreadableFile as error:
-                problem = str(error)
-            except duckdb.Error as error:
-                problem = str(error).splitlines()[0]
-        bad_rows = counts.pop(None, 0) + rejects
-        days = {day for day in counts if day is not None}
+    def _index(self, con: duckdb.DuckDBPyConnection, settings: Settings, files: list[FoundFile]) -> None:
+        profiles: dict[str, _Profile] = {file.landing_file: _Profile() for file in files}
+        to_read = []
+        for file in files:
+            if file.landed is None:
+                profiles[file.landing_file].problem = NOT_A_FEED
+            elif file.size and not file.has_no_events:
+                to_read.append(file.landed)
+        groups, problems = reading.grouped(con, to_read)
+        for name, problem in problems.items():
+            profiles[name].problem = problem
+        for group in groups:
+            profiles.update(_profiles(con, group, reading_rules(settings)))
+        for file in files:
+            self._set_indexed(settings, file, profiles[file.landing_file])
+
+    def _set_indexed(self, settings: Settings, file: FoundFile, profile: _Profile) -> None:
+        bad_rows = profile.counts.get(None, 0) + profile.rejects
+        days = {day for day in profile.counts if day is not None}
         bad_row_day: date | None = None
-        if bad_rows or problem:
+        if bad_rows or profile.problem:
             bad_row_day = min(days) if days else max(file.modified_at.date(), settings.start_date)
             days.add(bad_row_day)
         with self._transaction() as db:
@@ -166,10 +179,10 @@ class LandingIndex:
                     file.landing_file,
                     file.version,
                     _text(days),
-                    sum(counts.values()) + bad_rows,
+                    sum(profile.counts.values()) + profile.rejects,
                     bad_rows,
                     bad_row_day.isoformat() if bad_row_day else None,
-                    problem,
+                    profile.problem,
                 ),
             )
 
@@ -212,6 +225,24 @@ class LandingIndex:
     def clear_changed(self, days: Iterable[date]) -> None:
         with self._transaction() as db:
             db.executemany("delete from changed_days where day = ?", [(day.isoformat(),) for day in days])
+
+
+def _profiles(con: duckdb.DuckDBPyConnection, group: FileGroup, rules: ReadingRules) -> dict[str, _Profile]:
+    """A look at every file of the group: at all of them together, or at each alone if one cannot be read."""
+    profiles = {file.landing_file: _Profile() for file in group.files}
+    names = {str(file.path): file.landing_file for file in group.files}
+    reading.forget_rejects(con)
+    try:
+        for name, day, count in con.execute(reading.profile_sql(group, rules)).fetchall():
+            profiles[name].counts[day] = count
+        for path, *_ in reading.rejected_lines(con):
+            profiles[names[path]].rejects += 1
+    except duckdb.Error as error:
+        if len(group.files) == 1:
+            return {group.files[0].landing_file: _Profile(problem=str(error).splitlines()[0])}
+        for alone in group.alone():
+            profiles.update(_profiles(con, alone, rules))
+    return profiles
 
 
 def _days(text: str) -> frozenset[date]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stitch_pipeline.settings import Settings, SettingsError
-from stitch_pipeline.sources import SOURCES
-from stitch_pipeline.warehouse.reading import LandedFile, ReadingRules
+from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
+from stitch_pipeline.sources import SOURCES, Layout, Source
+from stitch_pipeline.warehouse.landed_file import LandedFile
+from stitch_pipeline.warehouse.reading import ReadingRules
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class FoundFile:
     modified_ns: int
     landed: LandedFile | None
     """How to read it; None if its directory is no feed."""
+    has_no_events: bool
+    """It is one of the tracker's tables that hold no events."""
     version: str
     """Changes when the file changes, and when the way it is read does."""
 
@@ -40,25 +45,54 @@ def reading_rules(settings: Settings) -> ReadingRules:
     )
 
 
-def found_files(settings: Settings) -> list[FoundFile]:
+def found_files(settings: Settings, root: Path | None = None) -> list[FoundFile]:
     """Every file of the landing zone, in the order of its name; hidden and ``_``-prefixed ones left out.
 
-    Raises SettingsError if the landing directory does not exist or a feed names an unknown source.
+    ``root`` is another directory to take for the landing zone.
+
+    Raises SettingsError if the landing directory does not exist.
     """
-    root = settings.landing_dir
+    root = root or settings.landing_dir
     if not root.is_dir():
         raise SettingsError(
             f"STITCH_LANDING_DIR is '{root}', which is not a directory: create it, or point the variable at "
             "the directory where your tracker's files arrive."
         )
-    for feed, own in settings.feeds.items():
-        if own.source not in SOURCES:
-            raise SettingsError(
-                f"feeds.{feed}.source is '{own.source}', which is no source; the sources are: {', '.join(SOURCES)}."
-            )
     rules = json.dumps(asdict(reading_rules(settings)), default=str)
     how_read: dict[str, str] = {}
+    lookups: dict[Path, list[tuple[Path, str]]] = {}
     found = []
+    for path, relative, stat in _listed(root):
+        feed = relative.parts[0]
+        source = _source(settings, feed) if len(relative.parts) > 1 else None
+        if source is None:
+            found.append(FoundFile(relative.as_posix(), path, stat.st_size, stat.st_mtime_ns, None, False, "no feed"))
+            continue
+        if feed not in how_read:
+            reading = rules + json.dumps([asdict(source), settings.feed(feed).model_dump()], default=str)
+            how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
+        own = settings.feed(feed)
+        landed = LandedFile(
+            path=path,
+            landing_file=relative.as_posix(),
+            source=source,
+            size=stat.st_size,
+            modified_ns=stat.st_mtime_ns,
+            project_id=own.project_id,
+            encoding=own.encoding,
+            stated_type=own.file_type,
+        )
+        version = f"{stat.st_size}-{stat.st_mtime_ns}-{how_read[feed]}"
+        if source.lookup is not None and source.lookup.is_lookup_file(relative.as_posix()):
+            lookups.setdefault(path.parent, []).append((path, version))
+        has_no_events = source.has_no_events(relative.as_posix())
+        found.append(
+            FoundFile(relative.as_posix(), path, stat.st_size, stat.st_mtime_ns, landed, has_no_events, version)
+        )
+    return [_with_lookups(file, lookups.get(file.path.parent, [])) for file in found]
+
+
+def _listed(root: Path) -> Iterator[tuple[Path, Path, os.stat_result]]:
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
         if any(part.startswith((".", "_")) for part in relative.parts):
@@ -67,40 +101,44 @@ def found_files(settings: Settings) -> list[FoundFile]:
             stat = path.stat()
         except FileNotFoundError:  # taken away between the listing and now
             continue
-        if not path.is_file():
-            continue
-        landed = _landed(settings, path, relative, stat.st_mtime_ns)
-        feed = relative.parts[0]
-        if feed not in how_read:
-            reading = "" if landed is None else json.dumps([asdict(landed.source), landed.project_id])
-            how_read[feed] = hashlib.sha256((rules + reading).encode()).hexdigest()[:12]
-        found.append(
-            FoundFile(
-                landing_file=relative.as_posix(),
-                path=path,
-                size=stat.st_size,
-                modified_ns=stat.st_mtime_ns,
-                landed=landed,
-                version=f"{stat.st_size}-{stat.st_mtime_ns}-{how_read[feed]}",
-            )
-        )
-    return found
+        if path.is_file():
+            yield path, relative, stat
 
 
-def _landed(settings: Settings, path: Path, relative: Path, modified_ns: int) -> LandedFile | None:
-    if len(relative.parts) < 2:
+def _with_lookups(file: FoundFile, lookups: list[tuple[Path, str]]) -> FoundFile:
+    """The file with the lookup tables beside it; when one of those changes, so does the file's version."""
+    if file.landed is None or file.has_no_events or not lookups or file.landed.source.lookup is None:
+        return file
+    digest = hashlib.sha256(" ".join(version for _, version in lookups).encode()).hexdigest()[:12]
+    return replace(
+        file,
+        landed=replace(file.landed, lookup_files=tuple(path for path, _ in lookups)),
+        version=f"{file.version}-{digest}",
+    )
+
+
+def _source(settings: Settings, feed: str) -> Source | None:
+    """The source of a feed, with what the feed's table in ``stitch.toml`` says otherwise; None if it has none."""
+    own = settings.feed(feed)
+    source = SOURCES.get(own.source or feed)
+    if source is None:
         return None
-    feed = relative.parts[0]
-    own = settings.feeds.get(feed)
-    name = own.source if own else feed
-    if name not in SOURCES:
-        return None
-    return LandedFile(
-        path=path,
-        landing_file=relative.as_posix(),
-        source=SOURCES[name],
-        modified_at=datetime.fromtimestamp(modified_ns / 1e9, tz=UTC),
-        project_id=own.project_id if own else None,
+    layouts = tuple(_overridden(layout, own) for layout in source.layouts)
+    return replace(source, layouts=layouts)
+
+
+def _overridden(layout: Layout, own: FeedSettings) -> Layout:
+    return replace(
+        layout,
+        fields={**layout.fields, **own.fields},
+        # Who says where the fields are need not have the columns that are there by default.
+        recognised_by=() if own.fields else layout.recognised_by,
+        event_types={**layout.event_types, **{key.lower(): value for key, value in own.event_types.items()}},
+        other_event_type=own.other_event_type or layout.other_event_type,
+        platforms={**layout.platforms, **own.platforms},
+        event_id_from=own.event_id_from or layout.event_id_from,
+        times=own.times or layout.times,
+        columns=own.columns or layout.columns,
     )
 
 

@@ -4,10 +4,19 @@ What belongs here: which field of a tracker's event plays which canonical role. 
 files are found (``landing``) or how rows are stored (``warehouse``).
 """
 
+from stitch_pipeline.sources.custom import CUSTOM
+from stitch_pipeline.sources.ga4 import GA4
 from stitch_pipeline.sources.jitsu import JITSU
+from stitch_pipeline.sources.millimetric import MILLIMETRIC
+from stitch_pipeline.sources.posthog import POSTHOG
+from stitch_pipeline.sources.rudderstack import RUDDERSTACK
+from stitch_pipeline.sources.segment import SEGMENT
 from stitch_pipeline.sources.snowplow import SNOWPLOW
-from stitch_pipeline.sources.source import Source
+from stitch_pipeline.sources.source import Layout, Source
+from stitch_pipeline.sources.umami import UMAMI
 
-SOURCES: dict[str, Source] = {source.name: source for source in (JITSU, SNOWPLOW)}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (JITSU, SEGMENT, RUDDERSTACK, SNOWPLOW, MILLIMETRIC, UMAMI, GA4, POSTHOG, CUSTOM)
+}
 
-__all__ = ["SOURCES", "Source"]
+__all__ = ["SOURCES", "Layout", "Source"]

@@ -1,33 +1,52 @@
-"""Jitsu's event JSON, which has the shape of Segment's analytics.js events.
+"""Jitsu's events: as the client sends them, and as Jitsu writes them by default, in snake case.
 
-Field names: https://docs.jitsu.com/sending-data/http (``identify`` adds ``userId`` and ``traits``
-while ``anonymousId`` stays).
+Event: https://docs.jitsu.com/sending-data/http (``identify`` adds ``userId`` and ``traits`` while
+``anonymousId`` stays). What lands in warehouses and buckets, by default the layout ``segment-single-table`` with
+names in snake case and properties at the root: https://docs.jitsu.com/features/schema
 """
 
-from stitch_pipeline.sources.source import Source
+from stitch_pipeline.sources.analytics_js import EVENT_FIELDS, TABLE_ENVELOPE, TABLE_FIELDS, warehouse_tables
+from stitch_pipeline.sources.source import Layout, Source
 
 JITSU = Source(
     name="jitsu",
-    fields={
-        "event_id": ("messageId",),
-        "project_id": ("projectId",),
-        "occurred_at": ("timestamp", "originalTimestamp"),
-        "received_at": ("receivedAt",),
-        "event_type": ("type",),
-        "event_name": ("event", "name"),
-        "platform": ("context.platform",),
-        "anonymous_id": ("anonymousId",),
-        "user_id": ("userId",),
-        "source_session_id": ("context.sessionId",),
-        "page_url": ("context.page.url", "properties.url"),
-        "page_path": ("context.page.path", "properties.path"),
-        "page_title": ("context.page.title", "properties.title"),
-        "referrer": ("context.page.referrer", "properties.referrer"),
-        "utm_source": ("context.campaign.source",),
-        "utm_medium": ("context.campaign.medium",),
-        "utm_campaign": ("context.campaign.name",),
-        "traits": ("traits", "context.traits"),
-        "properties": ("properties",),
-    },
-    default_platform="web",
+    documentation="https://docs.jitsu.com/features/schema",
+    layouts=(
+        Layout(name="event JSON", fields=EVENT_FIELDS, recognised_by=("messageId", "type"), default_platform="web"),
+        *warehouse_tables()[:3],
+        Layout(
+            name="single table, nested",
+            fields={
+                **{column: paths for column, paths in EVENT_FIELDS.items() if column != "properties"},
+                "event_id": ("message_id",),
+                "project_id": ("project_id",),
+                "occurred_at": ("timestamp", "original_timestamp"),
+                "received_at": ("received_at",),
+                "anonymous_id": ("anonymous_id",),
+                "user_id": ("user_id",),
+                "source_session_id": ("context.session_id",),
+                "page_url": ("context.page.url", "url"),
+                "page_path": ("context.page.path", "path"),
+                "page_title": ("context.page.title", "title"),
+                "referrer": ("context.page.referrer", "referrer"),
+                "traits": ("context.traits", "traits"),
+                "properties": ("*",),
+            },
+            recognised_by=("message_id", "type", "context"),
+            default_platform="web",
+            envelope=(*TABLE_ENVELOPE, "context", "traits"),
+        ),
+        Layout(
+            name="single table",
+            fields={
+                **TABLE_FIELDS,
+                "event_type": ("type",),
+                "event_name": ("event", "name"),
+                "properties": ("*",),
+            },
+            recognised_by=("message_id", "type"),
+            default_platform="web",
+            envelope=TABLE_ENVELOPE,
+        ),
+    ),
 )

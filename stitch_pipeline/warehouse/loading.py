@@ -17,7 +17,8 @@ import duckdb
 
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.reading import LandedFile, ReadingRules
+from stitch_pipeline.warehouse.landed_file import LandedFile
+from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 from stitch_pipeline.warehouse.schema import RAW_EVENT_COLUMNS
 
 _COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
@@ -73,20 +74,11 @@ def load(
     files = list(files)
     if not files:
         return Loaded(0, 0, frozenset())
-    rows = 0
     con.begin()
     try:
         _start(con, [file.landing_file for file in files])
-        reported = time.monotonic()
-        for number, file in enumerate(files, start=1):
-            if file.version is None:
-                report(f"{file.landing_file} is gone: its rows are taken out")
-                continue
-            rows += file.row_count
-            _insert_file(con, file, rules)
-            if time.monotonic() - reported >= _REPORT_SECONDS:
-                report(f"{number} of {len(files)} files, {rows:,} rows")
-                reported = time.monotonic()
+        report(f"{len(files):,} files to load")
+        rows = _insert_files(con, files, rules, report)
         _put_back_duplicates(con)
         _set_duplicates_aside(con)
         changed = frozenset(row[0] for row in con.execute("select distinct event_date from temp.touched").fetchall())
@@ -126,39 +118,76 @@ def _start(con: duckdb.DuckDBPyConnection, names: list[str]) -> None:
         con.execute(f"delete from stitch.{table} where landing_file in (from temp.to_load)")
 
 
-def _insert_file(con: duckdb.DuckDBPyConnection, file: FileToLoad, rules: ReadingRules) -> None:
-    if file.problem is not None:
-        con.execute(
-            "insert into stitch.quarantined_events values (?, ?, null, 'the whole file', ?, ?, null)",
-            [
-                file.bad_row_day,
-                file.landing_file,
-                f"the file cannot be read: {file.problem}",
-                "correct the file and put it back, or take it away; the other files are loaded",
-            ],
-        )
-    elif file.landed is not None and file.row_count:
-        with reading.without_pushdown(con):
+def _insert_files(
+    con: duckdb.DuckDBPyConnection, files: list[FileToLoad], rules: ReadingRules, report: Callable[[str], None]
+) -> int:
+    by_name = {file.landing_file: file for file in files if file.version is not None}
+    for file in files:
+        if file.version is None:
+            report(f"{file.landing_file} is gone: its rows are taken out")
+        elif file.problem is not None:
+            _insert_unreadable(con, file, file.problem)
+    groups, problems = reading.grouped(
+        con, (file.landed for file in by_name.values() if file.landed and file.row_count and file.problem is None)
+    )
+    changed = set(problems)
+    rows = 0
+    reported = time.monotonic()
+    with reading.without_pushdown(con):
+        for group in groups:
             con.execute(
-                f"insert into stitch.raw_events select {_COLUMNS} "
-                f"from ({reading.events_sql(con, file.landed, rules)}) where reason is null"
+                f"insert into stitch.raw_events select {_COLUMNS} from ({reading.events_sql(group, rules)}) "
+                "where reason is null"
             )
-            if file.bad_row_count:
-                _insert_bad_rows(con, file, file.landed, rules)
+            for alone in group.alone():
+                landed = alone.files[0]
+                file = by_name[landed.landing_file]
+                if file.bad_row_count:
+                    _insert_bad_rows(con, file, alone, rules)
+                if landed.has_changed():
+                    changed.add(landed.landing_file)
+                rows += file.row_count
+            if time.monotonic() - reported >= _REPORT_SECONDS:
+                report(f"{rows:,} rows read, up to {group.files[-1].landing_file}")
+                reported = time.monotonic()
+    _leave_for_later(con, changed, report)
+    loaded = [file for file in by_name.values() if file.landing_file not in changed]
+    if loaded:
+        con.executemany(
+            "insert into stitch.landing_files values (?, ?, ?, ?, ?, current_timestamp at time zone 'UTC')",
+            [[file.landing_file, file.version, sorted(file.days), file.row_count, file.problem] for file in loaded],
+        )
+    return rows
+
+
+def _leave_for_later(con: duckdb.DuckDBPyConnection, changed: set[str], report: Callable[[str], None]) -> None:
+    """Take out again what was read of files that changed meanwhile; the next look finds their new version."""
+    for name in sorted(changed):
+        report(f"{name} changed while it was read: it is left for the next run")
+        for table in ("raw_events", "quarantined_events"):
+            con.execute(f"delete from stitch.{table} where landing_file = ?", [name])
+
+
+def _insert_unreadable(con: duckdb.DuckDBPyConnection, file: FileToLoad, problem: str) -> None:
     con.execute(
-        "insert into stitch.landing_files values (?, ?, ?, ?, ?, current_timestamp at time zone 'UTC')",
-        [file.landing_file, file.version, sorted(file.days), file.row_count, file.problem],
+        "insert into stitch.quarantined_events values (?, ?, null, 'the whole file', ?, ?, null)",
+        [
+            file.bad_row_day,
+            file.landing_file,
+            f"the file cannot be read: {problem}",
+            "correct the file and put it back, or take it away; the other files are loaded",
+        ],
     )
 
 
-def _insert_bad_rows(con: duckdb.DuckDBPyConnection, file: FileToLoad, landed: LandedFile, rules: ReadingRules) -> None:
+def _insert_bad_rows(con: duckdb.DuckDBPyConnection, file: FileToLoad, alone: FileGroup, rules: ReadingRules) -> None:
     reading.forget_rejects(con)
     con.execute(
         "create or replace temp table bad_rows as select line, field, reason, remedy, raw_row "
-        f"from ({reading.numbered_rows_sql(con, landed, rules)}) where reason is not null"
+        f"from ({reading.numbered_rows_sql(alone, rules)}) where reason is not null"
     )
     con.execute("create or replace temp table refused_lines (line bigint, raw_row varchar, reason varchar)")
-    rejected = reading.rejected_lines(con)
+    rejected = [line for _, *line in reading.rejected_lines(con)]
     if rejected:
         con.executemany("insert into temp.refused_lines values (?, ?, ?)", rejected)
     # The reader does not count the lines that it refuses, so put each row back to where it stood.

@@ -1,8 +1,9 @@
-"""SQL that reads one landed file as canonical events, for DuckDB.
+"""SQL that reads landed files as canonical events, for DuckDB.
 
-Every row of the file comes out, either as an event or with the ``field``, ``reason`` and ``remedy``
-that say why it cannot be one. A JSON file is read as lines of text and each line is parsed once, so
-that a line that breaks or changes the type of a field spoils that row and no other.
+Every row of a file comes out, either as an event or with the ``field``, ``reason`` and ``remedy`` that say why
+it cannot be one. A JSON file is read as lines of text and each line is parsed once, so that a line that breaks
+or changes the type of a field spoils that row and no other. Files of one shape are read by one query, because
+planning a query takes as long as reading some thousand rows.
 
 The queries assume ``filter_pushdown`` is off (``without_pushdown``): DuckDB would otherwise copy the
 parsing of the JSON into each filter above it, and parse every line two or three times.
@@ -10,19 +11,17 @@ parsing of the JSON into each filter above it, and parse every line two or three
 
 from __future__ import annotations
 
-import csv
-import gzip
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from pathlib import Path
+from datetime import UTC, date
 
 import duckdb
 
-from stitch_pipeline.sources import Source
-from stitch_pipeline.sources.source import CANONICAL_FIELDS
+from stitch_pipeline.sources import Layout
+from stitch_pipeline.sources.source import CANONICAL_FIELDS, Lookup
+from stitch_pipeline.warehouse.fields import ColumnFields, DocumentFields
+from stitch_pipeline.warehouse.landed_file import LandedFile, Shape, UnreadableFile, shape_of
 from stitch_pipeline.warehouse.quoting import identifier, literal, literals
 
 # Values that clients send by mistake: no identity, whoever sends them. Compared after white space,
@@ -49,9 +48,10 @@ BLOCKED_IDS = (
     "00000000-0000-0000-0000-000000000000",
     "00000000000000000000000000000000",
 )
-FILE_TYPES = (".ndjson", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _MAX_LINE_BYTES = 10_000_000
 REJECTS_TABLE = "rejected_lines"
+# Without these a row is no event, or an event of another day; the rest is not looked at to find the days.
+_DECIDING_FIELDS = ("event_id", "occurred_at", "received_at", "event_type", "anonymous_id", "user_id")
 
 
 @contextmanager
@@ -63,28 +63,6 @@ def without_pushdown(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
         con.execute("set disabled_optimizers = ''")
 
 
-class UnreadableFile(Exception):
-    """A landed file cannot be read at all; the message says why and what would help."""
-
-
-@dataclass(frozen=True)
-class LandedFile:
-    """One file of the landing zone and how it is to be read."""
-
-    path: Path
-    landing_file: str
-    """Path relative to the landing directory, with forward slashes; the file's name everywhere else."""
-    source: Source
-    modified_at: datetime
-    project_id: str | None = None
-    """The project of every event in the file, if its feed says so."""
-
-    @property
-    def file_type(self) -> str:
-        suffixes = [suffix.lower() for suffix in self.path.suffixes]
-        return (suffixes[-2] if suffixes[-1] == ".gz" and len(suffixes) > 1 else suffixes[-1]) if suffixes else ""
-
-
 @dataclass(frozen=True)
 class ReadingRules:
     """What decides whether a row is an event and which ids are identities."""
@@ -94,118 +72,161 @@ class ReadingRules:
     """(project, value) pairs beside the built-in list."""
 
 
-def events_sql(con: duckdb.DuckDBPyConnection, file: LandedFile, rules: ReadingRules) -> str:
-    """A query over ``file`` with the columns of ``raw_events``, then ``field``, ``reason`` and ``remedy``.
+@dataclass(frozen=True)
+class FileGroup:
+    """Files of one shape."""
 
-    ``reason`` is null exactly for events. Raises UnreadableFile if the file has no readable structure.
+    shape: Shape
+    files: tuple[LandedFile, ...]
+
+    def alone(self) -> Iterator[FileGroup]:
+        """Each file as a group of its own."""
+        return (FileGroup(self.shape, (file,)) for file in self.files)
+
+
+def grouped(
+    con: duckdb.DuckDBPyConnection, files: Iterable[LandedFile], at_most: int = 100
+) -> tuple[list[FileGroup], dict[str, str]]:
+    """The files by shape, and why those that have none cannot be read."""
+    by_shape: dict[Shape, list[LandedFile]] = {}
+    problems: dict[str, str] = {}
+    for file in files:
+        try:
+            by_shape.setdefault(shape_of(con, file), []).append(file)
+        except UnreadableFile as error:
+            problems[file.landing_file] = str(error)
+    groups = [
+        FileGroup(shape, tuple(same[start : start + at_most]))
+        for shape, same in by_shape.items()
+        for start in range(0, len(same), at_most)
+    ]
+    return groups, problems
+
+
+def events_sql(group: FileGroup, rules: ReadingRules) -> str:
+    """A query over the files with the columns of ``raw_events``, then ``field``, ``reason`` and ``remedy``.
+
+    ``reason`` is null exactly for events.
     """
-    return _canonical(file, rules, _picked(con, file, "null::bigint", "null::varchar", keep_rejects=False))
+    return _canonical(group, rules, _picked(group, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
 
 
-def numbered_rows_sql(con: duckdb.DuckDBPyConnection, file: LandedFile, rules: ReadingRules) -> str:
-    """The same rows with ``line`` (from 1, a header counted) and ``raw_row``; slower, as it reads in order.
+def numbered_rows_sql(group: FileGroup, rules: ReadingRules) -> str:
+    """The same rows of one file with ``line`` (from 1, a header counted) and ``raw_row``; read in order, so slower.
 
     Running it to its end fills REJECTS_TABLE with the lines that the reader itself refused (text that is
     not UTF-8, a CSV record with too few columns); those are not among the rows and not counted by ``line``.
     """
-    first_line = 2 if file.file_type in (".csv", ".tsv") else 1
-    raw_row = "line" if _is_json(file) else "to_json(records)::varchar"
-    number = f"row_number() over () + {first_line - 1}"
-    return _canonical(file, rules, _picked(con, file, number, raw_row, keep_rejects=True))
+    raw_row = "line" if group.shape.is_document else "to_json(records)::varchar"
+    number = f"row_number() over () + {1 if group.shape.has_header else 0}"
+    return _canonical(group, rules, _picked(group, CANONICAL_FIELDS, number, raw_row, keep_rejects=True))
 
 
-def profile_sql(con: duckdb.DuckDBPyConnection, file: LandedFile, rules: ReadingRules) -> str:
-    """Rows of the file per event day, those that are no events under a null day; fills REJECTS_TABLE too."""
-    picked = _picked(con, file, "null::bigint", "null::varchar", keep_rejects=True)
-    return f"select event_date, count(*) from ({_canonical(file, rules, picked)}) group by all"
+def profile_sql(group: FileGroup, rules: ReadingRules) -> str:
+    """Rows per file and event day, those that are no events under a null day; fills REJECTS_TABLE too."""
+    picked = _picked(group, _DECIDING_FIELDS, "null::bigint", "null::varchar", keep_rejects=True)
+    return f"select landing_file, event_date, count(*) from ({_canonical(group, rules, picked)}) group by all"
 
 
-def _is_json(file: LandedFile) -> bool:
-    return file.file_type in (".ndjson", ".jsonl", ".json")
+def written_times_sql(group: FileGroup) -> str:
+    """The event times of the files, as they are written."""
+    return f"select occurred_at_text from ({_picked(group, ('occurred_at',), 'null::bigint', 'null::varchar')})"
 
 
-def _picked(con: duckdb.DuckDBPyConnection, file: LandedFile, line: str, raw_row: str, *, keep_rejects: bool) -> str:
+def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *, keep_rejects: bool = False) -> str:
     """One text column per canonical field, so that nothing of the file's own naming goes further."""
-    if _is_json(file):
-        paths = _all_paths(file.source)
-        wanted = literals(_json_path(_segments(path)) for path in paths)
-        values = {path: f"nullif(found[{n}], '')" for n, path in enumerate(paths, start=1)}
-        records = (
-            f"select *, try(json_extract_string(line, [{wanted}])) as found, {line} as line_number, "
-            f"{raw_row} as raw_row from {_lines(file, keep_rejects)} as records"
-        )
+    shape, layout = group.shape, group.shape.layout
+    lookup = group.files[0].source.lookup if any("lookup:" in path for path in layout.all_paths()) else None
+    fields: DocumentFields | ColumnFields
+    if shape.is_document:
+        paths = [path for column in columns for path in layout.paths(column)]
+        keys = [lookup.key] if lookup else []
+        fields = DocumentFields([*paths, *layout.event_id_from, *keys], layout)
+        found = f", {fields.found_sql} as found"
         kept, broken = " where found is not null or trim(line) <> ''", "found is null"
-    elif file.file_type in (".csv", ".tsv"):
-        relation, names = _csv_records(file, keep_rejects)
-        values = _column_values(file.source, dict.fromkeys(names, "VARCHAR"))
-        records = f"select *, {line} as line_number, {raw_row} as raw_row from {relation} as records"
-        kept, broken = "", "false"
-    elif file.file_type == ".parquet":
-        relation = f"read_parquet({literal(str(file.path))})"
-        described = con.execute(f"describe select * from {relation}").fetchall()
-        values = _column_values(file.source, {row[0]: row[1] for row in described})
-        records = f"select *, {line} as line_number, {raw_row} as raw_row from {relation} as records"
-        kept, broken = "", "false"
     else:
-        raise UnreadableFile(f"its type is not one of {', '.join(FILE_TYPES)} (or .gz of the text ones)")
+        fields = ColumnFields(dict(shape.columns), layout)
+        found, kept, broken = "", "", "false"
+    records = (
+        f"select *{found}, {line} as line_number, {raw_row} as raw_row from {_relation(group, keep_rejects)} as records"
+    )
+
+    def value(path: str) -> str | None:
+        if lookup and path.startswith("lookup:"):
+            return identifier(path) if group.files[0].lookup_files else None
+        return fields.value(path)
 
     def first(column: str) -> str:
-        found = [values[path] for path in file.source.paths(column) if path in values]
+        if column not in columns:
+            return "null::varchar"
+        found = [sql for path in layout.paths(column) if (sql := value(path)) is not None]
+        if column == "event_id" and layout.event_id_from:
+            parts = [fields.value(path) or "null" for path in layout.event_id_from]
+            found.append("md5(concat_ws('|', " + ", ".join(f"coalesce({part}, '')" for part in parts) + "))")
         return f"coalesce({', '.join(found)})" if found else "null::varchar"
 
-    columns = ",\n    ".join(f"{first(column)} as {column}_text" for column in CANONICAL_FIELDS)
-    return f"select\n    {columns},\n    line_number, raw_row, {broken} as is_broken\n  from ({records}){kept}"
-
-
-def _all_paths(source: Source) -> list[str]:
-    return sorted({path for column in CANONICAL_FIELDS for path in source.paths(column)})
-
-
-def _json_path(segments: list[str]) -> str:
-    path = "$"
-    for segment in segments:
-        path += segment if segment.startswith("[") else '."' + segment.replace('"', '\\"') + '"'
-    return path
-
-
-def _segments(path: str) -> list[str]:
-    return re.findall(r"\[\d+\]|[^.\[\]]+", path)
-
-
-def _lines(file: LandedFile, keep_rejects: bool) -> str:
-    # A separator that JSON text cannot contain unescaped makes one column of the whole line.
+    picked = ",\n    ".join(f"{first(column)} as {column}_text" for column in CANONICAL_FIELDS)
+    joined = ""
+    if lookup and group.files[0].lookup_files:
+        joined = f" left join ({_lookup_sql(group.files[0], lookup)}) as lookups on {value(lookup.key)} = lookup_key"
     return (
-        f"read_csv({literal(str(file.path))}, columns = {{'line': 'VARCHAR'}}, delim = E'\\x01', quote = '', "
-        f"escape = '', header = false, auto_detect = false, strict_mode = false, {_limits(keep_rejects)})"
+        f"select\n    {picked},\n    filename, line_number, raw_row, {broken} as is_broken\n"
+        f"  from ({records}) as records{joined}{kept}"
     )
 
 
-def _csv_records(file: LandedFile, keep_rejects: bool) -> tuple[str, list[str]]:
-    """The records of a CSV file as text columns, and their names from its first line."""
-    opener = gzip.open if file.path.suffix.lower() == ".gz" else open
-    try:
-        with opener(file.path, "rt", encoding="utf-8-sig", newline="") as text:
-            head = text.readline()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UnreadableFile(f"its first line cannot be read ({error})") from None
-    delimiter = "\t" if file.file_type == ".tsv" or ("\t" in head and "," not in head) else ","
-    names = next(csv.reader([head], delimiter=delimiter), [])
-    if not names or len({name.lower() for name in names}) < len(names):
-        raise UnreadableFile("its first line is not a header with distinct column names")
-    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+def _lookup_sql(file: LandedFile, lookup: Lookup) -> str:
+    """The lookup tables beside the file: one row per key, with a column ``lookup:name`` for each of theirs."""
+    tables = " union all by name ".join(
+        f"select * from read_parquet({literal(str(path))})"
+        if path.suffix.lower() == ".parquet"
+        else f"select * from read_csv({literal(str(path))}, header = true, all_varchar = true)"
+        for path in file.lookup_files
+    )
+
+    def column(name: str) -> str:
+        return f"nullif({identifier(name)}::varchar, '')"
+
+    wanted = ", ".join(
+        f"max({column(name)}) {f'filter (where {column(unless)} is null) ' if unless else ''}"
+        f"as {identifier('lookup:' + name)}"
+        for name, unless in lookup.columns.items()
+    )
+    names = ", ".join(f"null::varchar as {identifier(name)}" for name in (lookup.key, *lookup.columns))
     return (
-        f"read_csv({literal(str(file.path))}, columns = {{{columns}}}, header = true, auto_detect = false, "
-        f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', {_limits(keep_rejects)})"
-    ), names
+        f"select {column(lookup.key)} as lookup_key, {wanted} "
+        f"from ((select {names} limit 0) union all by name {tables}) group by lookup_key"
+    )
 
 
-def _limits(keep_rejects: bool) -> str:
+def _relation(group: FileGroup, keep_rejects: bool) -> str:
+    shape = group.shape
+    paths = f"[{literals(str(file.path) for file in group.files)}]"
+    if shape.file_type == ".parquet":
+        return f"read_parquet({paths}, filename = true)"
+    if shape.file_type == "array":
+        return (
+            "(select json::varchar as line, filename from "
+            f"read_json({paths}, format = 'array', records = false, columns = {{json: 'JSON'}}, filename = true))"
+        )
+    if shape.is_document:
+        # A separator that JSON text cannot contain unescaped makes one column of the whole line.
+        columns, header, dialect = "{'line': 'VARCHAR'}", False, "delim = E'\\x01', quote = '', escape = ''"
+        dialect += ", strict_mode = false"
+    else:
+        columns = "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name, _ in shape.columns) + "}"
+        header = shape.has_header
+        quote = '"' if shape.has_header else ""
+        dialect = f"delim = {literal(shape.delimiter)}, quote = {literal(quote)}, escape = {literal(quote)}"
     rejects = (
         f"store_rejects = true, rejects_table = '{REJECTS_TABLE}', rejects_scan = '{REJECTS_TABLE}_scan'"
         if keep_rejects
         else "ignore_errors = true"
     )
-    return f"max_line_size = {_MAX_LINE_BYTES}, {rejects}"
+    return (
+        f"read_csv({paths}, columns = {columns}, header = {header}, auto_detect = false, {dialect}, "
+        f"encoding = {literal(shape.encoding)}, filename = true, max_line_size = {_MAX_LINE_BYTES}, {rejects})"
+    )
 
 
 def forget_rejects(con: duckdb.DuckDBPyConnection) -> None:
@@ -213,63 +234,61 @@ def forget_rejects(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(f"drop table if exists {REJECTS_TABLE}_scan")
 
 
-def rejected_lines(con: duckdb.DuckDBPyConnection) -> list[tuple[int, str, str]]:
-    """(line, text, what is wrong) of each line that the reader refused since ``forget_rejects``."""
+def rejected_lines(con: duckdb.DuckDBPyConnection) -> list[tuple[str, int, str, str]]:
+    """(path, line, text, what is wrong) of each line that the reader refused since ``forget_rejects``."""
     exists = con.execute(f"select count(*) from duckdb_tables() where table_name = '{REJECTS_TABLE}'").fetchall()
     if not exists[0][0]:
         return []
     return con.execute(
-        f"select line, any_value(csv_line), any_value(error_message) from {REJECTS_TABLE} group by line order by line"
+        f"""
+        select file_path, line, any_value(csv_line), any_value(error_message)
+        from {REJECTS_TABLE} inner join {REJECTS_TABLE}_scan using (scan_id, file_id)
+        group by file_path, line
+        order by file_path, line
+        """
     ).fetchall()
 
 
-def _column_values(source: Source, types: dict[str, str]) -> dict[str, str]:
-    by_name = {name.lower(): name for name in types}
-    expressions: dict[str, str] = {}
-    for path in _all_paths(source):
-        segments = _segments(path)
-        if path.lower() in by_name:
-            name = by_name[path.lower()]
-            expressions[path] = _as_text(identifier(name), types[name])
-        elif len(segments) > 1 and segments[0].lower() in by_name:
-            name = by_name[segments[0].lower()]
-            text = _as_text(identifier(name), types[name])
-            inner = literal(_json_path(segments[1:]))
-            expressions[path] = f"nullif(try(json_extract_string({text}, {inner})), '')"
-    return expressions
+def _facts_of_files(group: FileGroup) -> str:
+    """What is known of each file without reading it, for a join on ``filename``."""
+    rows = ", ".join(
+        f"({literal(str(file.path))}, {literal(file.landing_file)}, "
+        f"timestamp {literal(file.modified_at.astimezone(UTC).strftime('%Y-%m-%d %H:%M:%S.%f'))})"
+        for file in group.files
+    )
+    return f"(values {rows}) as files(file_path, landing_file, modified_at)"
 
 
-def _as_text(column: str, column_type: str) -> str:
-    if column_type.startswith(("STRUCT", "MAP")) or column_type.endswith("[]"):
-        return f"nullif(to_json({column})::varchar, 'null')"
-    return f"nullif({column}::varchar, '')"
-
-
-def _canonical(file: LandedFile, rules: ReadingRules, picked: str) -> str:
-    source = file.source
+def _canonical(group: FileGroup, rules: ReadingRules, picked: str) -> str:
+    layout = group.shape.layout
+    project_id = group.files[0].project_id
 
     def field_of(column: str) -> str:
-        return literal(" or ".join(source.paths(column)))
+        return literal(" or ".join(layout.paths(column)) or column)
 
-    project = literal(file.project_id) if file.project_id else "coalesce(project_id_text, 'default')"
-    modified = literal(file.modified_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")) + "::timestamp"
+    project = literal(project_id) if project_id else "coalesce(project_id_text, 'default')"
     start = rules.start_date.isoformat()
+    user_id = "user_id_text"
+    if layout.user_id_may_repeat_anonymous_id:
+        user_id = "case when user_id_text is distinct from anonymous_id_text then user_id_text end"
     return f"""
 with picked as (
   {picked}
 ),
 mapped as (
   select
-    *,
+    picked.* replace ({user_id} as user_id_text),
+    files.landing_file,
+    files.modified_at,
     {project} as project_id,
-    try_cast(occurred_at_text as timestamptz) at time zone 'UTC' as occurred_at,
-    try_cast(received_at_text as timestamptz) at time zone 'UTC' as received_at,
-    {_event_type(source)} as event_type,
-    {_platform(source)} as platform,
+    {_time("occurred_at_text", layout)} as occurred_at,
+    {_time("received_at_text", layout)} as received_at,
+    {_event_type(layout)} as event_type,
+    {_platform(layout)} as platform,
     coalesce(
       page_path_text, nullif(regexp_extract(page_url_text, '^[a-z]+://[^/?#]+([^?#]*)', 1), '')
     ) as page_path
-  from picked
+  from picked inner join {_facts_of_files(group)} on picked.filename = files.file_path
 ),
 judged as (
   select
@@ -282,13 +301,16 @@ judged as (
       when occurred_at_text is null then 3
       when occurred_at is null then 4
       when occurred_at < '{start}'::timestamp then 5
-      when occurred_at > least(coalesce(received_at, {modified}), {modified}) + interval 1 day then 6
+      when occurred_at > least(coalesce(received_at, modified_at), modified_at) + interval 1 day then 6
       when event_type is null then 7
+      when {_is_structure("event_id_text")} then 8
+      when {_is_structure("user_id_text")} and not user_id_is_blocked then 9
+      when {_is_structure("anonymous_id_text")} and not anonymous_id_is_blocked then 10
     end as problem
   from mapped
 )
 select
-  {literal(source.name)} as source,
+  {literal(group.files[0].source.name)} as source,
   event_id_text as event_id,
   project_id,
   occurred_at,
@@ -307,15 +329,17 @@ select
   utm_source_text as utm_source,
   utm_medium_text as utm_medium,
   utm_campaign_text as utm_campaign,
-  nullif(traits_text, '{{}}') as traits,
-  nullif(properties_text, '{{}}') as properties,
-  {literal(file.landing_file)} as landing_file,
+  case when traits_text not in ('{{}}', '[]') then traits_text end as traits,
+  case when properties_text not in ('{{}}', '[]') then properties_text end as properties,
+  landing_file,
   case when anonymous_id_is_blocked then anonymous_id_text end as blocked_anonymous_id,
   case when user_id_is_blocked then user_id_text end as blocked_user_id,
   case
     when problem = 1 then 'the whole line'
-    when problem = 2 then {field_of("event_id")}
+    when problem in (2, 8) then {field_of("event_id")}
     when problem = 7 then {field_of("event_type")}
+    when problem = 9 then {field_of("user_id")}
+    when problem = 10 then {field_of("anonymous_id")}
     when problem is not null then {field_of("occurred_at")}
   end as field,
   case problem
@@ -326,12 +350,16 @@ select
     when 5 then concat('the event time "', occurred_at_text, '" is before the start date {start}')
     when 6 then concat('the event time "', occurred_at_text, '" is more than one day after the event arrived')
     when 7 then 'there is no event type'
+    when 8 then 'the event id is an object or a list'
+    when 9 then 'the user id is an object or a list'
+    when 10 then 'the anonymous id is an object or a list'
   end as reason,
   case
     when problem = 1 then 'send one complete JSON object per line'
-    when problem = 4 then 'send ISO 8601, for instance 2025-01-31T12:00:00Z'
+    when problem = 4 then {literal(_TIME_REMEDIES[layout.times])}
     when problem = 5 then 'set STITCH_START_DATE earlier to load it'
     when problem = 6 then 'correct the time and send the event again'
+    when problem in (8, 9, 10) then 'send a text or a number'
     when problem is not null then 'send this field with every event'
   end as remedy,
   line_number as line,
@@ -339,25 +367,63 @@ select
 from judged"""
 
 
-def _event_type(source: Source) -> str:
-    by_name = {key: value for key, value in source.event_types.items() if "/" in key}
-    by_type = {key: value for key, value in source.event_types.items() if "/" not in key}
+_TIME_REMEDIES = {
+    None: "send ISO 8601, for instance 2025-01-31T12:00:00Z, or an epoch number",
+    "iso8601": "send ISO 8601, for instance 2025-01-31T12:00:00Z",
+    "seconds": "send epoch seconds, as the feed's times say",
+    "milliseconds": "send epoch milliseconds, as the feed's times say",
+    "microseconds": "send epoch microseconds, as the feed's times say",
+}
+
+
+def _time(text: str, layout: Layout) -> str:
+    """The time as a UTC timestamp; null if it is not written as the layout says.
+
+    Where the layout does not say, an epoch number's size tells its unit: each unit's numbers for the years
+    1973 to 5138 overlap with no other's, and a number outside of them is no time.
+    """
+    iso = f"try_cast({text} as timestamptz) at time zone 'UTC'"
+    number = f"try_cast({text} as double)"
+    epoch = {
+        "seconds": f"{number} * 1e6",
+        "milliseconds": f"{number} * 1e3",
+        "microseconds": number,
+        None: f"case when {number} between 1e8 and 1e11 then {number} * 1e6 "
+        f"when {number} between 1e11 and 1e14 then {number} * 1e3 "
+        f"when {number} between 1e14 and 1e17 then {number} end",
+    }
+    if layout.times == "iso8601":
+        return iso
+    counted = f"make_timestamp(try_cast(round({epoch[layout.times]}) as bigint))"
+    return f"try({counted})" if layout.times else f"coalesce({iso}, try({counted}))"
+
+
+def _is_structure(column: str) -> str:
+    return f"coalesce({column}[1] in ('{{', '['), false)"
+
+
+def _event_type(layout: Layout) -> str:
+    by_name = {key: value for key, value in layout.event_types.items() if "/" in key}
+    by_type = {key: value for key, value in layout.event_types.items() if "/" not in key}
     candidates = []
     if by_name:
         candidates.append(f"case lower(event_type_text || '/' || event_name_text) {_whens(by_name)} end")
     if by_type:
         candidates.append(f"case lower(event_type_text) {_whens(by_type)} end")
-    return f"coalesce({', '.join([*candidates, 'lower(event_type_text)'])})"
+    kept = "lower(event_type_text)"
+    if layout.other_event_type is not None:
+        kept = f"case when event_type_text is not null then {literal(layout.other_event_type)} end"
+    return f"coalesce({', '.join([*candidates, kept])})"
 
 
-def _platform(source: Source) -> str:
+def _platform(layout: Layout) -> str:
     sent = "lower(platform_text)"
-    named = f"case {sent} {_whens(source.platforms)} else {sent} end" if source.platforms else sent
-    if source.default_platform is None:
+    named = f"case {sent} {_whens(layout.platforms)} else {sent} end" if layout.platforms else sent
+    if layout.default_platform is None:
         return named
     return (
         f"coalesce({named}, case when lower(event_type_text) = 'screen' then 'mobile' end, "
-        f"{literal(source.default_platform)})"
+        f"{literal(layout.default_platform)})"
     )
 
 

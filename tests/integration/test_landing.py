@@ -157,11 +157,3 @@ def test_a_missing_landing_directory_is_one_clear_sentence(new_warehouse: NewWar
     warehouse.settings.landing_dir.rmdir()
     with pytest.raises(SettingsError, match="is not a directory: create it, or point the variable"):
         warehouse.settle()
-
-
-def test_an_unknown_source_of_a_feed_is_one_clear_sentence(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse(stitch_toml='[feeds.web]\nsource = "jitzu"\n')
-    with pytest.raises(
-        SettingsError, match=r"feeds\.web\.source is 'jitzu', which is no source; the sources are: jitsu"
-    ):
-        warehouse.settle()

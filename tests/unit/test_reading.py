@@ -12,7 +12,8 @@ import pytest
 
 from stitch_pipeline.sources import SOURCES
 from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.reading import LandedFile, ReadingRules, UnreadableFile
+from stitch_pipeline.warehouse.landed_file import LandedFile, UnreadableFile, shape_of
+from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 
 ARRIVED = datetime(2025, 2, 1, 12, tzinfo=UTC)
 RULES = ReadingRules(start_date=date(2025, 1, 1), blocked_ids=(("shop", "Test's user"),))
@@ -54,12 +55,17 @@ def con() -> duckdb.DuckDBPyConnection:
 
 
 def landed(path: Path, source: str, project_id: str | None = None) -> LandedFile:
-    return LandedFile(path, f"{source}/{path.name}", SOURCES[source], ARRIVED, project_id)
+    arrived_ns = int(ARRIVED.timestamp() * 1_000_000_000)
+    return LandedFile(path, f"{source}/{path.name}", SOURCES[source], path.stat().st_size, arrived_ns, project_id)
+
+
+def alone(con: duckdb.DuckDBPyConnection, file: LandedFile) -> FileGroup:
+    return FileGroup(shape_of(con, file), (file,))
 
 
 def rows(con: duckdb.DuckDBPyConnection, file: LandedFile) -> list[dict[str, Any]]:
     with reading.without_pushdown(con):
-        result = con.execute(reading.events_sql(con, file, RULES))
+        result = con.execute(reading.events_sql(alone(con, file), RULES))
         names = [column[0] for column in result.description]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
@@ -235,20 +241,20 @@ def test_lines_are_numbered_as_they_stand_in_the_file(con: duckdb.DuckDBPyConnec
     )
     reading.forget_rejects(con)
     with reading.without_pushdown(con):
-        sql = reading.numbered_rows_sql(con, landed(path, "jitsu"), RULES)
+        sql = reading.numbered_rows_sql(alone(con, landed(path, "jitsu")), RULES)
         found = con.execute(f"select line, reason, raw_row from ({sql}) order by line").fetchall()
     assert [(line, reason) for line, reason, _ in found] == [(1, None), (3, "not valid JSON"), (4, None)]
     assert found[1][2] == "{"
-    assert [line for line, _, _ in reading.rejected_lines(con)] == [4]
+    assert [line for _, line, _, _ in reading.rejected_lines(con)] == [4]
 
 
 def test_a_file_without_a_readable_structure_says_so(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_text("?")
     with pytest.raises(UnreadableFile, match="its type is not one of"):
-        reading.events_sql(con, landed(tmp_path / "a.xlsx", "jitsu"), RULES)
+        shape_of(con, landed(tmp_path / "a.xlsx", "jitsu"))
     (tmp_path / "a.csv").write_text("event_id,event_id\n1,2\n")
     with pytest.raises(UnreadableFile, match="header with distinct column names"):
-        reading.events_sql(con, landed(tmp_path / "a.csv", "snowplow"), RULES)
+        shape_of(con, landed(tmp_path / "a.csv", "snowplow"))
 
 
 def test_names_and_values_with_quotes_do_not_become_sql(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""The language in which sources say where a value lies.
+
+=====================================  ===============================================================
+``userId``                             a column, or a key of the JSON document
+``context.page.url``                   a key within a key; in a table also within a struct or JSON text
+``contexts[0].userId``                 an element of a list, from 0
+``params[key=page_title].value``       the first element of a list whose ``key`` is ``page_title``
+``data[schema=iglu:a/b/*].data.id``    the first whose ``schema`` begins with ``iglu:a/b/``
+``context_traits_*``                   an object of all columns that begin so, named by the rest
+``*``                                  an object of all columns that no other field uses
+``@visitor_id``                        a column of the source's lookup table
+``=page``                              the text ``page`` itself
+=====================================  ===============================================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Key:
+    name: str
+
+
+@dataclass(frozen=True)
+class Index:
+    position: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """The first element whose ``key`` has ``value``, or begins with it."""
+
+    key: str
+    value: str
+    is_prefix: bool
+
+
+Segment = Key | Index | Match
+
+_SEGMENT = re.compile(r"\.?(?:\[(?P<index>\d+)\]|\[(?P<key>[^=\[\]]+)=(?P<value>[^\]]+)\]|(?P<name>[^.\[\]]+))")
+
+
+def parse_path(path: str) -> tuple[Segment, ...]:
+    """The segments of a path that is neither constant nor lookup nor wildcard; those have none.
+
+    Raises ValueError, with the path and what is wrong with it.
+    """
+    if not path or path in ("=", "lookup:"):
+        raise ValueError(f"{path!r} is not a path: name a field, for instance context.page.url")
+    if is_constant(path) or is_lookup(path) or is_wildcard(path):
+        return ()
+    segments: list[Segment] = []
+    position = 0
+    while position < len(path):
+        found = _SEGMENT.match(path, position)
+        if found is None or (position == 0 and path.startswith(".")):
+            raise ValueError(
+                f"{path!r} is not a path: at {path[position:]!r} a name, [0] or [key=value] is expected, "
+                "for instance context.page.url"
+            )
+        if found["index"] is not None:
+            segments.append(Index(int(found["index"])))
+        elif found["key"] is not None:
+            value = found["value"]
+            segments.append(Match(found["key"], value.removesuffix("*"), value.endswith("*")))
+        else:
+            segments.append(Key(found["name"]))
+        position = found.end()
+    return tuple(segments)
+
+
+def is_constant(path: str) -> bool:
+    return path.startswith("=")
+
+
+def is_lookup(path: str) -> bool:
+    return path.startswith("lookup:")
+
+
+def is_wildcard(path: str) -> bool:
+    return path.endswith("*") and "[" not in path

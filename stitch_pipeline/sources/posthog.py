@@ -1,0 +1,44 @@
+"""PostHog's events, as its batch exports write them.
+
+Columns: https://posthog.com/docs/cdp/batch-exports/s3. ``distinct_id`` is the device's id before login and the
+user's after it, so it is a user id only where it differs from the device's. An event of a server-side library has
+no device id: its ``distinct_id`` counts as a device of that name. ``person_id`` is what PostHog made of it at the
+time and is not used. The S3 exports do not name the project; set ``project_id`` on the feed if you have several.
+"""
+
+from stitch_pipeline.sources.source import Layout, Source
+
+POSTHOG = Source(
+    name="posthog",
+    documentation="https://posthog.com/docs/cdp/batch-exports/s3",
+    layouts=(
+        Layout(
+            name="batch export",
+            fields={
+                "event_id": ("uuid",),
+                "project_id": ("team_id",),
+                "occurred_at": ("timestamp",),
+                "received_at": ("created_at",),
+                "event_type": ("event",),
+                "event_name": ("event",),
+                "anonymous_id": ("properties.$anon_distinct_id", "properties.$device_id", "distinct_id"),
+                "user_id": ("distinct_id",),
+                "source_session_id": ("properties.$session_id",),
+                "page_url": ("properties.$current_url",),
+                "page_path": ("properties.$pathname", "properties.$screen_name"),
+                "page_title": ("properties.title", "properties.$title", "properties.$screen_name"),
+                "referrer": ("properties.$referrer",),
+                "utm_source": ("properties.utm_source",),
+                "utm_medium": ("properties.utm_medium",),
+                "utm_campaign": ("properties.utm_campaign",),
+                "traits": ("properties.$set", "set", "person_properties"),
+                "properties": ("properties",),
+            },
+            recognised_by=("uuid", "event", "distinct_id", "properties"),
+            event_types={"$pageview": "page", "$screen": "screen", "$identify": "identify"},
+            other_event_type="track",
+            default_platform="web",
+            user_id_may_repeat_anonymous_id=True,
+        ),
+    ),
+)

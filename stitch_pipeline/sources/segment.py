@@ -1,0 +1,18 @@
+"""Segment's events: the JSON that it writes to buckets, and its warehouse tables.
+
+https://segment.com/docs/connections/storage/catalog/aws-s3/ and
+https://segment.com/docs/connections/storage/warehouses/schema/
+"""
+
+from stitch_pipeline.sources.analytics_js import EVENT_FIELDS, WITHOUT_EVENTS, warehouse_tables
+from stitch_pipeline.sources.source import Layout, Source
+
+SEGMENT = Source(
+    name="segment",
+    documentation="https://segment.com/docs/connections/spec/common/",
+    layouts=(
+        Layout(name="event JSON", fields=EVENT_FIELDS, recognised_by=("messageId", "type"), default_platform="web"),
+        *warehouse_tables(),
+    ),
+    without_events=WITHOUT_EVENTS,
+)

@@ -1,0 +1,192 @@
+"""SQL for the values at a source's paths (``sources.paths``), in JSON documents and in columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+from stitch_pipeline.sources import Layout
+from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constant, is_lookup, is_wildcard, parse_path
+from stitch_pipeline.warehouse.quoting import identifier, literal, literals
+
+FOUND = "found"
+"""The column in which a query over JSON lines keeps what ``found_sql`` gives."""
+
+ColumnTypes = Mapping[str, Any]
+"""Names and types of a relation's columns, the types as DuckDB's Python objects."""
+
+
+class DocumentFields:
+    """Values of JSON documents that lie as text in a column ``line``.
+
+    All plain paths are looked up at once, because DuckDB parses the text once per call.
+    """
+
+    def __init__(self, paths: Sequence[str], layout: Layout) -> None:
+        self._layout = layout
+        stems = (_stem(parse_path(path)) for path in paths if parse_path(path))
+        self._stems = sorted({_json_path(stem) for stem in stems})
+
+    @property
+    def found_sql(self) -> str:
+        """A list of texts; null if the line is no JSON."""
+        return f"try(json_extract_string(line, [{literals(self._stems)}]))"
+
+    def value(self, path: str) -> str | None:
+        """SQL for the text at the path; null where there is none."""
+        if is_constant(path):
+            return literal(path[1:])
+        if is_lookup(path):
+            return None
+        if is_wildcard(path):
+            return self._wildcard(path)
+        segments = parse_path(path)
+        stem = _stem(segments)
+        text = f"{FOUND}[{self._stems.index(_json_path(stem)) + 1}]"
+        return f"nullif({_within(text, segments[len(stem) :])}, '')"
+
+    def _wildcard(self, path: str) -> str:
+        prefix = path.removesuffix("*")
+        used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.all_paths()}
+        patterns = [*(name for name in used if not is_wildcard(name)), *self._layout.envelope]
+        wanted = (
+            f"starts_with(entry.key, {literal(prefix)})"
+            if prefix
+            else " and ".join(f"lower(entry.key) not like {_like(pattern)} escape '!'" for pattern in patterns)
+        )
+        entries = "map_entries(from_json(line, '\"MAP(VARCHAR, JSON)\"'))"
+        chosen = (
+            f"list_filter({entries}, lambda entry: {wanted} and entry.value is not null "
+            "and entry.value::varchar not in ('null', '\"\"'))"
+        )
+        renamed = (
+            f"list_transform({chosen}, lambda entry: {{'key': entry.key[{len(prefix) + 1}:], 'value': entry.value}})"
+        )
+        return f"try(nullif(to_json(map_from_entries({renamed}))::varchar, '{{}}'))"
+
+
+class ColumnFields:
+    """Values of a relation with columns, of a CSV file or a Parquet file."""
+
+    def __init__(self, types: ColumnTypes, layout: Layout) -> None:
+        self._names = {name.lower(): name for name in types}
+        self._types = types
+        self._layout = layout
+
+    def value(self, path: str) -> str | None:
+        """SQL for the text at the path; None if the relation has no such column."""
+        if is_constant(path):
+            return literal(path[1:])
+        if is_lookup(path):
+            return None
+        if is_wildcard(path):
+            return self._wildcard(path)
+        name = self._names.get(path.lower())
+        if name is not None:
+            return _as_text(identifier(name), self._types[name])
+        segments = parse_path(path)
+        first = segments[0]
+        name = self._names.get(first.name.lower()) if isinstance(first, Key) else None
+        if name is None or len(segments) == 1:
+            return None
+        return _descend(identifier(name), self._types[name], segments[1:])
+
+    def _wildcard(self, path: str) -> str | None:
+        prefix = path.removesuffix("*").lower()
+        used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.all_paths()}
+        excluded = [*(name for name in used if not is_wildcard(name)), *self._layout.envelope]
+        names = [
+            name
+            for lower, name in self._names.items()
+            if (lower.startswith(prefix) if prefix else not any(fnmatch(lower, pattern) for pattern in excluded))
+        ]
+        if not names:
+            return None
+        pairs = ", ".join(
+            f"{literal(name[len(prefix) :])}: {_as_json(identifier(name), self._types[name])}" for name in sorted(names)
+        )
+        # Merging with an empty object takes the nulls out.
+        return f"nullif(json_merge_patch('{{}}', to_json({{{pairs}}}))::varchar, '{{}}')"
+
+
+def _stem(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments before the first that has to look at the elements of a list."""
+    for position, segment in enumerate(segments):
+        if isinstance(segment, Match):
+            return tuple(segments[:position])
+    return tuple(segments)
+
+
+def _within(text: str, segments: Sequence[Segment]) -> str:
+    """The text at ``segments`` within JSON text."""
+    if not segments:
+        return text
+    first, rest = segments[0], segments[1:]
+    if not isinstance(first, Match):
+        stem = _stem(segments)
+        extracted = f"try(json_extract_string({text}, {literal(_json_path(stem))}))"
+        return _within(extracted, segments[len(stem) :])
+    elements = f"json_extract(case when starts_with({text}, '{{') then '[' || {text} || ']' else {text} end, '$[*]')"
+    key = f"json_extract_string(element, {literal(_json_path((Key(first.key),)))})"
+    matched = f"list_filter({elements}, lambda element: {_matches(key, first)})[1]"
+    if not rest:
+        return f"try({matched}::varchar)"
+    return _within(f"try({matched}::varchar)", rest)
+
+
+def _descend(expression: str, column_type: Any, segments: Sequence[Segment]) -> str | None:
+    """The text at ``segments`` within a value: by structure where its type has one, else as JSON text."""
+    if not segments:
+        return _as_text(expression, column_type)
+    first, rest = segments[0], segments[1:]
+    if column_type.id == "struct" and isinstance(first, Key):
+        for name, child in column_type.children:
+            if name.lower() == first.name.lower():
+                return _descend(f"{expression}.{identifier(name)}", child, rest)
+        return None
+    if column_type.id == "list":
+        child = column_type.children[0][1]
+        if isinstance(first, Index):
+            return _descend(f"{expression}[{first.position + 1}]", child, rest)
+        if isinstance(first, Match) and child.id == "struct":
+            key = f"element.{identifier(first.key)}::varchar"
+            chosen = f"list_filter({expression}, lambda element: {_matches(key, first)})[1]"
+            return _descend(chosen, child, rest)
+    return f"nullif({_within(_as_text(expression, column_type), segments)}, '')"
+
+
+def _matches(key: str, wanted: Match) -> str:
+    compared = (
+        f"starts_with({key}, {literal(wanted.value)})" if wanted.is_prefix else f"{key} = {literal(wanted.value)}"
+    )
+    return f"coalesce({compared}, false)"
+
+
+def _as_text(expression: str, column_type: Any) -> str:
+    if column_type.id in ("struct", "map", "list", "array"):
+        return f"nullif(to_json({expression})::varchar, 'null')"
+    return f"nullif({expression}::varchar, '')"
+
+
+def _as_json(expression: str, column_type: Any) -> str:
+    if column_type.id != "varchar":
+        return f"to_json({expression})"
+    # Text that holds an object or a list is meant as such, in tables that have no type for it.
+    structured = f"case when starts_with({expression}, '{{') or starts_with({expression}, '[') then {expression} end"
+    return f"coalesce(try_cast({structured} as json), to_json(nullif({expression}, '')))"
+
+
+def _json_path(segments: Sequence[Segment]) -> str:
+    path = "$"
+    for segment in segments:
+        if isinstance(segment, Index):
+            path += f"[{segment.position}]"
+        elif isinstance(segment, Key):
+            path += '."' + segment.name.replace('"', '\\"') + '"'
+    return path
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return literal(escaped.replace("*", "%"))
