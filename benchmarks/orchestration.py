@@ -92,7 +92,8 @@ with DagsterInstance.get() as instance:
             event.step_materialization_data.materialization.asset_key.path[-1]:
             event.step_materialization_data.materialization.metadata["seconds"].value
             for event in result.get_asset_materialization_events()
-            if event.step_key == "stitch_models" and "seconds" in event.step_materialization_data.materialization.metadata
+            if event.step_key == "stitch_models"
+            and "seconds" in event.step_materialization_data.materialization.metadata
         }.values()))
 print(json.dumps({"first": seconds[0] - sql[0], "next": seconds[1] - seconds[0] - sql[1], "sql": sql[1]}))
 """

@@ -133,7 +133,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = loading.load(
                 con,
-                _to_load(settings, pending),
+                files_to_load(settings, pending),
                 reading_rules(settings),
                 before_commit=index.mark_changed,
                 report=context.log.info,
@@ -172,7 +172,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
     return landing_zone
 
 
-def _to_load(settings: Settings, pending: list[IndexedFile]) -> list[loading.FileToLoad]:
+def files_to_load(settings: Settings, pending: list[IndexedFile]) -> list[loading.FileToLoad]:
     found = {file.landing_file: file for file in found_files(settings)} if pending else {}
     return [
         loading.FileToLoad(

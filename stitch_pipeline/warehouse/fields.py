@@ -92,6 +92,15 @@ class ColumnFields:
             return None
         return _descend(identifier(name), self._types[name], segments[1:])
 
+    def timestamp(self, path: str) -> str | None:
+        """SQL for the UTC timestamp at the path, where it is a column of such a type."""
+        name = self._names.get(path.lower())
+        kind = self._types[name].id if name is not None else None
+        if name is None or kind not in ("timestamp", "timestamp_ms", "timestamp_ns", "timestamp with time zone"):
+            return None
+        # The session's zone is UTC.
+        return f"{identifier(name)}::timestamp"
+
     def _wildcard(self, path: str) -> str | None:
         prefix = path.removesuffix("*").lower()
         used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.all_paths()}
