@@ -167,8 +167,9 @@ def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *
         return f"coalesce({', '.join(found)})" if found else "null::varchar"
 
     def native_time(column: str) -> str:
-        values = [path for path in layout.paths(column) if value(path) is not None]
-        native = [fields.timestamp(path) for path in values] if isinstance(fields, ColumnFields) else []
+        if not isinstance(fields, ColumnFields):
+            return "null::timestamp"
+        native = [fields.timestamp(path) for path in layout.paths(column) if value(path) is not None]
         sql = ", ".join(timestamp for timestamp in native if timestamp is not None)
         return f"coalesce({sql})" if native and None not in native else "null::timestamp"
 
