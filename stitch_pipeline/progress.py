@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -47,10 +48,17 @@ class Progress:
 
 
 def _changes(run: RunSummary) -> str:
-    parts = [
+    if run.rows_stale:
+        parts = _counts(run.rows_stale, run.partitions_stale)
+        return "to be re-stitched: " + ", ".join(parts) if parts else "every answer is right"
+    parts = _counts(run.rows_changed, run.partitions_changed)
+    return "changed " + ", ".join(parts) if parts else "changed no row"
+
+
+def _counts(rows_of: Mapping[str, int], days_of: Mapping[str, int]) -> list[str]:
+    return [
         f"{table} {rows:,} row{'s' * (rows != 1)}"
-        + (f" on {days} day{'s' * (days != 1)}" if (days := run.partitions_changed.get(table, 0)) else "")
-        for table, rows in run.rows_changed.items()
+        + (f" on {days} day{'s' * (days != 1)}" if (days := days_of.get(table, 0)) else "")
+        for table, rows in rows_of.items()
         if rows
     ]
-    return "changed " + ", ".join(parts) if parts else "changed no row"

@@ -59,16 +59,11 @@ def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) 
 
 
 def run_request(request: Request, *, job_name: str | None = None, run_config: Any = None) -> RunRequest:
-    return RunRequest(
-        run_key=request.run_key,
-        job_name=job_name,
-        run_config=run_config,
-        tags={
-            ASSET_PARTITION_RANGE_START_TAG: request.days.first.isoformat(),
-            ASSET_PARTITION_RANGE_END_TAG: request.days.last.isoformat(),
-            REQUEST_TAG: request.base_key,
-        },
-    )
+    tags = {REQUEST_TAG: request.base_key}
+    if request.days:
+        tags[ASSET_PARTITION_RANGE_START_TAG] = request.days.first.isoformat()
+        tags[ASSET_PARTITION_RANGE_END_TAG] = request.days.last.isoformat()
+    return RunRequest(run_key=request.run_key, job_name=job_name, run_config=run_config, tags=tags)
 
 
 @dataclass(frozen=True)

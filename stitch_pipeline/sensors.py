@@ -1,6 +1,6 @@
-"""The sensors: what has landed, and what a login has changed.
+"""The sensors: what has landed, what a login has changed, and what changed rules would change.
 
-Both are level-triggered (see ``planning.requests``): each tick compares what is wanted with what has been
+All are level-triggered (see ``planning.requests``): each tick compares what is wanted with what has been
 asked for, so they keep no cursor and a missed tick costs time and nothing else.
 """
 
@@ -22,11 +22,18 @@ from dagster import (
 
 from stitch_pipeline.abandoned_runs import fail_abandoned_runs
 from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
-from stitch_pipeline.jobs import BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.jobs import (
+    BUILD_JOB,
+    RECONCILE_JOB,
+    RESTITCH_JOB,
+    RESTITCH_PAGE_VIEWS_JOB,
+    models_config,
+    reconcile_config,
+)
 from stitch_pipeline.landing.index import IndexedFile, LandingIndex
 from stitch_pipeline.partitions import last_day
 from stitch_pipeline.planning.days import DayRange, days_to_rebuild
-from stitch_pipeline.planning.requests import Plan, plan_requests
+from stitch_pipeline.planning.requests import Plan, plan_request, plan_requests
 from stitch_pipeline.run_history import StaleRecord, covered_ranges, newest_stale_record, run_request, run_states
 from stitch_pipeline.settings import Settings
 
@@ -62,6 +69,20 @@ def landing_plan(settings: Settings, instance: DagsterInstance) -> tuple[Plan, i
         past=lambda base_key: run_states(instance, base_key),
     )
     return plan, left
+
+
+def rules_plan(settings: Settings, instance: DagsterInstance) -> Plan:
+    """The run of ``reconcile_job`` to ask for when the stitching rules are not those that were followed last."""
+    index = LandingIndex(settings.index_path)
+    rules = settings.all_crediting_rules
+    if not settings.duckdb_path.exists():
+        index.set_followed_rules(rules)
+    followed = index.followed_rules()
+    if followed and followed[0] == rules:
+        return Plan((), ())
+    # Rules that are changed and changed back are asked for anew, hence the time.
+    change = hashlib.sha256(f"{followed} {rules}".encode()).hexdigest()[:16]
+    return plan_request(f"rules:{change}", None, past=lambda base_key: run_states(instance, base_key))
 
 
 def restitch_plan(instance: DagsterInstance) -> Plan:
@@ -132,11 +153,25 @@ def sensors(settings: Settings) -> list[SensorDefinition]:
             return SensorResult(run_requests=requests)
         return SkipReason(_gave_up(plan) or "No partition is known to hold a wrong answer")
 
-    return [landing_sensor, identify_sensor]
+    @sensor(
+        name="rules_sensor",
+        job_name=RECONCILE_JOB,
+        minimum_interval_seconds=settings.sensor_interval_seconds,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="A changed policy, lookback or switch: asks which stored answers of which projects it changes.",
+    )
+    def rules_sensor(context: SensorEvaluationContext) -> SensorResult | SkipReason:
+        plan = rules_plan(settings, context.instance)
+        requests = [run_request(request, run_config=reconcile_config()) for request in plan.requests]
+        if requests:
+            return SensorResult(run_requests=requests)
+        return SkipReason(_gave_up(plan) or "The stitching rules are those that were followed last")
+
+    return [landing_sensor, identify_sensor, rules_sensor]
 
 
 def _gave_up(plan: Plan) -> str | None:
     if not plan.gave_up:
         return None
-    days = ", ".join(str(days) for days in plan.gave_up)
+    days = ", ".join(str(days or "changed rules") for days in plan.gave_up)
     return f"Gave up on {days} after repeated failures: see the failed runs, mend the cause and launch the job by hand"

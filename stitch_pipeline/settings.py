@@ -7,9 +7,11 @@ reads is an error, because a misspelt switch that silently does nothing is worse
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +38,16 @@ Days = Annotated[int, Field(ge=0, le=36_500)]
 DaysOrUnlimited = Annotated[Days | None, BeforeValidator(_unlimited)]
 
 
+class Policy(StrEnum):
+    """The rule that picks the stitched user; docs/policies.md says what each one means."""
+
+    # Named as they are written in stitch.toml: the launchpad takes and offers the names.
+    latest = "latest"
+    first = "first"
+    device_split = "device_split"
+    next_identify = "next_identify"
+
+
 class StitchingRules(BaseModel):
     """How anonymous history is credited. Each project may override each field."""
 
@@ -45,7 +57,7 @@ class StitchingRules(BaseModel):
     """Off: nothing of the project is stitched; every row keeps its own device id (Jitsu's switch)."""
     session_stitching: bool = True
     """Off: sessions keep their device id (Snowplow's ``snowplow__session_stitching``)."""
-    policy: Literal["latest"] = "latest"
+    policy: Policy = Policy.latest
     """The rule that picks the stitched user from the links of a device."""
     lookback_days: DaysOrUnlimited = 30
     """Days back from a login within which anonymous rows are credited; ``null`` is unlimited."""
@@ -173,7 +185,7 @@ class Settings(BaseSettings):
 
     stitching: bool = True
     session_stitching: bool = True
-    policy: Literal["latest"] = "latest"
+    policy: Policy = Policy.latest
     lookback_days: DaysOrUnlimited = 30
     carry_forward_days: DaysOrUnlimited = None
     max_users_per_device: Annotated[int, Field(ge=1)] = 10
@@ -234,6 +246,17 @@ class Settings(BaseSettings):
         """The settings on which links and sessions depend; when they change, every day is built again."""
         links = {project: self.rules(project).link_on for project in sorted(self.projects)}
         return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}"
+
+    def crediting_rules(self, project_id: str) -> str:
+        """The settings of one project on which answers depend; when they change, its rows are re-stitched."""
+        rules = self.rules(project_id).model_dump(mode="json", include=set(StitchingRules.model_fields) - {"link_on"})
+        return json.dumps({**rules, "view_stitching": self.view_stitching_is_on}, sort_keys=True)
+
+    @property
+    def all_crediting_rules(self) -> str:
+        """The same for all projects, those that stitch.toml does not name included."""
+        projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
+        return json.dumps({"others": self.crediting_rules(""), "projects": projects})
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:

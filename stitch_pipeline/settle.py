@@ -14,11 +14,18 @@ from typing import Any
 from dagster import DagsterInstance, Definitions, IntMetadataValue, MetadataValue, RunRequest
 
 from stitch_pipeline.abandoned_runs import SETTLE_TAG, sole_settler
-from stitch_pipeline.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.jobs import (
+    BUILD_JOB,
+    RECONCILE_JOB,
+    RESTITCH_JOB,
+    RESTITCH_PAGE_VIEWS_JOB,
+    models_config,
+    reconcile_config,
+)
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Plan
 from stitch_pipeline.run_history import run_request
-from stitch_pipeline.sensors import landing_plan, restitch_plan, view_stitching_plan
+from stitch_pipeline.sensors import landing_plan, restitch_plan, rules_plan, view_stitching_plan
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100
@@ -36,6 +43,9 @@ class RunSummary:
     """Rows written or taken out, per table."""
     partitions_changed: Mapping[str, int]
     run_id: str
+    rows_stale: Mapping[str, int] = field(default_factory=dict)
+    """Rows per table that a look for wrong answers found: what is to be re-stitched next."""
+    partitions_stale: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     was_interrupted: bool = False
     """A signal ended it: whoever sent the signal does not want another run."""
@@ -93,6 +103,9 @@ def _settle(
         plan, left = landing_plan(settings, instance)
         work: list[tuple[str, Plan, dict[str, Any] | None]] = [(BUILD_JOB, plan, None)]
         if not plan.requests:
+            plan = rules_plan(settings, instance)
+            work.append((RECONCILE_JOB, plan, reconcile_config()))
+        if not plan.requests:
             work.append((RESTITCH_JOB, restitch_plan(instance), pending_config))
             if view_stitching and settings.view_stitching_is_on:
                 work.append((RESTITCH_PAGE_VIEWS_JOB, view_stitching_plan(instance), views_config))
@@ -121,7 +134,8 @@ def _run(
     days: DayRange | None,
     report: Callable[[RunSummary | str], None],
 ) -> RunSummary:
-    report(f"{job_name}: {days or 'all days'}")
+    is_about_rules = request.run_config == reconcile_config()
+    report(f"{job_name}: {'changed rules' if is_about_rules else days or 'all days'}")
     started = time.monotonic()
     result = defs.resolve_job_def(job_name).execute_in_process(
         instance=instance,
@@ -137,6 +151,14 @@ def _run(
         if "rows_changed_in_run" in materialization.metadata:  # the same for every partition of the run
             rows[table] = _number(materialization.metadata["rows_changed_in_run"])
             partitions[table] = _number(materialization.metadata["partitions_changed"])
+    rows_stale: dict[str, int] = {}
+    partitions_stale: dict[str, int] = {}
+    for event in result.get_asset_observation_events():
+        found = event.asset_observation_data.asset_observation.metadata
+        for table in ("stitched_sessions", "page_views"):
+            if f"{table}_stale_rows" in found:
+                rows_stale[table] = _number(found[f"{table}_stale_rows"])
+                partitions_stale[table] = _number(found[f"{table}_stale_partitions"])
     failure = next((event for event in result.all_events if event.is_step_failure), None)
     error = failure.step_failure_data.error if failure else None
     summary = RunSummary(
@@ -147,6 +169,8 @@ def _run(
         rows_changed=rows,
         partitions_changed=partitions,
         run_id=result.run_id,
+        rows_stale=rows_stale,
+        partitions_stale=partitions_stale,
         was_interrupted=error is not None and error.cls_name == "DagsterExecutionInterruptedError",
         error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
     )

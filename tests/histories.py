@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -65,22 +66,26 @@ class Build:
     last: date
 
 
-Step = Land | TakeAway | Settle | Build
+@dataclass(frozen=True)
+class Rule:
+    """``stitch.toml`` is written anew: from now on each project is under these rules."""
+
+    rules: Mapping[str, Rules]
+
+
+Step = Land | TakeAway | Settle | Build | Rule
+PROJECTS = ("p1", "p2")
+POLICIES = ("latest", "first", "device_split", "next_identify")
 
 
 @dataclass(frozen=True)
 class History:
-    rules: Rules
     steps: tuple[Step, ...]
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "lookback_days": self.rules.lookback_days,
-            "carry_forward_days": self.rules.carry_forward_days,
-            "max_users_per_device": self.rules.max_users_per_device,
-            "link_on": self.rules.link_on,
-        }
+    def rules(self) -> Mapping[str, Rules]:
+        """The rules of each project at the end."""
+        return [step.rules for step in self.steps if isinstance(step, Rule)][-1]
 
     @property
     def files(self) -> dict[str, Land]:
@@ -106,6 +111,8 @@ class History:
                 warehouse.take_away(step.landing_file)
             elif isinstance(step, Settle):
                 warehouse.settle(view_stitching=step.view_stitching)
+            elif isinstance(step, Rule):
+                warehouse.write_stitch_toml(stitch_toml(step.rules))
             else:
                 warehouse.build(step.first, step.last)
 
@@ -113,6 +120,17 @@ class History:
 def land(warehouse: Warehouse, file: Land) -> None:
     as_sent = as_snowplow if file.landing_file.startswith("snowplow/") else as_jitsu
     warehouse.land(file.landing_file, [*map(as_sent, file.events), *file.bad_lines])
+
+
+def stitch_toml(rules: Mapping[str, Rules]) -> str:
+    def value(setting: Any) -> str:
+        return '"null"' if setting is None else json.dumps(setting)
+
+    names = ("policy", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on")
+    return "".join(
+        f"[projects.{project}]\n" + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
+        for project, own in rules.items()
+    )
 
 
 def as_read(event: Event, landing_file: str) -> Event:
@@ -126,6 +144,7 @@ def as_read(event: Event, landing_file: str) -> Event:
 
 def rules(random: Random) -> Rules:
     return Rules(
+        policy=random.choice(POLICIES),
         lookback_days=random.choice((2, 2, 2, 1, 0, None)),
         carry_forward_days=random.choice((None, None, 2, 1, 0)),
         max_users_per_device=random.choice((10, 2, 1)),
@@ -200,7 +219,8 @@ def history(seed: int, rounds: int) -> History:
     days, projects = random.randint(6, 10), random.choice((1, 1, 2))
     clear_day = random.randrange(days)
     files: dict[str, list[dict[str, Any]]] = {}
-    steps: list[Step] = []
+    in_force = {project: rules(random) for project in PROJECTS}
+    steps: list[Step] = [Rule(dict(in_force))]
     for turn in range(rounds):
         # The first round brings most; later ones bring corrections and late events.
         for name in random.sample(FILES, random.randint(1, 3) if turn else 3):
@@ -226,6 +246,11 @@ def history(seed: int, rounds: int) -> History:
             files[name] = fresh
             bad = tuple(random.sample(BAD_LINES, random.choice((0, 0, 1))))
             steps.append(Land(name, tuple(fresh), bad))
+        if turn and random.random() < 0.5:
+            project = random.choice(PROJECTS[:projects])
+            others = [policy for policy in POLICIES if policy != in_force[project].policy]
+            in_force[project] = random.choice((replace(in_force[project], policy=random.choice(others)), rules(random)))
+            steps.append(Rule(dict(in_force)))
         if turn == rounds - 1:
             break
         what = random.choice(("settle", "settle", "settle with views", "build", "build and settle"))
@@ -235,14 +260,14 @@ def history(seed: int, rounds: int) -> History:
             steps.append(Build(START + timedelta(days=first), START + timedelta(days=last)))
         if "settle" in what:
             steps.append(Settle(view_stitching="views" in what))
-    return History(rules(random), tuple(steps))
+    return History(tuple(steps))
 
 
 def shrunk(found: History, fails: Callable[[History], bool]) -> History:
     """A smaller history that still fails: steps, then events are left out for as long as ``fails`` says so."""
     for position in reversed(range(len(found.steps))):
         fewer = (*found.steps[:position], *found.steps[position + 1 :])
-        if _is_possible(fewer) and fails(candidate := History(found.rules, fewer)):
+        if _is_possible(fewer) and fails(candidate := History(fewer)):
             found = candidate
     ids = sorted({(e["project_id"], e["event_id"]) for s in found.steps if isinstance(s, Land) for e in s.events})
     size = max(1, len(ids) // 2)
@@ -257,6 +282,8 @@ def shrunk(found: History, fails: Callable[[History], bool]) -> History:
 
 
 def _is_possible(steps: tuple[Step, ...]) -> bool:
+    if not isinstance(steps[0], Rule):
+        return False
     there: set[str] = set()
     for step in steps:
         if isinstance(step, Land):
@@ -274,4 +301,4 @@ def _without(found: History, ids: set[tuple[str, str]]) -> History:
             return step
         return replace(step, events=tuple(e for e in step.events if (e["project_id"], e["event_id"]) not in ids))
 
-    return History(found.rules, tuple(map(kept, found.steps)))
+    return History(tuple(map(kept, found.steps)))

@@ -1,4 +1,4 @@
-"""DESIGN.md, sections 3 to 5, said a second time in plain Python, for policy ``latest``.
+"""DESIGN.md, sections 3 to 5, said a second time in plain Python.
 
 It shares no code with the product: from the rows that lie in the landing zone it works out what every
 table must hold, one event at a time and without any thought of speed. Where the two differ, one is wrong.
@@ -52,6 +52,7 @@ NO_IDENTITY = {
 class Rules:
     """The settings of one project; ``None`` days are unlimited."""
 
+    policy: str = "latest"
     lookback_days: int | None = 30
     carry_forward_days: int | None = None
     max_users_per_device: int = 10
@@ -319,24 +320,41 @@ def credit(
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
-    seen = [
-        link
-        for link in links.of(device)
-        if rules.lookback_days is None or link["event_date"] <= day + timedelta(days=rules.lookback_days)
-    ]
-    in_window = [
-        link
-        for link in seen
-        if rules.carry_forward_days is None or link["event_date"] >= day - timedelta(days=rules.carry_forward_days)
-    ]
-    if len({link["user_id"] for link in in_window}) > rules.max_users_per_device:
+    window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
+    if len({link["user_id"] for link in window}) > rules.max_users_per_device:
         return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
-    if not in_window:
+    if own_user is not None and rules.policy in ("device_split", "next_identify"):
+        return answer(own_user, "own")
+    link = _picked(links.of(device), at, day, rules)
+    if link is None or link not in window:
         return answer(own_id, "none")
-    last = max(in_window, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
-    if last["user_id"] == own_user:
-        return answer(own_user, "own", last)
-    return answer(last["user_id"], "link before" if last["first_seen_at"] <= at else "link after", last)
+    if link["user_id"] == own_user:
+        return answer(own_user, "own", link)
+    return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
+
+
+def _is_within(link_day: date, day: date, rules: Rules) -> bool:
+    too_late = rules.lookback_days is not None and (link_day - day).days > rules.lookback_days
+    too_old = rules.carry_forward_days is not None and (day - link_day).days > rules.carry_forward_days
+    return not too_late and not too_old
+
+
+def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row | None:
+    """The link that the policy looks at, in the window or not."""
+    before = [link for link in links if link["first_seen_at"] <= at]
+    after = [link for link in links if link["first_seen_at"] > at]
+    if rules.policy == "first":
+        return links[0] if links else None
+    if rules.policy == "next_identify":
+        return after[0] if after else None
+    if rules.policy == "device_split":
+        if before and _is_within(before[-1]["event_date"], day, rules):
+            return before[-1]
+        return after[0] if after else None
+    in_reach = [
+        link for link in links if rules.lookback_days is None or (link["event_date"] - day).days <= rules.lookback_days
+    ]
+    return in_reach[-1] if in_reach else None
 
 
 def _latest_traits(links: Iterable[Row]) -> dict[str, str | None]:
@@ -394,14 +412,13 @@ def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
 
 
 def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
-    last_seen: dict[str, datetime] = {}
-    for session in stitched:
-        device = session["anonymous_id"]
-        last_seen[device] = max(session["ended_at"], last_seen.get(device, session["ended_at"]))
+    last: dict[str, Row] = {}
+    for session in sorted(stitched, key=lambda row: (row["ended_at"], row["started_at"], row["session_id"])):
+        last[session["anonymous_id"]] = session
     rows = []
-    for device, seen_at in last_seen.items():
-        nobody = {"anonymous_id": device, "user_id": None}
-        answer = credit(seen_at.date(), seen_at, nobody, links, rules, device)
+    for device, session in last.items():
+        seen_at = session["ended_at"]
+        answer = credit(seen_at.date(), seen_at, session, links, rules, device)
         user = answer["stitched_user_id"] if answer["stitched_by"] in BY_A_USER else None
         rows.append({"anonymous_id": device, "last_seen_at": seen_at, **answer, "user_id": user})
     return rows

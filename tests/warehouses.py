@@ -47,13 +47,24 @@ class Warehouse:
         (directory / "landing").mkdir(exist_ok=True)
         (directory / "stitch.toml").write_text(stitch_toml)
         self.instance = instance
+        self.directory = directory
+        self.own_settings = settings
+        self.load_settings()
+
+    def load_settings(self, **settings: Any) -> None:
+        """Read the settings anew, as a code location does that is loaded again; ``settings`` are other ones."""
+        self.own_settings = {**self.own_settings, **settings}
         self.settings = Settings.load(
-            landing_dir=directory / "landing",
-            duckdb_path=directory / "warehouse.duckdb",
-            project_file=directory / "stitch.toml",
-            **{"start_date": START, **settings},
+            landing_dir=self.directory / "landing",
+            duckdb_path=self.directory / "warehouse.duckdb",
+            project_file=self.directory / "stitch.toml",
+            **{"start_date": START, **self.own_settings},
         )
         self.defs: Definitions = build_defs(self.settings)
+
+    def write_stitch_toml(self, text: str) -> None:
+        (self.directory / "stitch.toml").write_text(text)
+        self.load_settings()
 
     def land(self, landing_file: str, rows: Iterable[Mapping[str, Any] | str]) -> None:
         """Write an NDJSON file of documents in the feed's own format; a ``str`` is written as it is."""

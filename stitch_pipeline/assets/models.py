@@ -6,6 +6,7 @@ them into the metadata of what it materialized, where ``identify_sensor`` finds 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -32,7 +33,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.planning.days import DayRange, ranges, settled_by
 from stitch_pipeline.planning.dbt_variables import dbt_variables
-from stitch_pipeline.settings import Settings
+from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
 
@@ -58,6 +59,9 @@ class ModelsConfig(Config):
     )
     session_stitching: bool | None = Field(
         default=None, description="Stitch sessions in this run, or not; by default as set per project."
+    )
+    policy: Policy | None = Field(
+        default=None, description="Who gets a device's rows, in this run; by default as set per project."
     )
     lookback_days: int | None = Field(
         default=None, ge=0, description="Days back from a login, for this run; by default as set per project."
@@ -86,13 +90,14 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             write_rules(con, settings, config)
             try:
                 events, succeeded, messages, seconds = _run(context, warehouse, settings, window, models, config)
-                if stale.tables_exist(con, list(TABLES)):
-                    yield from _keep_views(context, con, warehouse, settings)
-                metadata = _metadata(con, settings, config, window, succeeded)
-                _add_partition_metadata(context, con, window, succeeded)
+                for name in keep_views(con, warehouse.path, settings):
+                    yield AssetMaterialization(name)
             finally:
+                # Before anybody asks what is stale: what this run does differently is no reason to be.
                 if _overrides_rules(config):
                     write_rules(con, settings, ModelsConfig())
+            metadata = _metadata(con, settings, config, window, succeeded)
+            _add_partition_metadata(context, con, window, succeeded)
         if not messages and set(succeeded) == set(TABLES):
             _clear_changed_days(settings, window)
         for event in events:
@@ -104,6 +109,9 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
                 yield event
         if messages:
             raise Failure("\n".join(messages))
+        if set(succeeded) == set(TABLES):
+            # The event log has what the rules in force change, in this run's own metadata.
+            LandingIndex(settings.index_path).set_followed_rules(settings.all_crediting_rules)
 
     @dbt_assets(
         name="stitch_views",
@@ -128,18 +136,21 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
 
 
 def _overrides_rules(config: ModelsConfig) -> bool:
-    return config.session_stitching is not None or config.lookback_days is not None
+    return any(value is not None for value in (config.session_stitching, config.policy, config.lookback_days))
 
 
 def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfig) -> None:
-    """Put the rules where the models read them, with what this run overrides."""
+    """Put the rules where the models read them, with what this run overrides; note what their change makes stale."""
     override: dict[str, Any] = {}
     if config.session_stitching is not None:
         override["session_stitching"] = config.session_stitching
+    if config.policy is not None:
+        override["policy"] = config.policy
     if config.lookback_days is not None:
         override["lookback_days"] = config.lookback_days
     schema.create_tables(con)
     names = {*schema.projects(con), *settings.projects}
+    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)})
     rules = {name: settings.rules(name).model_copy(update=override) for name in sorted(names)}
     schema.write_project_settings(con, rules)
 
@@ -170,13 +181,7 @@ def _run(
     results = dbt_models.run_models(
         warehouse.path,
         models=models,
-        variables=dbt_variables(
-            window,
-            session_timeout_minutes=settings.session_timeout_minutes,
-            only_pending=config.only_pending,
-            restitch_only=config.restitch_only,
-            view_stitching=_views_are_stitched(settings, config),
-        ),
+        variables=_variables(settings, config, window),
         on_event=on_event,
     )
     names = {result.unique_id: result.unique_id.split(".")[2] for result in results}
@@ -190,6 +195,16 @@ def _run(
         if not result.succeeded
     ]
     return events, succeeded, messages, seconds
+
+
+def _variables(settings: Settings, config: ModelsConfig, window: DayRange) -> dict[str, Any]:
+    return dbt_variables(
+        window,
+        session_timeout_minutes=settings.session_timeout_minutes,
+        only_pending=config.only_pending,
+        restitch_only=config.restitch_only,
+        view_stitching=_views_are_stitched(settings, config),
+    )
 
 
 def _views_are_stitched(settings: Settings, config: ModelsConfig) -> bool:
@@ -227,18 +242,21 @@ def stale_partitions(
     built_sessions: DayRange | None = None,
     built_page_views: DayRange | None = None,
 ) -> dict[str, MetadataValue]:
-    """Which days hold a wrong answer, as metadata: lists of [first day, last day]."""
-    session_days = stale.stale_days(con, "sessions", built_sessions)
+    """Which days hold a wrong answer, as metadata: lists of [first day, last day]; and how much there is to do."""
+    sessions = stale.stale_rows(con, "sessions", built_sessions)
     if settings.view_stitching_is_on:
-        view_days = stale.stale_days(con, "page_views", built_page_views)
+        views = stale.stale_rows(con, "page_views", built_page_views)
     else:
-        # Without view stitching nobody will ask; switching it on makes the reconcile look at everything.
+        # Without view stitching nobody will ask; switching it on is a change of rules, and looks at everything.
         stale.forget_pending(con, "page_views")
-        view_days = set()
-    return {
-        key: MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(found)])
-        for key, found in ((STALE_SESSION_DAYS, session_days), (STALE_PAGE_VIEW_DAYS, view_days))
-    }
+        views = {}
+    metadata: dict[str, MetadataValue] = {}
+    for key, found in ((STALE_SESSION_DAYS, sessions), (STALE_PAGE_VIEW_DAYS, views)):
+        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(found)])
+    for table, found in (("stitched_sessions", sessions), ("page_views", views)):
+        metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(found.values()))
+        metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(found))
+    return metadata
 
 
 def _add_partition_metadata(
@@ -252,25 +270,24 @@ def _add_partition_metadata(
             )
 
 
-def _keep_views(
-    context: AssetExecutionContext, con: DuckDBPyConnection, warehouse: WarehouseResource, settings: Settings
-) -> Iterator[AssetMaterialization]:
-    """Create the views when they are not there, or are of another version of the project."""
+def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[str]:
+    """Create the views when they are not there, or are of another version of the project; returns their names."""
     digest = dbt_models.prepared_digest()
-    if schema.views_version(con) == digest:
-        return
+    if schema.views_version(con) == digest or not stale.tables_exist(con, list(TABLES)):
+        return []
     views = [
         node["name"]
         for node in dbt_models.manifest()["nodes"].values()
         if node["resource_type"] == "model" and node["config"]["materialized"] == "view"
     ]
     today = DayRange(last_day(), last_day())
-    _, succeeded, messages, _ = _run(context, warehouse, settings, today, views, ModelsConfig())
+    variables = _variables(settings, ModelsConfig(), today)
+    results = dbt_models.run_models(path, models=views, variables=variables, on_event=lambda event: None)
+    messages = [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]
     if messages:
         raise Failure("\n".join(messages))
     schema.set_views_version(con, digest)
-    for name in succeeded:
-        yield AssetMaterialization(name)
+    return views
 
 
 def _clear_changed_days(settings: Settings, window: DayRange) -> None:

@@ -40,6 +40,7 @@ create table if not exists files (
   loaded_days text not null default '[]'
 );
 create table if not exists rules (fingerprint text not null);
+create table if not exists followed_rules (rules text not null, followed_at real not null);
 create table if not exists changed_days (day text primary key, marked_at real not null);
 """
 
@@ -208,6 +209,21 @@ class LandingIndex:
             db.execute("insert into rules values (?)", (fingerprint,))
         if known:
             self.mark_changed({day for file in self.files().values() for day in file.loaded_days})
+
+    def followed_rules(self) -> tuple[str, float] | None:
+        """The stitching rules whose consequences have been looked for, and since when they are followed."""
+        with self._transaction() as db:
+            row: tuple[str, float] | None = db.execute("select rules, followed_at from followed_rules").fetchone()
+        return row
+
+    def set_followed_rules(self, rules: str) -> None:
+        """Called once the event log says which days the rules change, so that no death in between loses them."""
+        known = self.followed_rules()
+        if known and known[0] == rules:
+            return
+        with self._transaction() as db:
+            db.execute("delete from followed_rules")
+            db.execute("insert into followed_rules values (?, ?)", (rules, time.time()))
 
     def changed_days(self) -> dict[date, float]:
         """Days whose events changed and of which not everything is rebuilt yet, and when each was marked."""

@@ -23,9 +23,9 @@ RunState = Literal["waiting", "running", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class Request:
-    """One run over a range of days. ``base_key`` is the key without its attempt number."""
+    """One run over a range of days, or over none in particular. ``base_key`` lacks the attempt number."""
 
-    days: DayRange
+    days: DayRange | None
     base_key: str
     attempt: int = 1
 
@@ -37,7 +37,7 @@ class Request:
 @dataclass(frozen=True)
 class Plan:
     requests: tuple[Request, ...]
-    gave_up: tuple[DayRange, ...]
+    gave_up: tuple[DayRange | None, ...]
     """Ranges for which ``MAX_ATTEMPTS`` runs ended and the state is still the same."""
 
 
@@ -56,15 +56,20 @@ def plan_requests(
     ``past(base_key)`` gives the states of the runs made for a key, oldest first.
     """
     uncovered = {day for day in stale if not any(day in days for days in covered)}
-    requests: list[Request] = []
-    gave_up: list[DayRange] = []
-    for days in ranges(uncovered):
-        base_key = f"{kind}:{days.first}:{days.last}:{state(days)}"
-        runs = past(base_key)
-        if any(run in ("waiting", "running") for run in runs):
-            continue
-        if len(runs) >= MAX_ATTEMPTS:
-            gave_up.append(days)
-            continue
-        requests.append(Request(days, base_key, attempt=len(runs) + 1))
-    return Plan(tuple(requests), tuple(gave_up))
+    plans = [
+        plan_request(f"{kind}:{days.first}:{days.last}:{state(days)}", days, past=past) for days in ranges(uncovered)
+    ]
+    return Plan(
+        tuple(request for plan in plans for request in plan.requests),
+        tuple(days for plan in plans for days in plan.gave_up),
+    )
+
+
+def plan_request(base_key: str, days: DayRange | None, *, past: Callable[[str], Sequence[RunState]]) -> Plan:
+    """The next attempt at one request, unless one is on its way or there have been too many."""
+    runs = past(base_key)
+    if any(run in ("waiting", "running") for run in runs):
+        return Plan((), ())
+    if len(runs) >= MAX_ATTEMPTS:
+        return Plan((), (days,))
+    return Plan((Request(days, base_key, attempt=len(runs) + 1),), ())

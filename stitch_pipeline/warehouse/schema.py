@@ -66,6 +66,8 @@ _TABLES: dict[str, dict[str, str]] = {
         "max_users_per_device": "integer not null",
         "links_on_identify_only": "boolean not null",
     },
+    # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`).
+    "followed_rules": {"project_id": "varchar not null", "rules": "varchar not null"},
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",
@@ -112,7 +114,7 @@ def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, P
                     project,
                     own.stitching,
                     own.stitching and own.session_stitching,
-                    own.policy,
+                    own.policy.value,
                     UNLIMITED_DAYS if own.lookback_days is None else own.lookback_days,
                     UNLIMITED_DAYS if own.carry_forward_days is None else own.carry_forward_days,
                     own.max_users_per_device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Literal
 
@@ -16,22 +17,23 @@ _VIEWS: dict[Grain, tuple[str, str]] = {
 }
 
 
-def stale_days(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRange | None = None) -> set[date]:
-    """Days on which a row of a pending device is credited wrongly, and the end of what is not pending any more.
+def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRange | None = None) -> dict[date, int]:
+    """How many rows of pending devices are credited wrongly, per day; and the end of what is not pending any more.
 
     Days within ``just_built`` were computed with the present links and are not looked at again. Devices
     without a wrong row are taken off the list of pending ones.
     """
     view, day = _VIEWS[grain]
     if not _exists(con, view):
-        return set()
+        return {}
     outside = f"where not {day} between $first and $last" if just_built else ""
     window = {"first": just_built.first, "last": just_built.last} if just_built else {}
     con.begin()
     try:
         con.execute(
             f"create or replace temp table still_stale as "
-            f"select distinct project_id, anonymous_id, {day} as day from stitch.{view} {outside}",
+            f"select project_id, anonymous_id, {day} as day, count(*) as row_count from stitch.{view} {outside} "
+            f"group by all",
             window,
         )
         con.execute(
@@ -39,23 +41,50 @@ def stale_days(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
             "(select project_id, anonymous_id from temp.still_stale)",
             {"grain": grain},
         )
-        days = {row[0] for row in con.execute("select distinct day from temp.still_stale").fetchall()}
+        found = con.execute("select day, sum(row_count)::bigint from temp.still_stale group by day").fetchall()
         con.commit()
     except BaseException:
         con.rollback()
         raise
-    return days
+    return dict(found)
 
 
-def suspect_every_device(con: duckdb.DuckDBPyConnection, grain: Grain) -> None:
-    """Make every device pending, so that the next ``stale_days`` looks at everything."""
-    con.execute(
-        "insert into stitch.pending_devices "
-        "select $grain, project_id, anonymous_id from stitch.sessions "
-        "union select $grain, project_id, anonymous_id from stitch.stitched_sessions "
-        "except select grain, project_id, anonymous_id from stitch.pending_devices",
-        {"grain": grain},
-    )
+def suspect_every_device(con: duckdb.DuckDBPyConnection) -> None:
+    """Make every device pending, so that the next ``stale_rows`` looks at everything."""
+    _suspect(con, "true", [])
+
+
+def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
+    """Make the devices of every project pending whose rules are not those that were followed last.
+
+    That the rules are followed is remembered in the same transaction, so a run that is killed at any moment
+    leaves either the old rules remembered or the devices on the list.
+    """
+    followed = dict(con.execute("select project_id, rules from stitch.followed_rules").fetchall())
+    changed = [project for project, own in rules.items() if followed.get(project) != own]
+    if not changed:
+        return
+    con.begin()
+    try:
+        _suspect(con, "list_contains(?, project_id)", [changed])
+        con.execute("delete from stitch.followed_rules where list_contains(?, project_id)", [changed])
+        con.executemany("insert into stitch.followed_rules values (?, ?)", [[name, rules[name]] for name in changed])
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+
+
+def _suspect(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[list[str]]) -> None:
+    tables = [table for table in ("sessions", "stitched_sessions") if _exists(con, table)]
+    for grain in _VIEWS:
+        for table in tables:
+            con.execute(
+                f"insert into stitch.pending_devices "
+                f"select distinct '{grain}', project_id, anonymous_id from stitch.{table} where {condition} "
+                f"except select grain, project_id, anonymous_id from stitch.pending_devices",
+                parameters,
+            )
 
 
 def forget_pending(con: duckdb.DuckDBPyConnection, grain: Grain) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import oracle
 import pytest
-from histories import History, history, land
+from histories import History, history, land, stitch_toml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from warehouses import START, TABLES, Row, Warehouse, differences, ephemeral_warehouse
@@ -21,7 +21,7 @@ ORACLE_VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devi
 
 def check(history: History) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        with ephemeral_warehouse(Path(directory) / "lived", **history.settings) as lived:
+        with ephemeral_warehouse(Path(directory) / "lived") as lived:
             history.play(lived)
             lived.settle()
             contents = lived.contents()
@@ -29,7 +29,8 @@ def check(history: History) -> None:
             assert_nothing_is_lost(contents, history)
             assert_tenants_are_apart(contents)
             assert_nothing_is_left_to_do(lived, contents)
-        with ephemeral_warehouse(Path(directory) / "fresh", **history.settings) as fresh:
+        with ephemeral_warehouse(Path(directory) / "fresh") as fresh:
+            fresh.write_stitch_toml(stitch_toml(history.rules))
             for file in history.files.values():
                 land(fresh, file)
             fresh.settle()

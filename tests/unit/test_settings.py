@@ -56,7 +56,6 @@ def test_a_wrong_variable_is_named_with_its_value(
     [
         ("[projects.shop]\nlookback = 3\n", "projects.shop.lookback is not a setting"),
         ("[projects.shop]\nlookback_days = -1\n", "projects.shop.lookback_days = '-1'"),
-        ('[projects.shop]\npolicy = "newest"\n', "projects.shop.policy = 'newest': input should be 'latest'"),
         ('[feeds.web]\nproject_id = "shop"\n', "feeds.web needs a source, one of jitsu, segment"),
         (
             '[feeds.web]\nsource = "jitzu"\n',
@@ -65,6 +64,10 @@ def test_a_wrong_variable_is_named_with_its_value(
         ('[feeds.jitsu.fields]\nuserid = "x"\n', "'userid' is no field of an event; these are: event_id, "),
         ('[feeds.jitsu.fields]\nuser_id = "a..b"\n', r"'a..b' is not a path: at '..b' a name"),
         ('[feeds.jitsu]\ntimes = "minutes"\n', "feeds.jitsu.times = 'minutes': input should be 'iso8601'"),
+        (
+            '[projects.shop]\npolicy = "newest"\n',
+            "projects.shop.policy = 'newest': input should be 'latest', 'first', 'device_split' or",
+        ),
         ("[projects", "is not valid TOML"),
     ],
 )

@@ -1,23 +1,30 @@
 {{ config(materialized='view') }}
 
--- A device resolves to whoever its last activity is credited to.
-with devices as (
+-- A device resolves to whoever its last activity is credited to: its last session's own user counts as the row's own.
+with ordered as (
     select
         project_id,
         anonymous_id,
-        max(ended_at) as last_seen_at
+        user_id,
+        ended_at,
+        row_number() over (
+            partition by project_id, anonymous_id
+            order by ended_at desc, started_at desc, session_id desc
+        ) as position
     from {{ ref('sessions') }}
-    group by project_id, anonymous_id
 ),
 
 subjects as (
     select
-        devices.*,
-        cast(null as varchar) as user_id,
-        cast(devices.last_seen_at as date) as subject_day,
-        devices.last_seen_at as subject_at,
-        devices.anonymous_id as own_id
-    from devices
+        project_id,
+        anonymous_id,
+        user_id,
+        ended_at as last_seen_at,
+        cast(ended_at as date) as subject_day,
+        ended_at as subject_at,
+        anonymous_id as own_id
+    from ordered
+    where position = 1
 ),
 
 {{ stitch('subjects') }}

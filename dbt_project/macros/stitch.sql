@@ -4,21 +4,27 @@
 
   `subjects` names a CTE with project_id, anonymous_id, user_id (the row's own, or null), subject_day,
   subject_at and own_id (what the row is credited to when nobody is known). `switch` is the column of
-  project_settings that says whether this grain is stitched.
+  project_settings that says whether this grain is stitched. `policy` is the expression that names the
+  policy of a row: what project_settings says, or, to see what another policy would give, a column of the
+  subjects.
 
   Gives the CTEs up to `stitched`: the columns of `subjects` and stitched_user_id, stitched_by, linked_at,
-  link_event_id.
+  link_event_id, policy.
 
-  Policy `latest`: the user of the last link whose day is not more than lookback_days after the row's day,
-  unless that link is more than carry_forward_days before it. (Snowplow's user mapping: the latest user_id
-  per identifier.)
+  A policy is one macro in macros/policies. It is given its subjects and their links, and gives the CTE
+  `<policy>_candidates`: the columns of the subjects, the one link that it picks for each (link_user_id,
+  link_day, candidate_linked_at, candidate_event_id, all null for no link) and keeps_own_user, whether a
+  row's own user goes before any link. That a link counts only within the window, that a shared device's
+  rows are nobody's and that stitching may be off is the same for all policies and said here. A new policy
+  is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
+  that nobody uses costs nothing.
 #}
-{% macro stitch(subjects, switch='is_stitched') %}
+{% macro stitch(subjects, switch='is_stitched', policy='settings.policy') %}
 {%- set settings = pipeline_table('project_settings') %}
-{%- set links = ref('identity_map') %}
 policy_subjects as (
     select
         subjects.*,
+        {{ policy }} as policy,
         settings.{{ switch }} as is_stitched,
         settings.max_users_per_device,
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
@@ -28,25 +34,44 @@ policy_subjects as (
 ),
 
 policy_links as (
-    select *
-    from {{ links }} as links
+    select
+        links.project_id,
+        links.anonymous_id,
+        links.user_id as link_user_id,
+        links.event_date as link_day,
+        links.first_seen_at as linked_at,
+        links.first_event_id as link_event_id
+    from {{ ref('identity_map') }} as links
     where exists (
         select 1 from policy_subjects as subjects
         where subjects.project_id = links.project_id and subjects.anonymous_id = links.anonymous_id
     )
 ),
 
--- The last link of each day is the only one of the day that `latest` can pick.
-policy_last_links as (
-    select
-        project_id,
-        anonymous_id,
-        event_date as link_day,
-        {{ last_known_by('user_id', 'first_seen_at') }} as link_user_id,
-        {{ last_known_by('first_event_id', 'first_seen_at') }} as link_event_id,
-        max(first_seen_at) as linked_at
-    from policy_links
-    group by project_id, anonymous_id, event_date
+{{ rows_of_policy('latest') }},
+
+{{ policy_latest('latest_subjects', 'latest_links') }},
+
+{{ rows_of_policy('first') }},
+
+{{ policy_first('first_subjects', 'first_links') }},
+
+{{ rows_of_policy('device_split') }},
+
+{{ policy_device_split('device_split_subjects', 'device_split_links') }},
+
+{{ rows_of_policy('next_identify') }},
+
+{{ policy_next_identify('next_identify_subjects', 'next_identify_links') }},
+
+policy_candidates as (
+    select * from latest_candidates
+    union all
+    select * from first_candidates
+    union all
+    select * from device_split_candidates
+    union all
+    select * from next_identify_candidates
 ),
 
 policy_crowded_devices as (
@@ -56,7 +81,7 @@ policy_crowded_devices as (
     from policy_links
     inner join {{ settings }} as settings on policy_links.project_id = settings.project_id
     group by policy_links.project_id, policy_links.anonymous_id, settings.max_users_per_device
-    having count(distinct policy_links.user_id) > settings.max_users_per_device
+    having count(distinct policy_links.link_user_id) > settings.max_users_per_device
 ),
 
 -- Counting users within the window is dear, so it is done for the few devices with many users only.
@@ -83,21 +108,9 @@ policy_shared_device_days as (
         on
             subjects.project_id = policy_links.project_id
             and subjects.anonymous_id = policy_links.anonymous_id
-            and policy_links.event_date between subjects.first_link_day and subjects.last_link_day
+            and policy_links.link_day between subjects.first_link_day and subjects.last_link_day
     group by subjects.project_id, subjects.anonymous_id, subjects.subject_day, subjects.max_users_per_device
-    having count(distinct policy_links.user_id) > subjects.max_users_per_device
-),
-
-policy_candidates as (
-    select
-        policy_subjects.*,
-        policy_last_links.link_user_id,
-        policy_last_links.link_day,
-        policy_last_links.linked_at as candidate_linked_at,
-        policy_last_links.link_event_id as candidate_event_id
-    from {{ join_latest(
-        'policy_subjects', 'policy_last_links', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
-    ) }}
+    having count(distinct policy_links.link_user_id) > subjects.max_users_per_device
 ),
 
 policy_rules as (
@@ -110,12 +123,16 @@ policy_rules as (
             when not candidates.is_stitched then 'off'
             when shared.project_id is not null
                 then case when candidates.user_id is null then 'shared device' else 'own' end
-            when candidates.link_user_id is null or candidates.link_day < candidates.first_link_day then 'none'
+            when candidates.keeps_own_user and candidates.user_id is not null then 'own'
+            when candidates.link_user_id is null then 'none'
+            when candidates.link_day not between candidates.first_link_day and candidates.last_link_day then 'none'
             when candidates.link_user_id = candidates.user_id then 'own'
             when candidates.candidate_linked_at <= candidates.subject_at then 'link before'
             else 'link after'
         end as rule,
-        shared.project_id is not null as is_shared
+        candidates.anonymous_id is not null
+        and shared.project_id is null
+        and not (candidates.keeps_own_user and candidates.user_id is not null) as is_asked_of_links
     from policy_candidates as candidates
     left join policy_shared_device_days as shared
         on
@@ -138,10 +155,39 @@ stitched as (
     from (
         select
             policy_rules.*,
-            anonymous_id is not null and not is_shared and rule in ('own', 'link before', 'link after') as is_by_link
+            is_asked_of_links and rule in ('own', 'link before', 'link after') as is_by_link
         from policy_rules
     ) as policy_rules
 )
+{%- endmacro %}
+
+{# The subjects whose project has the policy, and the links of their devices. #}
+{% macro rows_of_policy(policy) -%}
+{{ policy }}_subjects as (
+    select * from policy_subjects
+    where policy = '{{ policy }}'
+),
+
+{{ policy }}_links as (
+    select * from policy_links as links
+    where exists (
+        select 1 from {{ policy }}_subjects as subjects
+        where subjects.project_id = links.project_id and subjects.anonymous_id = links.anonymous_id
+    )
+)
+{%- endmacro %}
+
+{# The policies there are, one row each. #}
+{% macro all_policies() -%}
+(
+        select 'latest' as policy
+        union all
+        select 'first' as policy
+        union all
+        select 'device_split' as policy
+        union all
+        select 'next_identify' as policy
+    )
 {%- endmacro %}
 
 {# The rule of a row that is written by a run that does not stitch. #}

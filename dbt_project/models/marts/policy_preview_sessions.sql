@@ -1,0 +1,35 @@
+{{ config(materialized='view') }}
+
+with subjects as (
+    select
+        sessions.project_id,
+        sessions.session_id,
+        sessions.session_date,
+        sessions.anonymous_id,
+        sessions.user_id,
+        sessions.session_date as subject_day,
+        sessions.started_at as subject_at,
+        sessions.anonymous_id as own_id,
+        policies.policy as asked_policy
+    from {{ ref('sessions') }} as sessions
+    cross join {{ all_policies() }} as policies
+),
+
+{{ stitch('subjects', switch='sessions_are_stitched', policy='subjects.asked_policy') }}
+
+select
+    stitched.project_id,
+    stitched.session_id,
+    stitched.session_date,
+    stitched.anonymous_id,
+    stitched.user_id,
+    stitched.policy,
+    stitched.stitched_user_id,
+    stitched.stitched_by,
+    case when stored.stitched_user_id = stitched.stitched_user_id then false else true end as would_change
+from stitched
+left join {{ ref('stitched_sessions') }} as stored
+    on
+        stitched.project_id = stored.project_id
+        and stitched.session_id = stored.session_id
+        and stitched.session_date = stored.session_date
