@@ -31,7 +31,7 @@ RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
 RECONCILE_JOB = "reconcile_job"
 
 
-def models_config(**values: bool) -> dict[str, Any]:
+def models_config(**values: bool | str) -> dict[str, Any]:
     """Run config for the dbt models, as the launchpad and backfills take it."""
     return {"ops": {"stitch_models": {"config": values}}}
 

@@ -244,7 +244,9 @@ class Settings(BaseSettings):
     @property
     def building_rules(self) -> str:
         """The settings on which links and sessions depend; when they change, every day is built again."""
-        links = {project: self.rules(project).link_on for project in sorted(self.projects)}
+        # Only what differs: that a project gets a table in stitch.toml changes neither links nor sessions.
+        rules = {project: self.rules(project).link_on for project in sorted(self.projects)}
+        links = {project: link_on for project, link_on in rules.items() if link_on != self.link_on}
         return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}"
 
     def crediting_rules(self, project_id: str) -> str:

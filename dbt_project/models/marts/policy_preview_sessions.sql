@@ -26,7 +26,7 @@ select
     stitched.policy,
     stitched.stitched_user_id,
     stitched.stitched_by,
-    case when stored.stitched_user_id = stitched.stitched_user_id then false else true end as would_change
+    coalesce(stored.stitched_user_id, '') != stitched.stitched_user_id as would_change
 from stitched
 left join {{ ref('stitched_sessions') }} as stored
     on
