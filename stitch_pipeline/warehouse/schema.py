@@ -155,5 +155,8 @@ def set_views_version(con: duckdb.DuckDBPyConnection, digest: str) -> None:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
-    for row in rows:
-        con.execute(f"insert into stitch.{table} values ({', '.join('?' * len(row))})", row)
+    rows = list(rows)
+    if rows:
+        # One statement: one per row takes a second for a hundred projects.
+        places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
+        con.execute(f"insert into stitch.{table} values {places}", [value for row in rows for value in row])
