@@ -32,7 +32,17 @@ TABLES = (
     "users",
     "visitor_stats",
 )
-VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devices", "user_first_touch", "user_conversions")
+VIEWS = (
+    "user_mapping",
+    "stitched_events",
+    "page_views_live",
+    "user_devices",
+    "user_first_touch",
+    "user_conversions",
+    "guard_report",
+    "policy_preview_sessions",
+    "policy_preview_events",
+)
 
 Row = dict[str, Any]
 Event = Mapping[str, Any]

@@ -11,10 +11,24 @@ from stitch_pipeline.planning.days import DayRange
 
 _IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
 _STITCH_RATE = f"round(avg(case when {_IS_STITCHED} then 1.0 else 0.0 end), 4)"
+_ON_SHARED_DEVICES = "count(*) filter (stitched_by = 'shared device')"
 # Per table: its day column and what to say about a day beside the number of rows.
 _FACTS: dict[str, tuple[str, dict[str, str]]] = {
-    "raw_events": ("event_date", {"devices": "count(distinct (project_id, anonymous_id))"}),
-    "quarantined_events": ("quarantine_date", {"files": "count(distinct landing_file)"}),
+    "raw_events": (
+        "event_date",
+        {
+            "devices": "count(distinct (project_id, anonymous_id))",
+            "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id)",
+        },
+    ),
+    "quarantined_events": (
+        "quarantine_date",
+        {
+            "files": "count(distinct landing_file)",
+            "before_start_date": "count(*) filter (reason like 'the event time % is before the start date %')",
+            "in_the_future": "count(*) filter (reason like '% is more than one day after the event arrived')",
+        },
+    ),
     "identity_map": ("event_date", {"devices": "count(distinct (project_id, anonymous_id))"}),
     "sessions": ("session_date", {"events": "coalesce(sum(event_count), 0)::bigint"}),
     "stitched_sessions": (
@@ -22,9 +36,10 @@ _FACTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "stitch_rate": _STITCH_RATE,
             "users": f"count(distinct (project_id, stitched_user_id)) filter ({_IS_STITCHED})",
+            "on_shared_devices": _ON_SHARED_DEVICES,
         },
     ),
-    "page_views": ("event_date", {"stitch_rate": _STITCH_RATE}),
+    "page_views": ("event_date", {"stitch_rate": _STITCH_RATE, "on_shared_devices": _ON_SHARED_DEVICES}),
     "visitor_stats": ("stat_date", {"visitors": "coalesce(sum(visitors), 0)::bigint"}),
 }
 
@@ -41,7 +56,27 @@ def facts_per_day(con: duckdb.DuckDBPyConnection, table: str, window: DayRange) 
         {"first": window.first, "last": window.last},
     ).fetchall()
     by_day = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
-    return {day: by_day.get(day, {"rows": 0}) for day in window}
+    facts_by_day: dict[date, dict[str, Any]] = {day: by_day.get(day, {"rows": 0}) for day in window}
+    if table == "identity_map":
+        for event_date, events in _events_that_do_not_link(con, window).items():
+            facts_by_day[event_date]["events_that_do_not_link"] = events
+    return facts_by_day
+
+
+def _events_that_do_not_link(con: duckdb.DuckDBPyConnection, window: DayRange) -> dict[date, int]:
+    """Per day, events with both ids that make no link because only identify events do in their project."""
+    return dict(
+        con.execute(
+            """
+            select event_date, count(*) from stitch.raw_events
+            where event_date between $first and $last and event_type <> 'identify'
+              and anonymous_id is not null and user_id is not null
+              and project_id in (select project_id from stitch.project_settings where links_on_identify_only)
+            group by event_date
+            """,
+            {"first": window.first, "last": window.last},
+        ).fetchall()
+    )
 
 
 def changed_rows(con: duckdb.DuckDBPyConnection, model: str) -> dict[date | None, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,16 @@ OTHER_RULES = {
     "max_users_per_device = 1": ["a", "ann", "a", "bob", "a"],
     "session_stitching = false": ["a", "a", "a", "a", "a"],
 }
-PROJECTS = ("shop", "blog", "news", "docs")
+# Each test changes the rules of projects of its own, so none has to put back what another did.
+PROJECTS = (
+    "split",
+    "seldom",
+    "toggled",
+    "killed",
+    "once",
+    "untouched",
+    *(f"rule-{n}" for n in range(len(OTHER_RULES))),
+)
 
 
 def story(project: str) -> list[dict[str, Any]]:
@@ -60,30 +70,25 @@ def story(project: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
     with ephemeral_warehouse(tmp_path_factory.mktemp("rules")) as warehouse:
         warehouse.land_events("jitsu/a.ndjson", [event for project in PROJECTS for event in story(project)])
         warehouse.settle()
         yield warehouse
 
 
-@pytest.fixture
-def warehouse(deployment: Warehouse) -> Warehouse:
-    """At rest, every project under policy latest."""
-    deployment.write_stitch_toml("")
-    deployment.settle()
-    return deployment
-
-
-def tables(rules: dict[str, str]) -> str:
-    return "".join(f"[projects.{project}]\n{rule}\n" for project, rule in rules.items())
+def change_rules(warehouse: Warehouse, rules: dict[str, str]) -> None:
+    """Write the tables of these projects into stitch.toml, in place of those that they had."""
+    path = warehouse.settings.project_file
+    tables = dict(re.findall(r"^\[projects\.(.+)\]\n(.*)\n", path.read_text(), re.MULTILINE)) | rules
+    warehouse.write_stitch_toml("".join(f"[projects.{project}]\n{rule}\n" for project, rule in tables.items()))
 
 
 def policy(name: str) -> str:
-    return tables({"shop": f'policy = "{name}"'})
+    return f'policy = "{name}"'
 
 
-def credited(warehouse: Warehouse, table: str = "stitched_sessions", project: str = "shop") -> list[str]:
+def credited(warehouse: Warehouse, table: str = "stitched_sessions", *, project: str) -> list[str]:
     day = "session_date" if table == "stitched_sessions" else "event_date"
     rows = warehouse.query(
         f"select stitched_user_id from stitch.{table} "
@@ -95,7 +100,7 @@ def credited(warehouse: Warehouse, table: str = "stitched_sessions", project: st
 def test_a_changed_policy_restitches_the_rows_that_differ_and_builds_no_session(warehouse: Warehouse) -> None:
     sessions = "select rowid, * from stitch.sessions order by all"
     before = warehouse.query(sessions)
-    warehouse.write_stitch_toml(policy("device_split"))
+    change_rules(warehouse, {"split": policy("device_split")})
     settled = warehouse.settle()
     assert [run.job_name for run in settled.runs] == [LOOK, RESTITCH, VIEWS]
     look, restitch, views = settled.runs
@@ -104,8 +109,9 @@ def test_a_changed_policy_restitches_the_rows_that_differ_and_builds_no_session(
     assert look.rows_stale == look.partitions_stale == {"stitched_sessions": 4, "page_views": 3}
     assert restitch.rows_changed["stitched_sessions"] == 4
     assert views.rows_changed["page_views"] == 3
-    assert credited(warehouse) == credited(warehouse, "page_views") == BY_POLICY["device_split"]
-    assert credited(warehouse, project="blog") == BY_POLICY["latest"]
+    for table in ("stitched_sessions", "page_views"):
+        assert credited(warehouse, table, project="split") == BY_POLICY["device_split"]
+    assert credited(warehouse, project="untouched") == BY_POLICY["latest"]
     assert warehouse.query(sessions) == before
     assert warehouse.settle().runs == []
 
@@ -116,8 +122,8 @@ def test_a_changed_policy_restitches_the_rows_that_differ_and_builds_no_session(
 
 
 def test_every_rule_of_every_project_is_noticed(warehouse: Warehouse) -> None:
-    changed = dict(zip(PROJECTS, OTHER_RULES, strict=True))
-    warehouse.write_stitch_toml(tables(changed))
+    changed = {f"rule-{n}": rule for n, rule in enumerate(OTHER_RULES)}
+    change_rules(warehouse, changed)
     assert [run.job_name for run in warehouse.settle(view_stitching=False).runs] == [LOOK, RESTITCH]
     for project, rule in changed.items():
         assert credited(warehouse, project=project) == OTHER_RULES[rule], rule
@@ -125,12 +131,12 @@ def test_every_rule_of_every_project_is_noticed(warehouse: Warehouse) -> None:
 
 def test_view_stitching_switched_on_reaches_the_views_that_were_left_behind(warehouse: Warehouse) -> None:
     warehouse.load_settings(view_stitching="off")
-    warehouse.write_stitch_toml(policy("first"))
+    change_rules(warehouse, {"seldom": policy("first")})
     assert [run.job_name for run in warehouse.settle().runs] == [LOOK, RESTITCH]
-    assert credited(warehouse, "page_views") == BY_POLICY["latest"]
+    assert credited(warehouse, "page_views", project="seldom") == BY_POLICY["latest"]
     warehouse.load_settings(view_stitching="0 4 * * 0")
     assert [run.job_name for run in warehouse.settle().runs] == [LOOK, VIEWS]
-    assert credited(warehouse, "page_views") == BY_POLICY["first"]
+    assert credited(warehouse, "page_views", project="seldom") == BY_POLICY["first"]
 
 
 def test_the_sensor_asks_for_each_change_and_for_nothing_else(warehouse: Warehouse) -> None:
@@ -143,7 +149,7 @@ def test_the_sensor_asks_for_each_change_and_for_nothing_else(warehouse: Warehou
     keys = set()
     for _ in range(MAX_ATTEMPTS + 1):  # changed and changed back more often than a request may fail
         for name in ("first", "latest"):
-            warehouse.write_stitch_toml(policy(name))
+            change_rules(warehouse, {"toggled": policy(name)})
             (key,) = tick()
             assert tick() == [key]
             keys.add(key)
@@ -153,29 +159,30 @@ def test_the_sensor_asks_for_each_change_and_for_nothing_else(warehouse: Warehou
 
 
 def test_a_run_killed_after_it_noted_the_rules_is_made_up_for(warehouse: Warehouse) -> None:
-    warehouse.write_stitch_toml(policy("first"))
+    change_rules(warehouse, {"killed": policy("first")})
     with connect(warehouse.settings.duckdb_path, wait_seconds=1) as con:
         stale.follow_rules(
-            con, {"shop": warehouse.settings.crediting_rules("shop")}
+            con, {"killed": warehouse.settings.crediting_rules("killed")}
         )  # and dies before it tells anybody
     assert [run.job_name for run in warehouse.settle(view_stitching=False).runs] == [LOOK, RESTITCH]
-    assert credited(warehouse) == BY_POLICY["first"]
+    assert credited(warehouse, project="killed") == BY_POLICY["first"]
 
 
 def test_a_policy_for_one_run_leaves_the_others_as_set(warehouse: Warehouse) -> None:
+    warehouse.settle()
     tags = run_request(Request(WEEK, base_key="by hand")).tags
     warehouse.run(RESTITCH_JOB, tags, models_config(policy="next_identify"))
-    assert credited(warehouse) == BY_POLICY["next_identify"]
+    assert credited(warehouse, project="once") == BY_POLICY["next_identify"]
     # The views read the settings, and one run's exception must not stay behind in them.
-    assert credited(warehouse, "page_views_live") == BY_POLICY["latest"]
+    assert credited(warehouse, "page_views_live", project="once") == BY_POLICY["latest"]
     assert warehouse.settle().runs == []
     warehouse.settle(reconcile=True)
-    assert credited(warehouse) == BY_POLICY["latest"]
+    assert credited(warehouse, project="once") == BY_POLICY["latest"]
 
 
 def test_previews_say_what_each_policy_would_change(warehouse: Warehouse) -> None:
     for name, expected in BY_POLICY.items():
-        asked = f"where policy = '{name}' and project_id = 'shop' and anonymous_id = 'a'"
+        asked = f"where policy = '{name}' and project_id = 'untouched' and anonymous_id = 'a'"
         sessions = warehouse.query(
             f"select stitched_user_id, would_change from stitch.policy_preview_sessions {asked} order by session_date"
         )

@@ -29,13 +29,12 @@ ASSETS = {
     "visitor_stats",
 }
 INTERNAL_VIEWS = {"stale_sessions", "stale_page_views"}
-PREVIEWS = {"policy_preview_sessions", "policy_preview_events"}
 
 
 def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
     repository = build_defs(Settings.load()).get_repository_def()
     assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (
-        ASSETS | set(VIEWS) | INTERNAL_VIEWS | PREVIEWS
+        ASSETS | set(VIEWS) | INTERNAL_VIEWS
     )
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {"build_job", "restitch_job", "restitch_page_views_job", "reconcile_job"}
@@ -143,4 +142,4 @@ def test_dg_lists_the_same_assets_as_python(tmp_path: Path) -> None:
         check=True,
     )
     listed = json.loads(ended.stdout[ended.stdout.index("{") :])
-    assert {asset["asset_key"] for asset in listed["assets"]} == ASSETS | set(VIEWS) | INTERNAL_VIEWS | PREVIEWS
+    assert {asset["asset_key"] for asset in listed["assets"]} == ASSETS | set(VIEWS) | INTERNAL_VIEWS
