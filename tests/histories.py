@@ -74,7 +74,6 @@ class Rule:
 
 
 Step = Land | TakeAway | Settle | Build | Rule
-PROJECTS = ("p1", "p2")
 POLICIES = ("latest", "first", "device_split", "next_identify")
 
 
@@ -216,10 +215,12 @@ def history(seed: int, rounds: int) -> History:
     ``shrunk`` to make a failing one small.
     """
     random = Random(seed)
-    days, projects = random.randint(6, 10), random.choice((1, 1, 2))
+    days, projects = random.randint(6, 10), random.choice((2, 4, 4))
     clear_day = random.randrange(days)
     files: dict[str, list[dict[str, Any]]] = {}
-    in_force = {project: rules(random) for project in PROJECTS}
+    # Every policy in one deployment: whatever a statement does, it does to rows of several at once.
+    policies = random.sample(POLICIES, projects)
+    in_force = {f"p{n}": replace(rules(random), policy=policy) for n, policy in enumerate(policies, start=1)}
     steps: list[Step] = [Rule(dict(in_force))]
     for turn in range(rounds):
         # The first round brings most; later ones bring corrections and late events.
@@ -230,9 +231,13 @@ def history(seed: int, rounds: int) -> History:
                 del files[name]
                 steps.append(TakeAway(name))
                 continue
-            fresh = [event for _ in range(random.randint(1, 3)) for event in burst(random, projects, days, clear_day)]
+            fresh = [
+                event
+                for _ in range(random.randint(1, 2 * projects))
+                for event in burst(random, projects, days, clear_day)
+            ]
             if what == "put" and not turn:
-                fresh += [event for _ in range(15) for event in burst(random, projects, days, clear_day)]
+                fresh += [event for _ in range(8 * projects) for event in burst(random, projects, days, clear_day)]
                 if name == FILES[0] and random.random() < 0.3:
                     fresh += bot(random, days)
             elif what == "add":
@@ -247,7 +252,7 @@ def history(seed: int, rounds: int) -> History:
             bad = tuple(random.sample(BAD_LINES, random.choice((0, 0, 1))))
             steps.append(Land(name, tuple(fresh), bad))
         if turn and random.random() < 0.5:
-            project = random.choice(PROJECTS[:projects])
+            project = random.choice(sorted(in_force))
             others = [policy for policy in POLICIES if policy != in_force[project].policy]
             in_force[project] = random.choice((replace(in_force[project], policy=random.choice(others)), rules(random)))
             steps.append(Rule(dict(in_force)))
