@@ -209,19 +209,26 @@ def bot(random: Random, days: int) -> list[dict[str, Any]]:
 
 
 def history(seed: int, rounds: int) -> History:
-    """``rounds`` times something happens in the landing zone and something is run, but not after the last.
+    """``rounds`` times something happens in the landing zone and something is run; then a last change.
 
     A seed names a history, because strategies that hypothesis could shrink give mostly trivial ones; use
     ``shrunk`` to make a failing one small.
     """
     random = Random(seed)
-    days, projects = random.randint(6, 10), random.choice((2, 4, 4))
+    days, projects = random.randint(6, 14), random.choice((2, 4, 4))
     clear_day = random.randrange(days)
     files: dict[str, list[dict[str, Any]]] = {}
     # Every policy in one deployment: whatever a statement does, it does to rows of several at once.
     policies = random.sample(POLICIES, projects)
     in_force = {f"p{n}": replace(rules(random), policy=policy) for n, policy in enumerate(policies, start=1)}
     steps: list[Step] = [Rule(dict(in_force))]
+
+    def change_a_rule() -> None:
+        project = random.choice(sorted(in_force))
+        others = [policy for policy in POLICIES if policy != in_force[project].policy]
+        in_force[project] = random.choice((replace(in_force[project], policy=random.choice(others)), rules(random)))
+        steps.append(Rule(dict(in_force)))
+
     for turn in range(rounds):
         # The first round brings most; later ones bring corrections and late events.
         for name in random.sample(FILES, random.randint(1, 3) if turn else 3):
@@ -231,11 +238,7 @@ def history(seed: int, rounds: int) -> History:
                 del files[name]
                 steps.append(TakeAway(name))
                 continue
-            fresh = [
-                event
-                for _ in range(random.randint(1, 2 * projects))
-                for event in burst(random, projects, days, clear_day)
-            ]
+            fresh = [event for _ in range(random.randint(1, 3)) for event in burst(random, projects, days, clear_day)]
             if what == "put" and not turn:
                 fresh += [event for _ in range(8 * projects) for event in burst(random, projects, days, clear_day)]
                 if name == FILES[0] and random.random() < 0.3:
@@ -252,12 +255,7 @@ def history(seed: int, rounds: int) -> History:
             bad = tuple(random.sample(BAD_LINES, random.choice((0, 0, 1))))
             steps.append(Land(name, tuple(fresh), bad))
         if turn and random.random() < 0.5:
-            project = random.choice(sorted(in_force))
-            others = [policy for policy in POLICIES if policy != in_force[project].policy]
-            in_force[project] = random.choice((replace(in_force[project], policy=random.choice(others)), rules(random)))
-            steps.append(Rule(dict(in_force)))
-        if turn == rounds - 1:
-            break
+            change_a_rule()
         what = random.choice(("settle", "settle", "settle with views", "build", "build and settle"))
         if "build" in what:
             first = random.randrange(days)
@@ -265,6 +263,12 @@ def history(seed: int, rounds: int) -> History:
             steps.append(Build(START + timedelta(days=first), START + timedelta(days=last)))
         if "settle" in what:
             steps.append(Settle(view_stitching="views" in what))
+    # At last, with everything at rest, somebody logs in late or a rule changes: past days are re-stitched, not built.
+    steps.append(Settle(view_stitching=random.random() < 0.5))
+    if random.random() < 0.7:
+        steps.append(Land("jitsu/login.ndjson", tuple(burst(random, projects, days, clear_day))))
+    if random.random() < 0.7:
+        change_a_rule()
     return History(tuple(steps))
 
 

@@ -88,11 +88,11 @@ def assert_nothing_is_left_to_do(warehouse: Warehouse, contents: dict[str, list[
 @settings(max_examples=2, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(seed=st.integers(1, 1_000_000))
 def test_any_history_leaves_what_a_rebuild_gives(seed: int) -> None:
-    check(history(seed, rounds=3))
+    check(history(seed, rounds=2))
 
 
 @pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(seed=st.integers(1, 1_000_000))
 def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
-    check(history(seed, rounds=5))
+    check(history(seed, rounds=4))
