@@ -17,11 +17,19 @@ from rich.table import Table
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_truth
 from stitch_pipeline.progress import Progress
-from stitch_pipeline.settings import REPOSITORY, Settings
+from stitch_pipeline.settings import REPOSITORY, Policy, Settings
 from stitch_pipeline.settle import Settled, settle
 from stitch_pipeline.warehouse.duckdb_file import connect
 
 _IS_CREDITED = "stitched_by in ('own', 'link before', 'link after')"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    precision: float
+    """Of the events credited to a user, the share of those that were the user's."""
+    recall: float
+    """Of the events of people with an account, the share that is credited to them."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,7 @@ class State:
     page_view_stitch_rate: float
     history: list[tuple[str, str, str, int, str]]
     """The named visitor's sessions: day, platform, device, page views, credited to."""
-    precision: float
-    recall: float
+    accuracy: Accuracy
 
 
 def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
@@ -77,6 +84,8 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
     _print_restitch(settled, late_from, console)
     _print_history(before, after, console)
     _print_truth(before, after, console)
+    with _reading(settings) as con:
+        _print_policies(_accuracies(con, truth, "policy_preview_events"), console)
     console.print(f"\nLook at it in the Dagster UI: [bold]make demo-ui[/]   (data in {_shown(directory)})")
     return settled.is_settled
 
@@ -128,23 +137,6 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
         """,
         [STORY.project_id, list(STORY.anonymous_ids)],
     ).fetchall()
-    # Credited to a user, of those rightly; and of the events of people with an account, rightly credited.
-    precision, recall = con.execute(
-        f"""
-        with compared as (
-          select {_IS_CREDITED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
-          from stitch.stitched_events as events
-          inner join read_parquet(?) as truth using (project_id, event_id)
-          where events.anonymous_id is not null
-        )
-        select
-          avg(case when true_user_id = stitched_user_id then 1.0 else 0.0 end) filter (is_credited),
-          avg(case when true_user_id = stitched_user_id and is_credited then 1.0 else 0.0 end)
-            filter (true_user_id is not null)
-        from compared
-        """,
-        [str(truth)],
-    ).fetchall()[0]
     return State(
         events=value("select count(*) from stitch.raw_events"),
         sessions=value("select count(*) from stitch.stitched_sessions"),
@@ -154,9 +146,33 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
         session_stitch_rate=rate("stitched_sessions"),
         page_view_stitch_rate=rate("page_views"),
         history=history,
-        precision=precision,
-        recall=recall,
+        accuracy=_accuracies(con, truth, "stitched_events")["latest"],
     )
+
+
+def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str) -> dict[str, Accuracy]:
+    """By policy, how the events of a view compare with who was really there."""
+    policy = "policy" if view == "policy_preview_events" else "'latest'"
+    rows = con.execute(
+        f"""
+        with compared as (
+          select
+            {policy} as policy, {_IS_CREDITED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
+          from stitch.{view} as events
+          inner join read_parquet(?) as truth using (project_id, event_id)
+          where events.anonymous_id is not null
+        )
+        select
+          policy,
+          avg(case when true_user_id = stitched_user_id then 1.0 else 0.0 end) filter (is_credited),
+          avg(case when true_user_id = stitched_user_id and is_credited then 1.0 else 0.0 end)
+            filter (true_user_id is not null)
+        from compared
+        group by policy
+        """,
+        [str(truth)],
+    ).fetchall()
+    return {policy: Accuracy(precision, recall) for policy, precision, recall in rows}
 
 
 def _table(*columns: str) -> Table:
@@ -216,6 +232,16 @@ def _print_history(before: State, after: State, console: Console) -> None:
 def _print_truth(before: State, after: State, console: Console) -> None:
     console.print("\nCompared with who really was there (events on a device):")
     table = _table("", "before", "after")
-    table.add_row("of the events credited to a user, rightly", f"{before.precision:.1%}", f"{after.precision:.1%}")
-    table.add_row("of the events of account holders, credited", f"{before.recall:.1%}", f"{after.recall:.1%}")
+    was, now = before.accuracy, after.accuracy
+    table.add_row("of the events credited to a user, rightly", f"{was.precision:.1%}", f"{now.precision:.1%}")
+    table.add_row("of the events of account holders, credited", f"{was.recall:.1%}", f"{now.recall:.1%}")
+    console.print(table)
+
+
+def _print_policies(accuracies: dict[str, Accuracy], console: Console) -> None:
+    console.print("\nUnder each policy (docs/policies.md), asked of the same events without writing anything:")
+    table = _table("policy", "credited rightly", "of account holders, credited")
+    for policy in Policy:
+        accuracy = accuracies[policy.value]
+        table.add_row(policy.value, f"{accuracy.precision:.1%}", f"{accuracy.recall:.1%}")
     console.print(table)
