@@ -17,6 +17,7 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Request
 from stitch_pipeline.progress import Progress
 from stitch_pipeline.run_history import run_request
+from stitch_pipeline.settings import Policy
 from stitch_pipeline.warehouse import stale
 from stitch_pipeline.warehouse.duckdb_file import connect
 
@@ -181,6 +182,8 @@ def test_a_policy_for_one_run_leaves_the_others_as_set(warehouse: Warehouse) -> 
 
 
 def test_previews_say_what_each_policy_would_change(warehouse: Warehouse) -> None:
+    tried = warehouse.query("select distinct policy from stitch.policy_preview_sessions")
+    assert {row["policy"] for row in tried} == set(Policy) == set(BY_POLICY)
     for name, expected in BY_POLICY.items():
         asked = f"where policy = '{name}' and project_id = 'untouched' and anonymous_id = 'a'"
         sessions = warehouse.query(
