@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,32 +18,25 @@ NewWarehouse = Callable[..., Warehouse]
 @pytest.fixture
 def new_warehouse(tmp_path: Path) -> Iterator[NewWarehouse]:
     """Makes empty warehouses, each with a Dagster instance of its own: ``new_warehouse(lookback_days=2)``."""
-    with ExitStack() as instances:
-        count = 0
-
-        def make(**settings: Any) -> Warehouse:
-            nonlocal count
-            count += 1
-            instance = instances.enter_context(DagsterInstance.ephemeral())
-            return Warehouse(tmp_path / f"deployment{count}", instance, **settings)
-
-        yield make
+    yield from _maker(tmp_path, lambda home: DagsterInstance.ephemeral())
 
 
 @pytest.fixture
 def new_warehouse_on_disk(tmp_path: Path) -> Iterator[NewWarehouse]:
     """The same with instances that keep their records in files, as a deployment does; slower."""
+    without_telemetry = {"telemetry": {"enabled": False}}
+    yield from _maker(tmp_path, lambda home: DagsterInstance.local_temp(str(home), overrides=without_telemetry))
+
+
+def _maker(directory: Path, new_instance: Callable[[Path], DagsterInstance]) -> Iterator[NewWarehouse]:
     with ExitStack() as instances:
-        count = 0
+        numbers = itertools.count(1)
 
         def make(**settings: Any) -> Warehouse:
-            nonlocal count
-            count += 1
-            home = tmp_path / f"dagster{count}"
+            number = next(numbers)
+            home = directory / f"dagster{number}"
             home.mkdir()
-            instance = instances.enter_context(
-                DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}})
-            )
-            return Warehouse(tmp_path / f"deployment{count}", instance, **settings)
+            instance = instances.enter_context(new_instance(home))
+            return Warehouse(directory / f"deployment{number}", instance, **settings)
 
         yield make

@@ -167,6 +167,19 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def page_view(event_id: str, time: str, received: str | None = None, **fields: Any) -> Row:
+    """A page view of device ``a`` in project ``shop``, but for what ``fields`` say otherwise."""
+    return {
+        "event_id": event_id,
+        "project_id": "shop",
+        "occurred_at": at(time),
+        "received_at": None if received is None else at(received),
+        "event_type": "page",
+        "anonymous_id": "a",
+        **fields,
+    }
+
+
 def _sent_time(value: datetime | None) -> str | None:
     return (
         None if value is None else value.replace(tzinfo=UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

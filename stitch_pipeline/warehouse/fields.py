@@ -63,7 +63,8 @@ class DocumentFields:
         renamed = (
             f"list_transform({chosen}, lambda entry: {{'key': entry.key[{len(prefix) + 1}:], 'value': entry.value}})"
         )
-        return f"try(nullif(to_json(map_from_entries({renamed}))::varchar, '{{}}'))"
+        # `nullif` outside of `try`: what stands twice, as in it, DuckDB works out beforehand and unguarded.
+        return f"nullif(try(to_json(map_from_entries({renamed}))::varchar), '{{}}')"
 
 
 class ColumnFields:

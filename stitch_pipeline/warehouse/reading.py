@@ -13,7 +13,7 @@ parsing of the JSON into each filter above it, and parse every line two or three
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date
 
@@ -61,7 +61,9 @@ def without_pushdown(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     finally:
-        con.execute("set disabled_optimizers = ''")
+        # An error within a transaction must not be hidden by this statement, which that error makes fail too.
+        with suppress(duckdb.TransactionException):
+            con.execute("set disabled_optimizers = ''")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *
         keys = [lookup.key] if lookup else []
         fields = DocumentFields([*paths, *layout.event_id_from, *keys], layout)
         found = f", {fields.found_sql} as found"
-        kept, broken = " where case when found is null then trim(line) <> '' else true end", "found is null"
+        kept, broken = " where found is not null or trim(line) <> ''", "found is null"
     else:
         fields = ColumnFields(dict(shape.columns), layout)
         found, kept, broken = "", "", "false"

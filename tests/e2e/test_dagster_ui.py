@@ -59,8 +59,11 @@ def materialize_a_range_from_the_asset_graph(server: DagsterServer, page: Page) 
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Materialize all").click()
     launch_backfill(page, *BUILT_RANGE)
-    see_it_complete(server, page, seconds=300)
+    backfill_id = see_it_complete(server, page, seconds=300)
 
+    runs = [run["tags"] for run in server.runs() if run["tags"].get("dagster/backfill") == backfill_id]
+    ranges = [range_of(tags) for tags in runs if "dagster/asset_partition_range_start" in tags]
+    assert ranges == [(str(BUILT_RANGE[0]), str(BUILT_RANGE[1]))], "all tables over a range are one run"
     assert rows(server, "select event_date, anonymous_id, count(*)::int from stitch.raw_events group by all") == {
         *((day, "phone", 2) for day in BROWSING_DAYS[:-1]),
         (BROWSING_DAYS[-1], "phone", 3),  # the login among them

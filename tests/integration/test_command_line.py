@@ -50,6 +50,20 @@ def settle(environment: dict[str, str], *arguments: str) -> subprocess.Completed
     )
 
 
+def settle_at_work(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """A settle that has just begun its first run."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stitch_pipeline", "settle", *arguments],
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("▶ build_job")
+    return process
+
+
 def land(environment: dict[str, str], name: str, count: int, **fields: Any) -> None:
     events = [
         {
@@ -132,15 +146,7 @@ def test_the_place_in_the_pool_of_a_settle_that_was_killed_is_freed(environment:
 @pytest.mark.slow
 def test_a_signal_ends_it_and_the_next_one_completes_the_work(environment: dict[str, str], tmp_path: Path) -> None:
     land(environment, "a", 3000)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stitch_pipeline", "settle"],
-        env=environment,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("▶ build_job")
+    process = settle_at_work(environment)
     time.sleep(1)
     process.terminate()
     printed, _ = process.communicate(timeout=60)
@@ -162,15 +168,7 @@ def test_killed_at_any_moment_it_is_completed_by_running_it_again(
     before = contents(environment, tmp_path)
     land(environment, "b", 3000)
     land(environment, "c", 50, userId="u", type="identify")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stitch_pipeline", "settle", "--view-stitching"],
-        env=environment,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("▶ build_job")
+    process = settle_at_work(environment, "--view-stitching")
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
     process.wait()

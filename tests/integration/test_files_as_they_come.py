@@ -40,6 +40,13 @@ FIRST = {"messageId": "1", "timestamp": "2026-03-02T12:00:00Z", "context": {"pag
 SECOND = {"messageId": "2", "timestamp": "2026-03-02T13:00:00Z", "context": {"page": {"title": "Ende"}}}
 
 
+SPREAD: dict[str, dict[str, Any]] = {
+    "jitsu": {"message_id": "1", "timestamp": "2026-03-02T12:00:00Z", "type": "track", "context": {}, "sku": 7},
+    "snowplow": {"event_id": "1", "app_id": "shop", "derived_tstamp": "2026-03-02 12:00:00", "event": "unstruct"}
+    | {"unstruct_event_com_acme_seen_1": {"sku": 7}},
+}
+
+
 def test_encodings_ends_of_lines_and_empty_files(new_warehouse: NewWarehouse) -> None:
     """Each file of the event under another id: what is the same event in all must read the same."""
     toml = (
@@ -158,6 +165,18 @@ def test_fields_that_come_go_and_change_their_type(new_warehouse: NewWarehouse) 
         ("jitsu/a.ndjson", 7): "the event id is an object or a list",
     }
     assert ("segment/a_pages.csv", 2) in quarantined(warehouse)
+
+
+@pytest.mark.parametrize(("source", "event"), SPREAD.items())
+def test_a_broken_line_of_a_format_whose_properties_are_spread(
+    new_warehouse: NewWarehouse, source: str, event: dict[str, Any]
+) -> None:
+    warehouse = new_warehouse()
+    put(warehouse, f"{source}/a.ndjson", json.dumps(event) + '\n{"event_id": "\n[1]\n' + json.dumps(event)[:-1] + "\n")
+    warehouse.settle()
+    (row,) = warehouse.rows("raw_events")
+    assert "sku" in row["properties"]
+    assert sorted(line or 0 for _, line in quarantined(warehouse)) == [2, 3, 4]
 
 
 def test_columns_of_no_layout_are_reported_with_what_is_expected(new_warehouse: NewWarehouse) -> None:

@@ -5,33 +5,20 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from itertools import permutations
-from typing import Any
 
 import pytest
 from dagster import AssetCheckKey, AssetKey, AssetRecordsFilter
-from warehouses import Warehouse, at
+from warehouses import Warehouse, page_view
 
 from stitch_pipeline.settings import SettingsError
 
 NewWarehouse = Callable[..., Warehouse]
 
 
-def event(event_id: str, time: str, received: str | None = None, **fields: Any) -> dict[str, Any]:
-    return {
-        "event_id": event_id,
-        "project_id": "shop",
-        "occurred_at": at(time),
-        "received_at": None if received is None else at(received),
-        "event_type": "page",
-        "anonymous_id": "a",
-        **fields,
-    }
-
-
 COPIES = {
-    "jitsu/first.ndjson": event("e", "2026-03-04 23:59", "2026-03-05 00:01", page_path="/first"),
-    "jitsu/second.ndjson": event("e", "2026-03-05 00:01", "2026-03-05 00:02", page_path="/second"),
-    "jitsu/third.ndjson": event("e", "2026-03-05 00:00", "2026-03-05 00:03", page_path="/third"),
+    "jitsu/first.ndjson": page_view("e", "2026-03-04 23:59", "2026-03-05 00:01", page_path="/first"),
+    "jitsu/second.ndjson": page_view("e", "2026-03-05 00:01", "2026-03-05 00:02", page_path="/second"),
+    "jitsu/third.ndjson": page_view("e", "2026-03-05 00:00", "2026-03-05 00:03", page_path="/third"),
 }
 
 
@@ -71,7 +58,7 @@ def test_the_same_id_in_two_projects_is_two_events(new_warehouse: NewWarehouse) 
 
 def test_what_cannot_be_read_is_reported_and_does_not_stop_the_rest(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
-    warehouse.land_events("jitsu/good.ndjson", [event("e1", "2026-03-02 12:00")])
+    warehouse.land_events("jitsu/good.ndjson", [page_view("e1", "2026-03-02 12:00")])
     warehouse.land("jitsu/bad.ndjson", ["{", '{"messageId": "x"}'])
     warehouse.land("elsewhere/a.ndjson", ["{}"])
     warehouse.land("jitsu/broken.parquet", ["no parquet"])
@@ -96,9 +83,9 @@ def test_what_cannot_be_read_is_reported_and_does_not_stop_the_rest(new_warehous
 
 def test_a_file_that_grows_is_loaded_again_and_counted_once(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-02 12:00")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00")])
     warehouse.settle()
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-02 12:00"), event("e2", "2026-03-03 12:00")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00"), page_view("e2", "2026-03-03 12:00")])
     settled = warehouse.settle()
     assert [run.job_name for run in settled.runs] == ["build_job"]
     assert [row["event_id"] for row in warehouse.rows("raw_events")] == ["e1", "e2"]
@@ -107,7 +94,7 @@ def test_a_file_that_grows_is_loaded_again_and_counted_once(new_warehouse: NewWa
 
 def test_only_the_days_that_a_file_touches_are_built(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-10 12:00"), event("e2", "2026-03-20 12:00")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-10 12:00"), page_view("e2", "2026-03-20 12:00")])
     settled = warehouse.settle()
     assert [str(run.days) for run in settled.runs] == ["2026-03-09 to 2026-03-12", "2026-03-19 to 2026-03-22"]
     records = warehouse.instance.fetch_materializations(AssetRecordsFilter(AssetKey("sessions")), limit=100).records
@@ -116,7 +103,7 @@ def test_only_the_days_that_a_file_touches_are_built(new_warehouse: NewWarehouse
 
 def test_blocked_ids_of_a_project_take_effect_on_what_is_loaded_already(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-02 12:00", user_id="tester")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00", user_id="tester")])
     warehouse.settle()
     assert [row["user_id"] for row in warehouse.rows("identity_map")] == ["tester"]
     toml = '[projects.shop]\nblocked_ids = ["tester"]\n'
@@ -131,9 +118,9 @@ def test_changed_rules_build_what_depends_on_them_again(new_warehouse: NewWareho
     warehouse.land_events(
         "jitsu/a.ndjson",
         [
-            event("e1", "2026-03-02 12:00"),
-            event("e2", "2026-03-02 12:40", user_id="u"),
-            event("e3", "2026-03-09 12:00"),
+            page_view("e1", "2026-03-02 12:00"),
+            page_view("e2", "2026-03-02 12:40", user_id="u"),
+            page_view("e3", "2026-03-09 12:00"),
         ],
     )
     warehouse.settle()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, timedelta
-from typing import Any
 
 from dagster import (
     AssetKey,
@@ -18,7 +17,7 @@ from dagster import (
 )
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster._core.utils import make_new_run_id
-from warehouses import START, Warehouse, at
+from warehouses import START, Warehouse, at, page_view
 
 from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
 from stitch_pipeline.planning.days import ranges
@@ -58,21 +57,10 @@ def note_stale(warehouse: Warehouse, key: str, days: list[date]) -> None:
     )
 
 
-def event(event_id: str, time: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "event_id": event_id,
-        "project_id": "shop",
-        "occurred_at": at(time),
-        "event_type": "page",
-        "anonymous_id": "a",
-        **fields,
-    }
-
-
 def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
     assert tick(warehouse, "landing_sensor") == []
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:00")])
     (request,) = tick(warehouse, "landing_sensor")
     assert days_of(request) == ("2026-03-04", "2026-03-07")
     assert tick(warehouse, "landing_sensor")[0].run_key == request.run_key
@@ -83,11 +71,11 @@ def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse_on_disk
 
 def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:00")])
     (request,) = tick(warehouse, "landing_sensor")
     add_run(warehouse, request, "build_job", DagsterRunStatus.STARTED)
     assert tick(warehouse, "landing_sensor") == []
-    warehouse.land_events("jitsu/b.ndjson", [event("e2", "2026-03-05 13:00")])
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e2", "2026-03-05 13:00")])
     (second,) = tick(warehouse, "landing_sensor")
     assert second.run_key != request.run_key
     assert days_of(second) == days_of(request)
@@ -95,7 +83,7 @@ def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_war
 
 def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:00")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:00")])
     keys = set()
     for _ in range(MAX_ATTEMPTS):
         (request,) = tick(warehouse, "landing_sensor")
@@ -105,7 +93,7 @@ def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse
     assert tick(warehouse, "landing_sensor") == []
     assert "Gave up on 2026-03-04 to 2026-03-07" in skip_message(warehouse, "landing_sensor")
     # A changed file is a new state, and worth a new try.
-    warehouse.land_events("jitsu/a.ndjson", [event("e1", "2026-03-05 12:01")])
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:01")])
     assert len(tick(warehouse, "landing_sensor")) == 1
 
 
@@ -149,10 +137,10 @@ def test_only_the_newest_word_counts(new_warehouse_on_disk: NewWarehouse) -> Non
 def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk(lookback_days=5)
     days = ("01", "04", "05", "06", "08")
-    warehouse.land_events("jitsu/a.ndjson", [event(f"e{day}", f"2026-03-{day} 12:00") for day in days])
+    warehouse.land_events("jitsu/a.ndjson", [page_view(f"e{day}", f"2026-03-{day} 12:00") for day in days])
     warehouse.settle()
     before = {row["session_date"]: row for row in warehouse.rows("stitched_sessions")}
-    warehouse.land_events("jitsu/b.ndjson", [event("e11", "2026-03-11 12:00", user_id="u")])
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e11", "2026-03-11 12:00", user_id="u")])
     settled = warehouse.settle(view_stitching=False)
     restitch = [run for run in settled.runs if run.job_name == "restitch_job"]
     # 1, 4 and 5 March are out of reach; 6 March is the edge of five days; 8 March is in reach.
@@ -206,7 +194,7 @@ def test_the_view_schedule_skips_while_view_stitching_is_off(new_warehouse_on_di
 def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
     warehouse.land_events(
-        "jitsu/a.ndjson", [event("e1", "2026-03-02 12:00"), event("e2", "2026-03-09 12:00", user_id="u")]
+        "jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00"), page_view("e2", "2026-03-09 12:00", user_id="u")]
     )
     warehouse.settle()
     right = warehouse.contents()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from warehouses import START, Warehouse, at
+from warehouses import START, Warehouse, at, page_view
 
 from stitch_pipeline.jobs import RESTITCH_PAGE_VIEWS_JOB, models_config
 from stitch_pipeline.planning.days import DayRange
@@ -16,23 +15,12 @@ from stitch_pipeline.run_history import run_request
 NewWarehouse = Callable[..., Warehouse]
 
 
-def event(event_id: str, time: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "event_id": event_id,
-        "project_id": "shop",
-        "occurred_at": at(time),
-        "event_type": "page",
-        "anonymous_id": "a",
-        **fields,
-    }
-
-
 HISTORY = [
-    event("e1", "2026-03-02 12:00"),
-    event("e2", "2026-03-04 12:00"),
-    event("b1", "2026-03-04 12:00", anonymous_id="b"),
+    page_view("e1", "2026-03-02 12:00"),
+    page_view("e2", "2026-03-04 12:00"),
+    page_view("b1", "2026-03-04 12:00", anonymous_id="b"),
 ]
-LOGIN = [event("e3", "2026-03-06 12:00", user_id="u")]
+LOGIN = [page_view("e3", "2026-03-06 12:00", user_id="u")]
 
 
 def credited(warehouse: Warehouse, table: str = "page_views") -> dict[str, tuple[str, str]]:
@@ -78,7 +66,7 @@ def test_off_leaves_every_view_with_its_device_and_a_run_by_hand_stitches_once(n
     stitched = {"e1": ("u", "link after"), "e2": ("u", "link after"), "b1": ("b", "none"), "e3": ("u", "own")}
     assert credited(warehouse) == stitched
     # What is stitched stays as of that stitch when its day is built again; a new row is its own device's.
-    warehouse.land_events("jitsu/c.ndjson", [event("e4", "2026-03-04 13:00")])
+    warehouse.land_events("jitsu/c.ndjson", [page_view("e4", "2026-03-04 13:00")])
     warehouse.settle()
     assert credited(warehouse) == {**stitched, "e4": ("a", "off")}
     assert restitch_views(warehouse) == {"page_views": 1}
