@@ -110,7 +110,7 @@ def _start(con: duckdb.DuckDBPyConnection, names: list[str]) -> None:
     con.execute(
         """
         create or replace temp table touched as
-        select project_id, event_id, event_date from stitch.raw_events
+        select hash(project_id, event_id) as id_hash, event_date from stitch.raw_events
         where landing_file in (from temp.to_load)
         """
     )
@@ -213,36 +213,38 @@ def _insert_bad_rows(con: duckdb.DuckDBPyConnection, file: FileToLoad, alone: Fi
 
 
 def _put_back_duplicates(con: duckdb.DuckDBPyConnection) -> None:
-    """Let the duplicates of events that were taken out compete again."""
+    """Let the duplicates of events that were taken out compete again.
+
+    Ids are compared by their hashes, here and below, because every id of a load together would fill the
+    memory. Two ids of one hash do no harm: their rows compete, each among those of its own id, and win.
+    """
     con.execute(
         f"""
         insert into stitch.raw_events
         select {_COLUMNS} from stitch.duplicate_events
-        where (project_id, event_id) in (select project_id, event_id from temp.touched)
+        where hash(project_id, event_id) in (select id_hash from temp.touched)
         """
     )
     con.execute(
-        "delete from stitch.duplicate_events "
-        "where (project_id, event_id) in (select project_id, event_id from temp.touched)"
+        "delete from stitch.duplicate_events where hash(project_id, event_id) in (select id_hash from temp.touched)"
     )
     con.execute(
         """
         insert into temp.touched
-        select project_id, event_id, event_date from stitch.raw_events
+        select hash(project_id, event_id), event_date from stitch.raw_events
         where landing_file in (from temp.to_load)
-          or (project_id, event_id) in (select project_id, event_id from temp.touched)
+          or hash(project_id, event_id) in (select id_hash from temp.touched)
         """
     )
 
 
 def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
-    # Hashes first: they find the few ids that may stand twice without keeping every id in memory.
     con.execute(
         """
         create or replace temp table suspects as
         select hash(project_id, event_id) as id_hash
         from stitch.raw_events
-        where hash(project_id, event_id) in (select hash(project_id, event_id) from temp.touched)
+        where hash(project_id, event_id) in (select id_hash from temp.touched)
         group by id_hash
         having count(*) > 1
         """
@@ -261,7 +263,7 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
         where place > 1
         """
     )
-    con.execute("insert into temp.touched select project_id, event_id, event_date from temp.losers")
+    con.execute("insert into temp.touched select hash(project_id, event_id), event_date from temp.losers")
     con.execute(
         f"insert into stitch.duplicate_events select {_COLUMNS} from stitch.raw_events "
         "where rowid in (select row_id from temp.losers)"
