@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from stitch_pipeline.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import REPOSITORY, Settings, SettingsError
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print("[red]error:[/]", str(error), markup=True)
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[red]error:[/]", escape(str(error)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 
 from stitch_pipeline.settle import RunSummary, Settled
 
@@ -36,7 +37,7 @@ class Progress:
         mark = "[green]✓[/]" if event.succeeded else "[red]✗[/]"
         self.console.print(f"{mark} {event.job_name} in {event.seconds:.1f} s: {_changes(event)}")
         if event.error:
-            self.console.print(f"  [red]{event.error}[/]\n  run {event.run_id}", markup=True)
+            self.console.print(f"  [red]{escape(event.error)}[/]\n  run {event.run_id}")
 
     def close(self, settled: Settled) -> None:
         seconds = time.monotonic() - self.started
