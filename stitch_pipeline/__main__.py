@@ -1,4 +1,4 @@
-"""The command line: ``python -m stitch_pipeline settle``, ``… sources check DIR`` and ``… demo``."""
+"""The command line: ``python -m stitch_pipeline settle``, ``… why``, ``… sources check DIR`` and ``… demo``."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     check = about_sources.add_parser("check", help="what would become of the files in a directory; writes nothing")
     check.add_argument("path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file")
     check.set_defaults(command=_check_sources)
+    why = commands.add_parser("why", help="why a device's sessions and events are whose they are; writes nothing")
+    why.add_argument("--project", required=True, metavar="P", help="the project_id")
+    why.add_argument("--anonymous-id", required=True, metavar="A", help="the device")
+    why.add_argument("--at", metavar="TIME", help="a UTC day, or an instant: only the rows then, or the nearest")
+    why.add_argument("--limit", type=_positive, default=40, metavar="N", help="rows to show (default 40)")
+    why.set_defaults(command=_why)
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
     demo.add_argument("--directory", type=Path, default=REPOSITORY / "data" / "demo", help="where to work")
     demo.add_argument("--seed", type=int, default=7)
@@ -89,6 +95,20 @@ def _check_sources(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.sources_check import check_sources
 
     return EXIT_SETTLED if check_sources(Settings.load(), options.path, console) else EXIT_FAILED
+
+
+def _why(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.why import explain, print_explanation
+
+    explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
+    print_explanation(explanation, options.limit, console)
+    return EXIT_SETTLED
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
 
 
 def _demo(options: argparse.Namespace, console: Console) -> int:

@@ -42,6 +42,7 @@ VIEWS = (
     "guard_report",
     "policy_preview_sessions",
     "policy_preview_events",
+    "stitching_reasons",
 )
 
 Row = dict[str, Any]

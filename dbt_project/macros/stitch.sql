@@ -3,8 +3,8 @@
   sessions, page views, events and the mapping cannot disagree.
 
   `subjects` names a CTE with project_id, anonymous_id, user_id (the row's own, or null), subject_day,
-  subject_at and own_id (what the row is credited to when nobody is known). `switch` is the column of
-  project_settings that says whether this grain is stitched. `policy` is the expression that names the
+  subject_at and own_id (what the row is credited to when nobody is known). `switch` says whether a row is
+  stitched at all: by default a column of project_settings. `policy` is the expression that names the
   policy of a row: what project_settings says, or, to see what another policy would give, a column of the
   subjects.
 
@@ -19,13 +19,13 @@
   is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
   that nobody uses costs nothing.
 #}
-{% macro stitch(subjects, switch='is_stitched', policy='settings.policy') %}
+{% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
 {%- set settings = pipeline_table('project_settings') %}
 policy_subjects as (
     select
         subjects.*,
         {{ policy }} as policy,
-        settings.{{ switch }} as is_stitched,
+        {{ switch }} as is_stitched,
         settings.max_users_per_device,
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
         {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
+
+from stitch_pipeline.warehouse.quoting import identifier, literal
 
 _RETRY_SECONDS = 0.1
 
@@ -33,9 +35,8 @@ def connect(path: Path, *, wait_seconds: float, read_only: bool = False) -> duck
     Raises WarehouseBusy after ``wait_seconds`` if another process holds it, and WarehouseError at once
     if the file or its directory cannot be used at all.
     """
-    deadline = time.monotonic() + wait_seconds
-    if read_only and not path.exists():
-        raise WarehouseError(f"There is no warehouse at '{path}' yet: materialize something, or run `settle`.")
+    if read_only:
+        _must_exist(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,9 +44,45 @@ def connect(path: Path, *, wait_seconds: float, read_only: bool = False) -> duck
             f"The warehouse's directory '{path.parent}' cannot be created ({error.strerror}): "
             "set STITCH_DUCKDB_PATH to a place you may write."
         ) from None
+    connection = _wait_for(lambda: duckdb.connect(str(path), read_only=read_only), path, wait_seconds)
+    _use_utc(connection)
+    return connection
+
+
+def connect_beside(path: Path, *, wait_seconds: float, name: str) -> duckdb.DuckDBPyConnection:
+    """A connection to an empty database in memory, with the warehouse attached read-only as ``name``.
+
+    What is created or changed is gone with the connection. Raises as ``connect`` does.
+    """
+    _must_exist(path)
+    connection = duckdb.connect()
+    attach = f"attach {literal(str(path))} as {identifier(name)} (read_only)"
+    try:
+        _wait_for(lambda: connection.execute(attach), path, wait_seconds)
+    except BaseException:
+        connection.close()
+        raise
+    _use_utc(connection)
+    return connection
+
+
+def _must_exist(path: Path) -> None:
+    if not path.exists():
+        raise WarehouseError(f"There is no warehouse at '{path}' yet: materialize something, or run `settle`.")
+
+
+def _use_utc(connection: duckdb.DuckDBPyConnection) -> None:
+    # Inputs carry offsets or mean UTC; the session's zone must not depend on the machine's.
+    connection.execute("set TimeZone = 'UTC'")
+
+
+def _wait_for(
+    open_file: Callable[[], duckdb.DuckDBPyConnection], path: Path, wait_seconds: float
+) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + wait_seconds
     while True:
         try:
-            connection = duckdb.connect(str(path), read_only=read_only)
+            return open_file()
         except duckdb.IOException as error:
             if "lock" not in str(error):
                 raise WarehouseError(
@@ -59,10 +96,6 @@ def connect(path: Path, *, wait_seconds: float, read_only: bool = False) -> duck
                     "STITCH_LOCK_WAIT_SECONDS."
                 ) from None
             time.sleep(_RETRY_SECONDS)
-        else:
-            # Inputs carry offsets or mean UTC; the session's zone must not depend on the machine's.
-            connection.execute("set TimeZone = 'UTC'")
-            return connection
 
 
 def _first_line(error: Exception) -> str:

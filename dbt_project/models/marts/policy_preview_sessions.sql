@@ -15,7 +15,7 @@ with subjects as (
     cross join {{ all_policies() }} as policies
 ),
 
-{{ stitch('subjects', switch='sessions_are_stitched', policy='subjects.asked_policy') }}
+{{ stitch('subjects', switch='settings.sessions_are_stitched', policy='subjects.asked_policy') }}
 
 select
     stitched.project_id,

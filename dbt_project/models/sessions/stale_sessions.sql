@@ -21,7 +21,7 @@ with subjects as (
     )
 ),
 
-{{ stitch('subjects', switch='sessions_are_stitched') }}
+{{ stitch('subjects', switch='settings.sessions_are_stitched') }}
 
 select
     stitched.project_id,

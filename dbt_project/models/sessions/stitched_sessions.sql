@@ -16,7 +16,7 @@ with subjects as (
     where {{ is_in_scope('sessions.session_date', 'sessions', 'sessions') }}
 ),
 
-{{ stitch('subjects', switch='sessions_are_stitched') }}
+{{ stitch('subjects', switch='settings.sessions_are_stitched') }}
 
 select
     project_id,

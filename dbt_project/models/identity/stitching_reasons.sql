@@ -1,0 +1,246 @@
+{{ config(materialized='view') }}
+
+-- Sessions and events of devices side by side, each stitched by the switch of its grain.
+with device_rows as (
+    select
+        project_id,
+        'session' as grain,
+        session_id as row_id,
+        anonymous_id,
+        user_id,
+        session_date as subject_day,
+        started_at as subject_at,
+        ended_at as row_ended_at,
+        anonymous_id as own_id
+    from {{ ref('sessions') }}
+    union all
+    select
+        project_id,
+        event_type as grain,
+        event_id as row_id,
+        anonymous_id,
+        user_id,
+        event_date as subject_day,
+        occurred_at as subject_at,
+        occurred_at as row_ended_at,
+        anonymous_id as own_id
+    from {{ source('landing', 'raw_events') }}
+    where anonymous_id is not null
+),
+
+{{ stitch(
+    'device_rows',
+    switch="case when subjects.grain = 'session' then settings.sessions_are_stitched else settings.is_stitched end"
+) }},
+
+-- What could have named the device's user: its links, and events that would have been links but for a guard.
+identified_events as (
+    select
+        events.project_id,
+        events.anonymous_id,
+        events.user_id,
+        events.event_id,
+        events.event_type,
+        events.event_date,
+        events.occurred_at,
+        settings.links_on_identify_only and events.event_type != 'identify' as is_kept_from_linking,
+        last_value(events.user_id) over (
+            partition by
+                events.project_id,
+                events.anonymous_id,
+                events.occurred_at,
+                settings.links_on_identify_only and events.event_type != 'identify'
+            order by events.event_id
+            rows between unbounded preceding and unbounded following
+        ) as user_of_instant
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
+    where events.anonymous_id is not null and events.user_id is not null
+),
+
+candidates as (
+    select
+        project_id,
+        anonymous_id,
+        user_id as candidate_user_id,
+        event_date as candidate_day,
+        first_seen_at as candidate_at,
+        last_seen_at as candidate_last_seen_at,
+        event_count as candidate_event_count,
+        first_event_id as candidate_id,
+        cast(null as varchar) as no_link_because
+    from {{ ref('identity_map') }}
+    union all
+    select
+        project_id,
+        anonymous_id,
+        user_id as candidate_user_id,
+        event_date as candidate_day,
+        min(occurred_at) as candidate_at,
+        max(occurred_at) as candidate_last_seen_at,
+        count(*) as candidate_event_count,
+        {{ first_known_by('event_id', 'occurred_at') }} as candidate_id,
+        'no link: only identify events link in this project' as no_link_because
+    from identified_events
+    where is_kept_from_linking
+    group by project_id, anonymous_id, user_id, event_date
+    union all
+    select
+        project_id,
+        anonymous_id,
+        user_id as candidate_user_id,
+        event_date as candidate_day,
+        occurred_at as candidate_at,
+        occurred_at as candidate_last_seen_at,
+        count(*) as candidate_event_count,
+        min(event_id) as candidate_id,
+        'no link: ' || user_of_instant || ' was seen at the same instant with the greater event id' as no_link_because
+    from identified_events
+    where not is_kept_from_linking and user_id != user_of_instant
+    group by project_id, anonymous_id, user_id, event_date, occurred_at, user_of_instant
+    union all
+    select
+        project_id,
+        anonymous_id,
+        blocked_user_id as candidate_user_id,
+        min(event_date) as candidate_day,
+        min(occurred_at) as candidate_at,
+        max(occurred_at) as candidate_last_seen_at,
+        count(*) as candidate_event_count,
+        {{ first_known_by('event_id', 'occurred_at') }} as candidate_id,
+        'no link: blocked id ''' || blocked_user_id || '''' as no_link_because
+    from {{ source('landing', 'raw_events') }}
+    where anonymous_id is not null and blocked_user_id is not null
+    group by project_id, anonymous_id, blocked_user_id
+),
+
+-- How many users the guard against shared devices counted around each row.
+users_in_window as (
+    select
+        stitched.project_id,
+        stitched.anonymous_id,
+        stitched.subject_day,
+        count(distinct links.user_id) as user_count
+    from (
+        select distinct
+            project_id,
+            anonymous_id,
+            subject_day,
+            first_link_day,
+            last_link_day
+        from stitched
+    ) as stitched
+    inner join {{ ref('identity_map') }} as links
+        on
+            stitched.project_id = links.project_id
+            and stitched.anonymous_id = links.anonymous_id
+            and links.event_date between stitched.first_link_day and stitched.last_link_day
+    group by stitched.project_id, stitched.anonymous_id, stitched.subject_day
+),
+
+asked as (
+    select
+        stitched.*,
+        settings.lookback_days,
+        settings.carry_forward_days,
+        candidates.candidate_user_id,
+        candidates.candidate_day,
+        candidates.candidate_at,
+        candidates.candidate_last_seen_at,
+        candidates.candidate_event_count,
+        candidates.candidate_id,
+        candidates.no_link_because,
+        coalesce(users_in_window.user_count, 0) as user_count,
+        candidates.candidate_id is not null
+        and candidates.no_link_because is null
+        and candidates.candidate_id = coalesce(stitched.link_event_id, '') as decides,
+        -- The link that the policy picked, whether or not it then counted.
+        candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_because is null as is_picked
+    from stitched
+    inner join {{ pipeline_table('project_settings') }} as settings on stitched.project_id = settings.project_id
+    left join candidates
+        on
+            stitched.project_id = candidates.project_id
+            and stitched.anonymous_id = candidates.anonymous_id
+    left join users_in_window
+        on
+            stitched.project_id = users_in_window.project_id
+            and stitched.anonymous_id = users_in_window.anonymous_id
+            and stitched.subject_day = users_in_window.subject_day
+),
+
+reasons as (
+    select
+        asked.*,
+        case
+            when candidate_id is null then 'no event on this device names a user'
+            when no_link_because is not null then no_link_because
+            when stitched_by = 'off' and grain = 'session' then 'session stitching is off for the project'
+            when stitched_by = 'off' then 'stitching is off for the project'
+            when user_count > max_users_per_device and user_id is null
+                then 'device is shared by ' || user_count || ' users, more than ' || max_users_per_device
+            when user_count > max_users_per_device
+                then 'own user decides: device is shared by ' || user_count || ' users, more than ' || max_users_per_device
+            when not is_asked_of_links then 'own user decides under ' || policy
+            when decides and policy = 'latest' then 'decides: the last link on the device within the lookback'
+            when decides and policy = 'first' then 'decides: the first link on the device'
+            when decides and candidate_at <= subject_at then 'decides: the last link at or before the row'
+            when decides then 'decides: the next link after the row'
+            when policy = 'first' and not is_picked then 'an earlier link on the device wins under first'
+            when policy = 'next_identify' and candidate_at <= subject_at
+                then 'began at or before the row: next_identify looks ahead only'
+            when candidate_day > last_link_day
+                then 'outside the lookback of ' || lookback_days || ' days'
+            when candidate_day < first_link_day
+                then 'expired: carried forward ' || carry_forward_days || ' days only'
+            when policy = 'latest' then 'a later link on the device wins under latest'
+            when policy = 'device_split' and candidate_at <= subject_at
+                then 'a later link at or before the row wins under device_split'
+            when policy = 'device_split' and candidate_event_id is not null and candidate_linked_at <= subject_at
+                then 'a link at or before the row goes first under device_split'
+            else 'an earlier link after the row wins under ' || policy
+        end as reason
+    from asked
+)
+
+select
+    reasons.project_id,
+    reasons.grain,
+    reasons.row_id,
+    reasons.anonymous_id,
+    reasons.user_id,
+    reasons.subject_at as row_at,
+    reasons.row_ended_at,
+    reasons.policy,
+    reasons.stitched_user_id,
+    reasons.stitched_by,
+    coalesce(stored_sessions.stitched_user_id, stored_views.stitched_user_id) as stored_user_id,
+    reasons.candidate_user_id,
+    reasons.candidate_at,
+    reasons.candidate_last_seen_at,
+    reasons.candidate_event_count,
+    reasons.candidate_id as candidate_event_id,
+    events.event_type as candidate_event_type,
+    events.landing_file as candidate_landing_file,
+    events.received_at as candidate_received_at,
+    files.loaded_at as candidate_loaded_at,
+    reasons.decides,
+    reasons.reason
+from reasons
+left join {{ source('landing', 'raw_events') }} as events
+    on
+        reasons.project_id = events.project_id
+        and reasons.candidate_id = events.event_id
+left join {{ pipeline_table('landing_files') }} as files on events.landing_file = files.landing_file
+left join {{ ref('stitched_sessions') }} as stored_sessions
+    on
+        reasons.grain = 'session'
+        and reasons.project_id = stored_sessions.project_id
+        and reasons.row_id = stored_sessions.session_id
+        and reasons.subject_day = stored_sessions.session_date
+left join {{ ref('page_views') }} as stored_views
+    on
+        reasons.grain in ('page', 'screen')
+        and reasons.project_id = stored_views.project_id
+        and reasons.row_id = stored_views.event_id
+        and reasons.subject_day = stored_views.event_date
