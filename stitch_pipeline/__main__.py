@@ -1,4 +1,5 @@
-"""The command line: ``python -m stitch_pipeline settle``, ``… why``, ``… sources check DIR`` and ``… demo``."""
+"""The command line: ``python -m stitch_pipeline settle``, ``… why``, ``… preview``,
+``… sources check DIR`` and ``… demo``."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from stitch_pipeline.abandoned_runs import AlreadySettling
-from stitch_pipeline.settings import REPOSITORY, Settings, SettingsError
+from stitch_pipeline.settings import REPOSITORY, Policy, Settings, SettingsError
 from stitch_pipeline.warehouse.duckdb_file import WarehouseError
+from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
 
 EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
@@ -62,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--at", metavar="TIME", help="a UTC day, or an instant: only the rows then, or the nearest")
     why.add_argument("--limit", type=_positive, default=40, metavar="N", help="rows to show (default 40)")
     why.set_defaults(command=_why)
+    preview = commands.add_parser("preview", help="what other rules would change; writes nothing")
+    preview.add_argument("--project", metavar="P", help="the project_id; by default every project")
+    preview.add_argument("--policy", choices=[policy.value for policy in Policy], help="who would get a device's rows")
+    preview.add_argument("--lookback-days", type=_days, metavar="N", help="days back from a login, or 'unlimited'")
+    preview.add_argument("--carry-forward-days", type=_days, metavar="N", help="days after a link, or 'unlimited'")
+    preview.add_argument("--max-users-per-device", type=_positive, metavar="N", help="with more it is shared")
+    preview.set_defaults(command=_preview)
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
     demo.add_argument("--directory", type=Path, default=REPOSITORY / "data" / "demo", help="where to work")
     demo.add_argument("--seed", type=int, default=7)
@@ -103,6 +112,28 @@ def _why(options: argparse.Namespace, console: Console) -> int:
     explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
     print_explanation(explanation, options.limit, console)
     return EXIT_SETTLED
+
+
+def _preview(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.rules_preview import Proposal, preview_rules, print_preview
+
+    proposal = Proposal(
+        options.project,
+        None if options.policy is None else Policy(options.policy),
+        options.lookback_days,
+        options.carry_forward_days,
+        options.max_users_per_device,
+    )
+    print_preview(preview_rules(Settings.load(), proposal), proposal, console)
+    return EXIT_SETTLED
+
+
+def _days(text: str) -> int:
+    if text in ("unlimited", "null"):
+        return UNLIMITED_DAYS
+    if not text.isdecimal() or int(text) > UNLIMITED_DAYS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of days (0 to {UNLIMITED_DAYS}) or 'unlimited'")
+    return int(text)
 
 
 def _positive(text: str) -> int:

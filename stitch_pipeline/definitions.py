@@ -9,7 +9,7 @@ from dagster import Definitions, in_process_executor
 
 from stitch_pipeline.assets.landing_zone import landing_zone_assets
 from stitch_pipeline.assets.models import model_assets
-from stitch_pipeline.jobs import asset_jobs, reconcile_job
+from stitch_pipeline.jobs import asset_jobs, preview_rules_job, reconcile_job
 from stitch_pipeline.schedules import schedules
 from stitch_pipeline.sensors import sensors
 from stitch_pipeline.settings import Settings
@@ -19,7 +19,7 @@ from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:
     return Definitions(
         assets=[landing_zone_assets(settings), *model_assets(settings)],
-        jobs=[*asset_jobs(), reconcile_job(settings)],
+        jobs=[*asset_jobs(), reconcile_job(settings), preview_rules_job(settings)],
         sensors=sensors(settings),
         schedules=schedules(settings),
         resources={

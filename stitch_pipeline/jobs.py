@@ -1,6 +1,6 @@
 """The jobs: what sensors and schedules launch, and what a person launches from the launchpad."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dagster import (
@@ -8,9 +8,12 @@ from dagster import (
     AssetObservation,
     AssetSelection,
     Config,
+    Failure,
     JobDefinition,
+    MetadataValue,
     OpExecutionContext,
     Output,
+    TableRecord,
     define_asset_job,
     job,
     op,
@@ -21,14 +24,17 @@ from pydantic import Field
 from stitch_pipeline.assets.landing_zone import POOL
 from stitch_pipeline.assets.models import ModelsConfig, keep_views, stale_partitions, write_rules
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.settings import Settings
+from stitch_pipeline.rules_preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
+from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.warehouse import loading, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
+from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
 
 BUILD_JOB = "build_job"
 RESTITCH_JOB = "restitch_job"
 RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
 RECONCILE_JOB = "reconcile_job"
+PREVIEW_RULES_JOB = "preview_rules_job"
 
 
 def models_config(**values: bool | str) -> dict[str, Any]:
@@ -112,3 +118,71 @@ def reconcile_job(settings: Settings) -> JobDefinition:
         find_stale_partitions()
 
     return reconcile
+
+
+class ProposedRules(Config):
+    """Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force."""
+
+    project_id: str | None = Field(default=None, description="The project to try them on; by default every one.")
+    policy: Policy | None = Field(default=None, description="Who would get a device's rows.")
+    lookback_days: int | None = Field(
+        default=None, ge=0, le=UNLIMITED_DAYS, description=f"Days back from a login; {UNLIMITED_DAYS} is unlimited."
+    )
+    carry_forward_days: int | None = Field(
+        default=None, ge=0, le=UNLIMITED_DAYS, description=f"Days after a link; {UNLIMITED_DAYS} is unlimited."
+    )
+    max_users_per_device: int | None = Field(
+        default=None, ge=1, description="With more users than this in the window a device is shared."
+    )
+
+
+def preview_rules_job(settings: Settings) -> JobDefinition:
+    @op(pool=POOL, description="Compare what is stored with what the proposed rules would give. Writes nothing.")
+    def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
+        proposal = Proposal(**{name: getattr(config, name) for name in Proposal.__dataclass_fields__})
+        try:
+            preview = preview_rules(settings, proposal)
+        except SettingsError as error:
+            raise Failure(str(error), allow_retries=False) from None
+        for sentence in sentences(preview):
+            context.log.info(sentence)
+        # On the page of this view the previews that were made stand side by side.
+        yield AssetObservation(AssetKey("policy_preview_sessions"), metadata=_preview_metadata(preview, proposal))
+        yield Output(None)
+
+    @job(
+        name=PREVIEW_RULES_JOB,
+        description=(
+            "What another policy, window or sharing limit would change: how many sessions, page views and people would "
+            "move, per day and with a sample, in the metadata of the run's observation of policy_preview_sessions. "
+            "Nothing is written. `link_on` and the session timeout cannot be tried: they need every day built again."
+        ),
+    )
+    def preview() -> None:
+        try_rules()
+
+    return preview
+
+
+def _preview_metadata(preview: RulesPreview, proposal: Proposal) -> dict[str, Any]:
+    numbers = (
+        *("sessions", "sessions_that_move", "sessions_that_change"),
+        *("page_views", "page_views_that_move", "page_views_that_change"),
+        *("people_that_change", "visitors_before", "visitors_after", "due_anyway"),
+    )
+    tables = {"rules": preview.changed_rules, "moves_per_day": preview.days, "sample": preview.sample}
+    return {
+        "summary": MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences(preview))),
+        **{name: MetadataValue.int(getattr(preview, name)) for name in numbers},
+        **{name: _table(rows) for name, rows in tables.items() if rows},
+        "to_follow": MetadataValue.text(how_to_follow(proposal) or "nothing was proposed"),
+    }
+
+
+def _table(rows: Sequence[Any]) -> MetadataValue[Any]:
+    return MetadataValue.table(
+        [
+            TableRecord({name: value if isinstance(value, int) else str(value) for name, value in vars(row).items()})
+            for row in rows
+        ]
+    )

@@ -37,7 +37,7 @@ def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
         ASSETS | set(VIEWS) | INTERNAL_VIEWS
     )
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"build_job", "restitch_job", "restitch_page_views_job", "reconcile_job"}
+    assert jobs == {"build_job", "restitch_job", "restitch_page_views_job", "reconcile_job", "preview_rules_job"}
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert sensors == {
         "landing_sensor": DefaultSensorStatus.RUNNING,
