@@ -116,7 +116,10 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
         table = Table(box=None, padding=(0, 1), header_style="dim")
         for column in ("#", "user", "began", "events", "first event", "landing file", "received", "loaded"):
             table.add_column(column, justify="right" if column in ("#", "events") else "left", overflow="fold")
-        for candidate in candidates[:limit]:
+        # Those that decide before any other: a device of many users has more candidates than anybody reads.
+        deciding = {row.deciding.number for row in rows[:limit] if row.deciding}
+        shown = sorted(candidates, key=lambda candidate: candidate.number not in deciding)[: max(limit, len(deciding))]
+        for candidate in sorted(shown, key=lambda candidate: candidate.number):
             table.add_row(
                 str(candidate.number),
                 escape(candidate.user_id),
@@ -128,7 +131,7 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
                 _time(candidate.loaded_at, "minutes"),
             )
         console.print(table)
-        _say_how_many_are_left(len(candidates) - limit, console)
+        _say_how_many_are_left(len(candidates) - len(shown), console)
     console.print("\nWhose each row is, and why:")
     # A session and its events mostly share their reasons: these are said once, below the last of them.
     for (_, lines), several in groupby(

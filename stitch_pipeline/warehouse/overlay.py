@@ -12,8 +12,9 @@ from pathlib import Path
 
 import duckdb
 
+from stitch_pipeline.warehouse import dbt_models, schema
 from stitch_pipeline.warehouse.duckdb_file import WarehouseError, connect_beside
-from stitch_pipeline.warehouse.quoting import identifier, literal
+from stitch_pipeline.warehouse.quoting import identifier
 
 STORED = "stored"
 """The catalog of the warehouse itself; a replacement reads ``stored.stitch.<table>``."""
@@ -26,7 +27,7 @@ def overlay(
     """A connection in which ``stitch.<table>`` is the warehouse's table, or the query that replaces it.
 
     ``views`` are the views to see through the overlay; each reads tables only. Raises WarehouseError if there
-    is no warehouse, if it stays locked for ``wait_seconds``, or if it has not got one of the views yet.
+    is no warehouse, if it stays locked for ``wait_seconds``, or if its views are not those of this version.
     """
     con = connect_beside(path, wait_seconds=wait_seconds, name=STORED)
     try:
@@ -36,22 +37,28 @@ def overlay(
             # A table where it is replaced: a view would run the replacement again for each mention.
             kind = "table" if table in replaced else "view"
             con.execute(f"create {kind} stitch.{identifier(table)} as {query}")
+        _refuse_other_views(con, path)
         for view in views:
             # DuckDB keeps a view's query without the catalog, so here it finds the tables of the overlay.
-            found = con.execute(
-                f"select sql from duckdb_views() where database_name = {literal(STORED)} "
-                "and schema_name = 'stitch' and view_name = ?",
-                [view],
+            ((query,),) = con.execute(
+                "select sql from duckdb_views() where database_name = ? and schema_name = 'stitch' and view_name = ?",
+                [STORED, view],
             ).fetchall()
-            if not found:
-                raise WarehouseError(
-                    f"The warehouse '{path}' has no view '{view}' yet: run `python -m stitch_pipeline settle "
-                    "--reconcile`, which creates it."
-                )
-            con.execute(found[0][0])
+            con.execute(query)
         yield con
     finally:
         con.close()
+
+
+def _refuse_other_views(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Views that another version of the project left would give its answers, which may be quite other ones."""
+    dbt_models.prepare_manifest()
+    is_there = "views_version" in _tables(con)
+    if not is_there or schema.views_version(con) != dbt_models.prepared_digest():
+        raise WarehouseError(
+            f"The views of the warehouse '{path}' are not those of this version: run `python -m stitch_pipeline settle "
+            "--reconcile`, which makes them so, and ask again."
+        )
 
 
 def _tables(con: duckdb.DuckDBPyConnection) -> list[str]:

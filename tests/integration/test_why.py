@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from hashlib import md5
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from test_locks import held_by_another_process
 from warehouses import Row, Warehouse, at, ephemeral_warehouse
@@ -263,6 +266,26 @@ def test_a_locked_warehouse_is_waited_for_and_then_said_to_be_busy(warehouse: Wa
         code, _, complaint = why("latest", "laptop")
     assert code == 1
     assert f"process {holder.pid}) and was not released within 0.5 seconds" in complaint
+
+
+def test_a_short_answer_keeps_the_link_that_decides(why: Why) -> None:
+    _, printed, _ = why("latest", "laptop", "--at", "2026-03-12", "--limit", "1")
+    lines = printed.splitlines()
+    assert [line.split()[:2] for line in lines[4:5]] == [["3", "cem"]]
+    assert "and 2 more: ask with --at, or raise --limit" in lines[5]
+
+
+def test_views_of_another_version_are_not_believed(
+    warehouse: Warehouse, why: Why, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for statement in ("update stitch.views_version set digest = 'old'", "drop table stitch.views_version"):
+        copy = shutil.copy(warehouse.settings.duckdb_path, tmp_path / "copy.duckdb")
+        with duckdb.connect(str(copy)) as con:
+            con.execute(statement)
+        monkeypatch.setenv("STITCH_DUCKDB_PATH", str(copy))
+        code, _, complaint = why("latest", "laptop")
+        assert code == 1
+        assert "are not those of this version: run `python -m stitch_pipeline settle --reconcile`" in complaint
 
 
 def test_an_answer_that_is_stored_differently_is_pointed_out(warehouse: Warehouse, why: Why) -> None:
