@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import duckdb
@@ -130,7 +130,9 @@ def _insert_files(
     groups, problems = reading.grouped(
         con, (file.landed for file in by_name.values() if file.landed and file.row_count and file.problem is None)
     )
-    changed = set(problems)
+    for name in problems:
+        report(f"{name} went away or was cut off since it was found: the next run looks at it again")
+    grown: set[str] = set()
     rows = 0
     reported = time.monotonic()
     with reading.without_pushdown(con):
@@ -145,13 +147,14 @@ def _insert_files(
                 if file.bad_row_count:
                     _insert_bad_rows(con, file, alone, rules)
                 if landed.has_changed():
-                    changed.add(landed.landing_file)
+                    grown.add(landed.landing_file)
                 rows += file.row_count
             if time.monotonic() - reported >= _REPORT_SECONDS:
                 report(f"{rows:,} rows read, up to {group.files[-1].landing_file}")
                 reported = time.monotonic()
-    _leave_for_later(con, changed, report)
-    loaded = [file for file in by_name.values() if file.landing_file not in changed]
+    loaded = [
+        _as_read(con, file, report) if name in grown else file for name, file in by_name.items() if name not in problems
+    ]
     if loaded:
         con.executemany(
             "insert into stitch.landing_files values (?, ?, ?, ?, ?, current_timestamp at time zone 'UTC')",
@@ -160,12 +163,19 @@ def _insert_files(
     return rows
 
 
-def _leave_for_later(con: duckdb.DuckDBPyConnection, changed: set[str], report: Callable[[str], None]) -> None:
-    """Take out again what was read of files that changed meanwhile; the next look finds their new version."""
-    for name in sorted(changed):
-        report(f"{name} changed while it was read: it is left for the next run")
-        for table in ("raw_events", "quarantined_events"):
-            con.execute(f"delete from stitch.{table} where landing_file = ?", [name])
+def _as_read(con: duckdb.DuckDBPyConnection, file: FileToLoad, report: Callable[[str], None]) -> FileToLoad:
+    """The file as it was when it was read, which is not as it was found.
+
+    Its version remains the one that was found, so that the next look sees another and has it loaded again.
+    """
+    report(f"{file.landing_file} changed while it was read: the next run loads it again")
+    events, days = con.execute(
+        "select count(*), list(distinct event_date) from stitch.raw_events where landing_file = ?", [file.landing_file]
+    ).fetchall()[0]
+    bad_rows = con.execute(
+        "select count(*) from stitch.quarantined_events where landing_file = ?", [file.landing_file]
+    ).fetchall()[0][0]
+    return replace(file, row_count=events + bad_rows, days=file.days | frozenset(days or ()))
 
 
 def _insert_unreadable(con: duckdb.DuckDBPyConnection, file: FileToLoad, problem: str) -> None:
