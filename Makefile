@@ -48,7 +48,7 @@ format: $(READY) ## put code into the project's format
 	$(BIN)/ruff check --fix .
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 screenshots: $(READY) ## take the pictures in docs/images anew; needs Debian's chromium
 	$(BIN)/python docs/take_screenshots.py
