@@ -60,11 +60,15 @@ def found_files(settings: Settings, root: Path | None = None) -> list[FoundFile]
         )
     rules = json.dumps(asdict(reading_rules(settings)), default=str)
     how_read: dict[str, str] = {}
+    sources: dict[str, Source | None] = {}
     lookups: dict[Path, list[tuple[Path, str]]] = {}
     found = []
     for path, relative, stat in _listed(root):
         feed = relative.parts[0]
-        source = _source(settings, feed) if len(relative.parts) > 1 else None
+        # Once per feed and not per file: the sensor comes here every few seconds.
+        if feed not in sources:
+            sources[feed] = _source(settings, feed)
+        source = sources[feed] if len(relative.parts) > 1 else None
         if source is None:
             found.append(FoundFile(relative.as_posix(), path, stat.st_size, stat.st_mtime_ns, None, False, "no feed"))
             continue

@@ -16,7 +16,6 @@ from stitch_pipeline.sources import Layout, Source
 from stitch_pipeline.warehouse.quoting import literal
 
 FILE_TYPES = (".ndjson", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
-ENCODINGS = ("utf-8", "utf-16", "latin-1")
 _DOCUMENT_TYPES = (".ndjson", ".jsonl", ".json")
 _DELIMITERS = ",\t;|"
 _HEAD_BYTES = 10_000_000
