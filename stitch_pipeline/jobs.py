@@ -22,7 +22,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from stitch_pipeline.assets.landing_zone import POOL
-from stitch_pipeline.assets.models import ModelsConfig, keep_views, stale_partitions, write_rules
+from stitch_pipeline.assets.models import ModelsConfig, keep_views, resolve_persons, stale_partitions, write_rules
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.rules_preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
 from stitch_pipeline.settings import Policy, Settings, SettingsError
@@ -55,6 +55,8 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
                 "raw_events",
                 "quarantined_events",
                 "identity_map",
+                "identifier_links",
+                "persons",
                 "sessions",
                 "stitched_sessions",
                 "users",
@@ -101,6 +103,7 @@ def reconcile_job(settings: Settings) -> JobDefinition:
             if not config.only_changed_rules:
                 index.set_loaded(loading.loaded_files(con))
                 stale.suspect_every_device(con)
+            resolve_persons(con, warehouse.path, settings)
             metadata = stale_partitions(con, settings)
         yield AssetObservation(AssetKey("identity_map"), metadata=metadata)
         # Not before the event log has it: see LandingIndex.

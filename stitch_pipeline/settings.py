@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from croniter import croniter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stitch_pipeline.sources import SOURCES
-from stitch_pipeline.sources.paths import parse_path
+from stitch_pipeline.sources.paths import Key, parse_path
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, TimeFormat
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -46,6 +46,7 @@ class Policy(StrEnum):
     first = "first"
     device_split = "device_split"
     next_identify = "next_identify"
+    graph = "graph"
 
 
 class StitchingRules(BaseModel):
@@ -67,6 +68,43 @@ class StitchingRules(BaseModel):
     """With more users than this in the window a device is shared and its anonymous rows are nobody's."""
     link_on: Literal["any", "identify"] = "any"
     """Which events link a device to a user: any that carries both ids, or ``identify`` calls only."""
+    max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
+    """Under ``graph``, with more ids than this (devices included) a person of several users is not believed."""
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+
+OWN_KINDS = ("user", "device")
+"""The kinds of ids that every project has; ``identifiers`` names further ones."""
+MAX_UNIQUE_IDENTIFIERS = 3
+"""One cut of the graph for each (macros/persons.sql), so there is an end to them."""
+
+
+class IdentifierSettings(BaseModel):
+    """One ``[projects.<project_id>.identifiers.<kind>]`` table: where an e-mail address, say, stands on an event."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paths: Paths
+    """Fields of ``traits`` or ``properties``, as ``traits.email``; the first with a value wins."""
+    normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], BeforeValidator(_several)] = ("trim",)
+    """What is done to a value before it is compared: white space off, lower case, nothing but digits."""
+
+    @field_validator("paths")
+    @classmethod
+    def _are_known_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            place, _, field = path.partition(".")
+            if place not in ("traits", "properties") or not field:
+                raise ValueError(f"'{path}' is no place to look: write traits.<field> or properties.<field>")
+            segments = parse_path(field)
+            if not segments or not all(isinstance(segment, Key) for segment in segments):
+                raise ValueError(f"'{path}' is no plain path: write names joined by dots, as traits.address.email")
+        return value
 
 
 class ProjectSettings(StitchingRules):
@@ -76,13 +114,32 @@ class ProjectSettings(StitchingRules):
     """Values that are no identity in this project, beside the built-in list."""
     conversion_events: tuple[str, ...] = ("signup", "completed_checkout")
     """Event names that ``user_conversions`` reports, in funnel order."""
+    identifiers: dict[str, IdentifierSettings] = {}
+    """Further kinds of ids, by name (``email``), that tie devices and users together under ``graph``."""
+    unique_identifiers: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    """Kinds of which a person has one value only, under ``graph``: two user ids, say, stay two persons."""
 
+    @property
+    def resolves_persons(self) -> bool:
+        """Whether the ids of the project are joined to persons."""
+        return self.stitching and self.policy == Policy.graph
 
-def _several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    @field_validator("identifiers")
+    @classmethod
+    def _have_names(cls, value: dict[str, IdentifierSettings]) -> dict[str, IdentifierSettings]:
+        for kind in value:
+            if kind in OWN_KINDS or not kind.isidentifier():
+                raise ValueError(f"'{kind}' cannot name a kind of identifier: take another word, such as email")
+        return value
 
-
-Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+    @model_validator(mode="after")
+    def _unique_ones_are_known(self) -> ProjectSettings:
+        known = ("user", *self.identifiers)
+        if unknown := [kind for kind in self.unique_identifiers if kind not in known]:
+            raise ValueError(f"unique_identifiers names '{unknown[0]}'; the kinds are: {', '.join(known)}")
+        if len(set(self.unique_identifiers)) > MAX_UNIQUE_IDENTIFIERS:
+            raise ValueError(f"unique_identifiers may name {MAX_UNIQUE_IDENTIFIERS} kinds, not more")
+        return self
 
 
 class FeedSettings(BaseModel):
@@ -190,6 +247,7 @@ class Settings(BaseSettings):
     carry_forward_days: DaysOrUnlimited = None
     max_users_per_device: Annotated[int, Field(ge=1)] = 10
     link_on: Literal["any", "identify"] = "any"
+    max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
 
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
@@ -247,11 +305,20 @@ class Settings(BaseSettings):
         # Only what differs: that a project gets a table in stitch.toml changes neither links nor sessions.
         rules = {project: self.rules(project).link_on for project in sorted(self.projects)}
         links = {project: link_on for project, link_on in rules.items() if link_on != self.link_on}
-        return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}"
+        identifiers = {
+            project: {kind: found.model_dump(mode="json") for kind, found in own.items()}
+            for project in sorted(self.projects)
+            if (own := self.projects[project].identifiers)
+        }
+        named = f", identifiers {identifiers}" if identifiers else ""
+        return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}{named}"
 
     def crediting_rules(self, project_id: str) -> str:
         """The settings of one project on which answers depend; when they change, its rows are re-stitched."""
-        rules = self.rules(project_id).model_dump(mode="json", include=set(StitchingRules.model_fields) - {"link_on"})
+        fields = {*StitchingRules.model_fields, "unique_identifiers"} - {"link_on"}
+        if self.rules(project_id).policy != Policy.graph:
+            fields -= {"max_ids_per_person", "unique_identifiers"}
+        rules = self.rules(project_id).model_dump(mode="json", include=fields)
         return json.dumps({**rules, "view_stitching": self.view_stitching_is_on}, sort_keys=True)
 
     @property

@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from random import Random
 from typing import Any
 
-from oracle import Rules
+from oracle import Identifier, Rules
 from warehouses import START, Event, Warehouse, as_jitsu, as_snowplow
 
 FILES = ("jitsu/a.ndjson", "jitsu/late/b.ndjson", "jitsu/c.ndjson", "snowplow/d.ndjson")
@@ -32,6 +32,8 @@ DEVICES = ("d1", "d2", "d3", "u1")  # a device may be called as a user is
 NO_DEVICES = (None, "undefined", " NULL ")
 USERS = ("u1", "u2", "u3")
 NO_USERS = (None, None, None, None, "", "guest", '"null"', "00000000-0000-0000-0000-000000000000")
+EMAILS = ("a@example.com", " A@example.com", "b@example.com", "c@example.com", "guest", "", 7, None)
+EMAIL = {"email": Identifier(("properties.email", "properties.mail"), ("trim", "lower"))}
 STEPS = tuple(
     timedelta(minutes=minutes, microseconds=microseconds)
     for minutes, microseconds in ((0, 0), (1, 0), (10, 0), (29, 59_999_999), (30, 0), (30, 1), (240, 0))
@@ -74,7 +76,7 @@ class Rule:
 
 
 Step = Land | TakeAway | Settle | Build | Rule
-POLICIES = ("latest", "first", "device_split", "next_identify")
+POLICIES = ("latest", "first", "device_split", "next_identify", "graph")
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,14 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
     names = ("policy", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on")
+    names += ("unique_identifiers", "max_ids_per_person")
     return "".join(
-        f"[projects.{project}]\n" + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
+        f"[projects.{project}]\n"
+        + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
+        + "".join(
+            f"[projects.{project}.identifiers.{kind}]\npaths = {value(found.paths)}\nnormalise = {value(found.normalise)}\n"
+            for kind, found in own.identifiers.items()
+        )
         for project, own in rules.items()
     )
 
@@ -138,16 +146,21 @@ def as_read(event: Event, landing_file: str) -> Event:
         platform = event.get("platform") or ("mobile" if event["event_type"] == "screen" else "web")
         return {**event, "source": "jitsu", "platform": platform, "landing_file": landing_file}
     name = {"screen": "screen_view", "identify": "identify"}.get(event["event_type"], event.get("event_name"))
-    return {**event, "source": "snowplow", "event_name": name, "traits": None, "landing_file": landing_file}
+    return {**event, "source": "snowplow", "event_name": name, "traits": None, "properties": None, "landing_file": landing_file}
 
 
 def rules(random: Random) -> Rules:
+    identifiers = random.choice(({}, EMAIL, EMAIL))
+    unique = random.choice(((), (), ("user",), ("email",), ("email", "user"), ("user", "email")))
     return Rules(
         policy=random.choice(POLICIES),
         lookback_days=random.choice((2, 2, 2, 1, 0, None)),
         carry_forward_days=random.choice((None, None, 2, 1, 0)),
         max_users_per_device=random.choice((10, 2, 1)),
         link_on=random.choice(("any", "any", "any", "identify")),
+        identifiers=identifiers,
+        unique_identifiers=tuple(kind for kind in unique if kind == "user" or kind in identifiers),
+        max_ids_per_person=random.choice((1000, 1000, 5, 2)),
     )
 
 
@@ -182,6 +195,7 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
                 "utm_source": random.choice((None, "facebook")),
                 "referrer": random.choice((None, "https://example.com/")),
                 "traits": random.choice((None, {"n": 1}, {"n": 2})) if kind == "identify" else None,
+                "properties": {random.choice(("email", "mail")): random.choice(EMAILS)} if random.random() < 0.15 else None,
             }
         )
         occurred_at += random.choice(STEPS)

@@ -60,16 +60,48 @@ class Rules:
     stitching: bool = True
     session_stitching: bool = True
     timeout: timedelta = timedelta(minutes=30)
+    unique_identifiers: tuple[str, ...] = ()
+    max_ids_per_person: int = 1000
+    identifiers: Mapping[str, Identifier] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Identifier:
+    """Where a further kind of id stands on an event, and what is done to it before it is compared."""
+
+    paths: tuple[str, ...]
+    normalise: tuple[str, ...] = ("trim",)
+
+
+Id = tuple[str, str]
+"""A kind and a value: ``("user", "ann")``, ``("device", "laptop")``, ``("email", "ann@example.com")``."""
 
 
 @dataclass(frozen=True)
 class Links:
-    """What is known of the identities of one project: the links of each device, in order of time."""
+    """What is known of the identities of one project: the links of each device, in order of time.
+
+    Under ``graph`` also who each id is (nobody, for None), and what further identifiers each device is linked to.
+    """
 
     by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    persons: Mapping[Id, str | None] = field(default_factory=dict)
+    identifiers_by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
     def of(self, device: str) -> Sequence[Row]:
         return self.by_device.get(device, ())
+
+    def name(self, user: str) -> str:
+        """What a user is called in the end."""
+        return self.persons.get(("user", user)) or user
+
+    def of_person(self, device: str) -> Sequence[Row]:
+        """The links of a device that lead to the device's own person, who stands for whatever they lead to."""
+        person = self.persons.get(("device", device))
+        found = [(("user", link["user_id"]), link) for link in self.of(device)]
+        found += [((link["id_kind"], link["id"]), link) for link in self.identifiers_by_device.get(device, ())]
+        counted = [{**link, "user_id": person} for key, link in found if person and self.persons.get(key) == person]
+        return sorted(counted, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
 
 
 def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rules = Rules()) -> dict[str, list[Row]]:
@@ -90,8 +122,15 @@ def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rul
 
 def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     link_rows = identity_map(events, rules)
+    identifier_rows = identifier_links(events, rules)
+    person_rows = persons(link_rows, identifier_rows, rules)
     links = Links(
-        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)}
+        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)},
+        {(row["id_kind"], row["id"]): row["person_id"] for row in person_rows},
+        {
+            device: [row for row in identifier_rows if (row["linked_kind"], row["linked_id"]) == ("device", device)]
+            for device in _devices(events)
+        },
     )
     cut = sessions(events, rules)
     session_of = {event["event_id"]: session["session_id"] for session in cut for event in session["events"]}
@@ -130,15 +169,17 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         for event in credited
         if _is_view(event)
     ]
-    traits = _latest_traits(link_rows)
+    traits = _latest_traits(link_rows, links)
     return {
         "raw_events": events,
         "identity_map": link_rows,
+        "identifier_links": identifier_rows,
+        "persons": person_rows,
         "sessions": [{name: value for name, value in session.items() if name != "events"} for session in cut],
         "stitched_sessions": stitched,
         "page_views": views,
         "page_views_live": views,
-        "users": users(stitched, link_rows),
+        "users": users(stitched, link_rows, links),
         "visitor_stats": visitor_stats(stitched, views),
         "user_mapping": user_mapping(stitched, links, rules),
         "user_devices": user_devices(link_rows),
@@ -240,6 +281,140 @@ def identity_map(events: Iterable[Row], rules: Rules) -> list[Row]:
     return links
 
 
+def identifier_links(events: Iterable[Row], rules: Rules) -> list[Row]:
+    """Which further identifiers were seen with which device or user, per day."""
+    seen: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for event in _in_time(events):
+        if rules.link_on == "identify" and event["event_type"] != "identify":
+            continue
+        for kind, identifier in rules.identifiers.items():
+            value = _identifier(event, identifier)
+            for linked_kind, linked in (("device", event["anonymous_id"]), ("user", event["user_id"])):
+                if value is not None and linked is not None:
+                    seen[event["event_date"], kind, value, linked_kind, linked].append(event)
+    return [
+        {
+            **dict(zip(("event_date", "id_kind", "id", "linked_kind", "linked_id"), key, strict=True)),
+            "first_seen_at": together[0]["occurred_at"],
+            "last_seen_at": together[-1]["occurred_at"],
+            "event_count": len(together),
+            "first_event_id": together[0]["event_id"],
+        }
+        for key, together in seen.items()
+    ]
+
+
+def _identifier(event: Row, identifier: Identifier) -> str | None:
+    for path in identifier.paths:
+        place, name = path.split(".")
+        value = json.loads(event[place] or "{}").get(name)
+        if isinstance(value, int):
+            value = str(value)
+        if not isinstance(value, str):
+            continue
+        for step in identifier.normalise:
+            if step == "digits":
+                value = "".join(character for character in value if character in "0123456789")
+            else:
+                value = value.strip() if step == "trim" else value.lower()
+        if not is_no_identity(value):
+            return value
+    return None
+
+
+def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> list[Row]:
+    """Who each known id is, under ``graph``: its person, or nobody."""
+    if rules.policy != "graph" or not rules.stitching:
+        return []
+    first_seen: dict[Id, datetime] = {}
+    neighbours: dict[Id, set[Id]] = defaultdict(set)
+    pairs: list[tuple[Id, Id, datetime]] = [
+        *((("device", link["anonymous_id"]), ("user", link["user_id"]), link["first_seen_at"]) for link in links),
+        *(((row["linked_kind"], row["linked_id"]), (row["id_kind"], row["id"]), row["first_seen_at"]) for row in identifiers),
+    ]
+    for one, other, at in pairs:
+        neighbours[one].add(other)
+        neighbours[other].add(one)
+        for key in (one, other):
+            first_seen[key] = min(at, first_seen.get(key, at))
+
+    def is_hub(key: Id) -> bool:
+        if key[0] == "user":
+            return False
+        kinds = [kind for kind, _ in neighbours[key] if key[0] == "device" or kind == "user"]
+        return any(kinds.count(kind) > rules.max_users_per_device for kind in kinds)
+
+    hubs = {key for key in neighbours if is_hub(key)}
+    graph = {key: others - hubs for key, others in neighbours.items() if key not in hubs}
+    components = _components(set(graph), graph)
+    cells = components
+    for kind in rules.unique_identifiers:
+        cells = [part for cell in cells for part in _parted(cell, kind, graph)]
+    cells = [
+        part for cell in cells for part in (_parted(cell, "user", graph) if len(cell) > rules.max_ids_per_person else [cell])
+    ]
+
+    def named(ids: Iterable[Id]) -> list[str]:
+        known = [key for key in ids if key[0] != "device"]
+        in_order = sorted(known, key=lambda key: (key[0] != "user", first_seen[key], _name(key)))
+        return [_name(key) for key in in_order]
+
+    person: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
+    for cell in cells:
+        if named(cell) and (any(kind == "user" for kind, _ in cell) or len(cell) <= rules.max_ids_per_person):
+            person.update(dict.fromkeys(cell, named(cell)[0]))
+    label = {
+        key: min((f"{kind}:{value}" for kind, value in component if kind != "device"), default=None)
+        for component in components
+        for key in component
+    }
+    return [
+        {
+            "id_kind": key[0],
+            "id": key[1],
+            "person_id": person[key],
+            "component_id": label.get(key),
+            "first_seen_at": first_seen[key],
+        }
+        for key in neighbours
+    ]
+
+
+def _name(key: Id) -> str:
+    return key[1] if key[0] == "user" else f"{key[0]}:{key[1]}"
+
+
+def _distances(start: Id, within: set[Id], graph: Mapping[Id, set[Id]]) -> dict[Id, int]:
+    distances = {start: 0}
+    last = [start]
+    while last:
+        last = sorted({other for key in last for other in graph[key] & within if other not in distances})
+        distances.update(dict.fromkeys(last, max(distances.values()) + 1))
+    return distances
+
+
+def _components(ids: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
+    components: list[set[Id]] = []
+    for key in sorted(ids):
+        if not any(key in component for component in components):
+            components.append(set(_distances(key, ids, graph)))
+    return components
+
+
+def _parted(cell: set[Id], kind: str, graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
+    """The parts of a cell, one for each id of the kind: every other goes to the nearest, and to none at a tie."""
+    seeds = {key: _distances(key, cell, graph) for key in cell if key[0] == kind}
+    if len(seeds) < 2:
+        return [cell]
+    parts: dict[Id, set[Id]] = {seed: set() for seed in seeds}
+    for key in cell:
+        least = min(distances[key] for distances in seeds.values())
+        nearest = [seed for seed, distances in seeds.items() if distances[key] == least]
+        if len(nearest) == 1:
+            parts[nearest[0]].add(key)
+    return list(parts.values())
+
+
 def sessions(events: Iterable[Row], rules: Rules) -> list[Row]:
     """Sessions with the events they consist of."""
     streams: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
@@ -317,12 +492,24 @@ def credit(
         }
 
     if device is None:
-        return answer(own_id, "none") if own_user is None else answer(own_user, "own")
+        if own_user is None:
+            return answer(own_id, "none")
+        return answer(links.name(own_user) if rules.stitching else own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
     window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
     if len({link["user_id"] for link in window}) > rules.max_users_per_device:
-        return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
+        return answer(own_id, "shared device") if own_user is None else answer(links.name(own_user), "own")
+    if rules.policy == "graph":
+        if own_user is not None:
+            return answer(links.name(own_user), "own")
+        if links.persons.get(("device", device), device) is None:
+            return answer(own_id, "shared device")
+        window = [link for link in links.of_person(device) if _is_within(link["event_date"], day, rules)]
+        if not window:
+            return answer(own_id, "none")
+        link = window[-1]
+        return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
     if own_user is not None and rules.policy in ("device_split", "next_identify"):
         return answer(own_user, "own")
     link = _picked(links.of(device), at, day, rules)
@@ -357,20 +544,20 @@ def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row 
     return in_reach[-1] if in_reach else None
 
 
-def _latest_traits(links: Iterable[Row]) -> dict[str, str | None]:
+def _latest_traits(links: Iterable[Row], names: Links) -> dict[str, str | None]:
     in_order = sorted(links, key=lambda link: (link["last_seen_at"], link["first_event_id"]))
-    return {link["user_id"]: link["traits"] for link in in_order if link["traits"] is not None}
+    return {names.name(link["user_id"]): link["traits"] for link in in_order if link["traits"] is not None}
 
 
-def users(stitched: list[Row], links: list[Row]) -> list[Row]:
+def users(stitched: list[Row], links: list[Row], names: Links) -> list[Row]:
     by_user: dict[str, list[Row]] = defaultdict(list)
     for session in sorted(stitched, key=lambda session: (session["started_at"], session["session_id"])):
         by_user[session["stitched_user_id"]].append(session)
-    traits = _latest_traits(links)
+    traits = _latest_traits(links, names)
     rows = []
     for user, own in by_user.items():
         is_identified = any(session["stitched_by"] in BY_A_USER for session in own)
-        linked = [link["first_seen_at"] for link in links if link["user_id"] == user]
+        linked = [link["first_seen_at"] for link in links if names.name(link["user_id"]) == user]
         rows.append(
             {
                 "stitched_user_id": user,

@@ -26,6 +26,8 @@ TABLES = (
     "duplicate_events",
     "quarantined_events",
     "identity_map",
+    "identifier_links",
+    "persons",
     "sessions",
     "stitched_sessions",
     "page_views",
@@ -33,6 +35,7 @@ TABLES = (
     "visitor_stats",
 )
 VIEWS = (
+    "all_persons",
     "user_mapping",
     "stitched_events",
     "page_views_live",

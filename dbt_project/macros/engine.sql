@@ -12,6 +12,10 @@
 {% macro first_known_by(column, position) %}{{ return(adapter.dispatch('first_known_by')(column, position)) }}{% endmacro %}
 {% macro duckdb__first_known_by(column, position) %}arg_min({{ column }}, {{ position }}){% endmacro %}
 
+{# What may stand around a value without being part of it. #}
+{% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
+{% macro duckdb__white_space() %}E' \t\r\n'{% endmacro %}
+
 {# A whole number, so that sums do not depend on the order of the rows. #}
 {% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
 {% macro duckdb__microseconds_between(start, stop) %}(epoch_us({{ stop }}) - epoch_us({{ start }})){% endmacro %}
@@ -34,3 +38,53 @@
 {# The UTC time that stands between the first pair of double quotes in a text; null if it is none. #}
 {% macro quoted_time(text) %}{{ return(adapter.dispatch('quoted_time')(text)) }}{% endmacro %}
 {% macro duckdb__quoted_time(text) %}cast(try_cast(regexp_extract({{ text }}, '"([^"]*)"', 1) as timestamptz) at time zone 'UTC' as timestamp){% endmacro %}
+
+{# The text at a path within JSON text; null where there is none, and for an object or a list. #}
+{% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
+{% macro duckdb__json_text(document, path) -%}
+    case
+        when json_type({{ document }}, {{ path }}) not in ('OBJECT', 'ARRAY', 'NULL')
+            then json_extract_string({{ document }}, {{ path }})
+    end
+{%- endmacro %}
+
+{% macro digits_of(text) %}{{ return(adapter.dispatch('digits_of')(text)) }}{% endmacro %}
+{% macro duckdb__digits_of(text) %}regexp_replace({{ text }}, '[^0-9]', '', 'g'){% endmacro %}
+
+{# Where a number stands in an order that looks drawn by lot, another one for each `draw`. #}
+{% macro shuffled(number, draw) %}{{ return(adapter.dispatch('shuffled')(number, draw)) }}{% endmacro %}
+{% macro duckdb__shuffled(number, draw) %}hash({{ number }}, {{ draw }}){% endmacro %}
+
+{# The components of a graph whose edges (a, b) are given in both directions, by walking through it: as many steps
+   as the longest way is long. #}
+{% macro least_reached(edges) %}{{ return(adapter.dispatch('least_reached')(edges)) }}{% endmacro %}
+{% macro duckdb__least_reached(edges) -%}
+    with recursive reached (node, component) using key (node) as (
+        select a as node, min(least(a, b)) as component from {{ edges }} group by a
+        union
+        select edges.b as node, min(reached.component) as component
+        from reached
+        inner join {{ edges }} as edges on reached.node = edges.a
+        inner join recurring.reached as known on edges.b = known.node
+        where reached.component < known.component
+        group by edges.b
+    )
+    select node, component from reached
+{%- endmacro %}
+
+{# The seed that is nearest to each node that can be reached from one; null where two are equally near. From all
+   seeds at once, one edge further per step: who is reached first is nearest, and beyond two it is two. #}
+{% macro nearest_seeds(seeds, edges) %}{{ return(adapter.dispatch('nearest_seeds')(seeds, edges)) }}{% endmacro %}
+{% macro duckdb__nearest_seeds(seeds, edges) -%}
+    with recursive reached (node, seed) using key (node) as (
+        select node, node as seed from {{ seeds }}
+        union
+        -- Nodes are numbered from 1, so 0 stands for two seeds or more.
+        select edges.b as node, case when min(reached.seed) = max(reached.seed) then min(reached.seed) else 0 end as seed
+        from reached
+        inner join {{ edges }} as edges on reached.node = edges.a
+        where not exists (select 1 from recurring.reached as known where known.node = edges.b)
+        group by edges.b
+    )
+    select node, nullif(seed, 0) as seed from reached
+{%- endmacro %}

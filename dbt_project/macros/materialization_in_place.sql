@@ -8,7 +8,7 @@
   config:
     key        columns that identify a row
     day        column that holds the partition's day; none for a table that has none
-    scope      'window' (default), 'users', or the grain whose pending devices limit the run
+    scope      'window' (default), 'users', 'persons', or the grain whose pending devices limit the run
     on_change  macro run within the transaction, with the names of two relations: rows added, rows gone
 #}
 {% materialization in_place, default %}
@@ -29,6 +29,7 @@
 
     {%- set in_scope -%}
         {%- if scope == 'users' -%} {{ is_affected_user('old') }}
+        {%- elif scope == 'persons' -%} {{ is_among('unresolved_ids', 'old', 'id_kind', 'id') }}
         {%- elif scope == 'window' -%} {{ is_in_scope('old.' ~ day) }}
         {%- else -%} {{ is_in_scope('old.' ~ day, scope, 'old') }}
         {%- endif -%}

@@ -15,9 +15,14 @@
         where
             pending.grain = '{{ grain }}'
             and pending.project_id = {{ row }}.project_id
-            and pending.anonymous_id = {{ row }}.anonymous_id
+            and pending.anonymous_id = {{ pending_key(row) }}
     )
     {%- endif %}
+{%- endmacro %}
+
+{# What a row is pending under: its device, or the user of a row without one, who may get another name. #}
+{% macro pending_key(row) -%}
+coalesce({{ row }}.anonymous_id, {{ row }}.user_id)
 {%- endmacro %}
 
 {# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}

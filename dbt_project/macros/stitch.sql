@@ -64,6 +64,10 @@ policy_links as (
 
 {{ policy_next_identify('next_identify_subjects', 'next_identify_links') }},
 
+{{ rows_of_policy('graph') }},
+
+{{ policy_graph('graph_subjects', 'graph_links') }},
+
 policy_candidates as (
     select * from latest_candidates
     union all
@@ -72,6 +76,8 @@ policy_candidates as (
     select * from device_split_candidates
     union all
     select * from next_identify_candidates
+    union all
+    select * from graph_candidates
 ),
 
 policy_crowded_devices as (
@@ -111,6 +117,12 @@ policy_shared_device_days as (
             and policy_links.link_day between subjects.first_link_day and subjects.last_link_day
     group by subjects.project_id, subjects.anonymous_id, subjects.subject_day, subjects.max_users_per_device
     having count(distinct policy_links.link_user_id) > subjects.max_users_per_device
+    union
+    select
+        project_id,
+        anonymous_id,
+        subject_day
+    from graph_shared_device_days
 ),
 
 policy_rules as (
@@ -141,13 +153,14 @@ policy_rules as (
             and candidates.subject_day = shared.subject_day
 ),
 
+{{ policy_names() }},
+
 stitched as (
     select
         policy_rules.*,
         case
             when rule in ('off', 'none', 'shared device') then own_id
-            when rule = 'own' then user_id
-            else link_user_id
+            else coalesce(policy_names.person_id, credited_user_id)
         end as stitched_user_id,
         rule as stitched_by,
         case when is_by_link then candidate_linked_at end as linked_at,
@@ -155,9 +168,17 @@ stitched as (
     from (
         select
             policy_rules.*,
+            case when rule = 'own' then user_id else link_user_id end as credited_user_id,
             is_asked_of_links and rule in ('own', 'link before', 'link after') as is_by_link
         from policy_rules
     ) as policy_rules
+    -- The one place where a user id gets another name.
+    left join policy_names
+        on
+            policy_rules.project_id = policy_names.project_id
+            and policy_rules.credited_user_id = policy_names.user_id
+            and policy_rules.policy = 'graph'
+            and policy_rules.is_stitched
 )
 {%- endmacro %}
 
@@ -187,6 +208,20 @@ stitched as (
         select 'device_split' as policy
         union all
         select 'next_identify' as policy
+        union all
+        select 'graph' as policy
+    )
+{%- endmacro %}
+
+{# Under `graph` only the projects that follow it have their persons resolved; to try it on others, lay the persons
+   of the view all_persons over those that are stored (see stitch_pipeline/rules_preview.py). #}
+{% macro is_answerable(policies, row) -%}
+(
+        {{ policies }}.policy != 'graph'
+        or exists (
+            select 1 from {{ pipeline_table('project_settings') }} as settings
+            where settings.project_id = {{ row }}.project_id and settings.resolves_persons
+        )
     )
 {%- endmacro %}
 

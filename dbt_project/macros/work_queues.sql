@@ -16,7 +16,75 @@
         ~ " select project_id, user_id from " ~ added ~ " union select project_id, user_id from " ~ gone
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
     ) %}
+    {% do statements.append(note_ids(
+        "select project_id, 'device' as id_kind, anonymous_id as id from " ~ added
+        ~ " union select project_id, 'device', anonymous_id from " ~ gone
+        ~ " union select project_id, 'user', user_id from " ~ added
+        ~ " union select project_id, 'user', user_id from " ~ gone
+    ) ) %}
     {{ return(statements) }}
+{% endmacro %}
+
+{# Ids whose links changed may be other persons' now, where persons are resolved at all. #}
+{% macro note_ids(ids) -%}
+    insert into {{ pipeline_table('pending_ids') }}
+    select project_id, id_kind, id from ({{ ids }}) as changed
+    where
+        project_id in (select project_id from {{ pipeline_table('project_settings') }} where resolves_persons)
+    except select project_id, id_kind, id from {{ pipeline_table('pending_ids') }}
+{%- endmacro %}
+
+{# Links to further identifiers changed: the same, and the rows of their devices may be credited for another link. #}
+{% macro note_relinked_identifiers(added, gone) %}
+    {% set changed = "(select * from " ~ added ~ " union all select * from " ~ gone ~ ")" %}
+    {{ return([
+        note_ids(
+            "select project_id, id_kind, id from " ~ changed ~ " union select project_id, linked_kind, linked_id from "
+            ~ changed
+        ),
+        note_devices(
+            "select project_id, linked_id as anonymous_id from " ~ changed ~ " where linked_kind = 'device'"
+            ~ " and project_id in (select project_id from " ~ pipeline_table('project_settings')
+            ~ " where resolves_persons)"
+        ),
+    ]) }}
+{% endmacro %}
+
+{# Put devices on the lists of both grains. #}
+{% macro note_devices(devices) -%}
+    insert into {{ pipeline_table('pending_devices') }}
+    select grain, project_id, anonymous_id
+    from ({{ devices }}) as devices
+    cross join (select 'sessions' as grain union all select 'page_views') as grains
+    except select grain, project_id, anonymous_id from {{ pipeline_table('pending_devices') }}
+{%- endmacro %}
+
+{# Ids became somebody else's: every device that one of them was seen on (and every user, for rows without a device)
+   may have rows to re-stitch, and whoever had them and has them now needs a new row. #}
+{% macro note_renamed_people(added, gone) %}
+    {{ return([
+        "create or replace temporary table renamed_ids as
+        select project_id, id_kind, id, person_id from (
+            (select project_id, id_kind, id, person_id from " ~ added
+        ~ " except select project_id, id_kind, id, person_id from " ~ gone ~ ")
+            union all
+            (select project_id, id_kind, id, person_id from " ~ gone
+        ~ " except select project_id, id_kind, id, person_id from " ~ added ~ ")
+        ) as renamed",
+        note_devices(
+            "select project_id, id as anonymous_id from renamed_ids where id_kind = 'device'"
+            ~ " union select links.project_id, links.linked_id from " ~ ref('identifier_links') ~ " as links"
+            ~ " where links.linked_kind = 'device' and " ~ is_among('renamed_ids', 'links', 'id_kind', 'id')
+            ~ " union select events.project_id, " ~ pending_key('events')
+            ~ " from " ~ source('landing', 'raw_events') ~ " as events"
+            ~ " inner join (select distinct project_id, id from renamed_ids where id_kind = 'user') as users"
+            ~ " on events.project_id = users.project_id and events.user_id = users.id"
+        ),
+        "insert into " ~ pipeline_table('pending_users')
+        ~ " (select project_id, person_id from renamed_ids where person_id is not null"
+        ~ " union select project_id, id from renamed_ids where id_kind = 'user')"
+        ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users'),
+    ]) }}
 {% endmacro %}
 
 {# Sessions changed hands or content: whoever had them and whoever has them now needs a new row. #}
@@ -34,7 +102,8 @@
     {% if var('view_stitching') %}{{ return([]) }}{% endif %}
     {{ return([
         "insert into " ~ pipeline_table('pending_devices')
-        ~ " select 'page_views', project_id, anonymous_id from " ~ added ~ " where anonymous_id is not null"
+        ~ " select 'page_views', project_id, " ~ pending_key('added') ~ " from " ~ added ~ " as added"
+        ~ " where " ~ pending_key('added') ~ " is not null"
         ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
     ]) }}
 {% endmacro %}
@@ -43,7 +112,14 @@
    changed links only, who was active in the window. #}
 {% macro collect_affected_users() %}
     create or replace temporary table affected_users as
+    with {{ policy_names() }}
     select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
+    -- A user whose links changed has its traits in the row of the person that it belongs to.
+    union
+    select pending.project_id, policy_names.person_id
+    from {{ pipeline_table('pending_users') }} as pending
+    inner join policy_names
+        on pending.project_id = policy_names.project_id and pending.stitched_user_id = policy_names.user_id
     {% if not var('only_pending') -%}
     union
     select project_id, stitched_user_id from {{ ref('stitched_sessions') }} as sessions

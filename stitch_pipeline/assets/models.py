@@ -37,7 +37,10 @@ from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
 
-TABLES = ("identity_map", "sessions", "stitched_sessions", "page_views", "users", "visitor_stats")
+TABLES = (
+    *("identity_map", "identifier_links", "persons", "sessions", "stitched_sessions", "page_views"),
+    *("users", "visitor_stats"),
+)
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
 
@@ -88,6 +91,8 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         models = [name for name in TABLES if AssetKey(name) in context.selected_asset_keys]
         with warehouse.get_connection() as con:
             write_rules(con, settings, config)
+            if "persons" not in models:
+                resolve_persons(con, warehouse.path, settings)
             try:
                 events, succeeded, messages, seconds = _run(context, warehouse, settings, window, models, config)
                 for name in keep_views(con, warehouse.path, settings):
@@ -151,8 +156,17 @@ def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfi
     schema.create_tables(con)
     names = {*schema.projects(con), *settings.projects}
     stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)})
-    rules = {name: settings.rules(name).model_copy(update=override) for name in sorted(names)}
-    schema.write_project_settings(con, rules)
+    own = {name: settings.rules(name) for name in sorted(names)}
+    resolved = [name for name, rules in own.items() if rules.resolves_persons]
+    if config.policy == Policy.graph and len(resolved) < len(own):
+        others = ", ".join(repr(name) for name in own if name not in resolved)
+        raise Failure(
+            f"policy 'graph' cannot be followed for one run: nobody has resolved the persons of {others}. Set it in "
+            "stitch.toml, or ask preview_rules_job what it would change.",
+            allow_retries=False,
+        )
+    rules = {name: own_rules.model_copy(update=override) for name, own_rules in own.items()}
+    schema.write_project_settings(con, rules, resolved)
 
 
 def _run(
@@ -288,6 +302,17 @@ def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[
         raise Failure("\n".join(messages))
     schema.set_views_version(con, digest)
     return views
+
+
+def resolve_persons(con: DuckDBPyConnection, path: Path, settings: Settings) -> None:
+    """Resolve the persons of pending ids, if there are any, for a run that does not build ``persons`` anyway."""
+    if not stale.has_pending_ids(con) or not stale.tables_exist(con, ["identity_map"]):
+        return
+    today = DayRange(last_day(), last_day())
+    variables = _variables(settings, ModelsConfig(), today)
+    results = dbt_models.run_models(path, models=["persons"], variables=variables, on_event=lambda event: None)
+    if messages := [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]:
+        raise Failure("\n".join(messages))
 
 
 def _clear_changed_days(settings: Settings, window: DayRange) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import duckdb
 
 from stitch_pipeline.settings import ProjectSettings
+from stitch_pipeline.warehouse.reading import BLOCKED_IDS
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
     "source": "varchar not null",
@@ -65,6 +66,48 @@ _TABLES: dict[str, dict[str, str]] = {
         "carry_forward_days": "integer not null",
         "max_users_per_device": "integer not null",
         "links_on_identify_only": "boolean not null",
+        # Whether `persons` are resolved: as set, whatever policy a single run follows.
+        "resolves_persons": "boolean not null",
+        "max_ids_per_person": "integer not null",
+    },
+    # Policy `graph`: kinds of which a person has one value only, in the order in which they cut.
+    "unique_identifiers": {
+        "project_id": "varchar not null",
+        "cut": "integer not null",
+        "id_kind": "varchar not null",
+    },
+    # Where further identifiers stand on an event, and values that are none.
+    "identifier_fields": {
+        "project_id": "varchar not null",
+        "id_kind": "varchar not null",
+        "place": "varchar not null",
+        "json_path": "varchar not null",
+        "preference": "integer not null",
+        "is_trimmed": "boolean not null",
+        "is_lower": "boolean not null",
+        "is_digits": "boolean not null",
+    },
+    "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
+    # Here and not by their models, because views and the look for stale rows read them before a first build.
+    "identifier_links": {
+        "project_id": "varchar",
+        "event_date": "date",
+        "id_kind": "varchar",
+        "id": "varchar",
+        "linked_kind": "varchar",
+        "linked_id": "varchar",
+        "first_seen_at": "timestamp",
+        "last_seen_at": "timestamp",
+        "event_count": "bigint",
+        "first_event_id": "varchar",
+    },
+    "persons": {
+        "project_id": "varchar",
+        "id_kind": "varchar",
+        "id": "varchar",
+        "person_id": "varchar",
+        "component_id": "varchar",
+        "first_seen_at": "timestamp",
     },
     # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`).
     "followed_rules": {"project_id": "varchar not null", "rules": "varchar not null"},
@@ -79,6 +122,8 @@ _TABLES: dict[str, dict[str, str]] = {
         "project_id": "varchar not null",
         "anonymous_id": "varchar not null",
     },
+    # Ids whose links changed, of projects that resolve persons: these may be other people's now.
+    "pending_ids": {"project_id": "varchar not null", "id_kind": "varchar not null", "id": "varchar not null"},
     "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},
     # What the models of the last run changed, per model and day.
     "changed_rows": {
@@ -90,6 +135,15 @@ _TABLES: dict[str, dict[str, str]] = {
     "views_version": {"digest": "varchar not null"},
 }
 
+# Rewritten as a whole with the rules of every project.
+_TABLES_OF_RULES = (
+    "project_settings",
+    "conversion_events",
+    "unique_identifiers",
+    "identifier_fields",
+    "blocked_identifiers",
+)
+
 # Far beyond any event: what `null` (unlimited) means as a number of days.
 UNLIMITED_DAYS = 36_500
 
@@ -100,12 +154,19 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})")
 
 
-def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]) -> None:
-    """Make the rules of each project readable to the models."""
+def write_project_settings(
+    con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings], resolved: Collection[str] | None = None
+) -> None:
+    """Make the rules of each project readable to the models.
+
+    ``resolved`` are the projects whose persons are resolved, by default those whose rules are ``graph``.
+    """
+    if resolved is None:
+        resolved = [project for project, own in rules.items() if own.resolves_persons]
     con.begin()
     try:
-        con.execute("delete from stitch.project_settings")
-        con.execute("delete from stitch.conversion_events")
+        for table in _TABLES_OF_RULES:
+            con.execute(f"delete from stitch.{table}")
         _insert(
             con,
             "project_settings",
@@ -119,6 +180,8 @@ def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, P
                     UNLIMITED_DAYS if own.carry_forward_days is None else own.carry_forward_days,
                     own.max_users_per_device,
                     own.link_on == "identify",
+                    project in resolved,
+                    own.max_ids_per_person,
                 )
                 for project, own in rules.items()
             ),
@@ -132,10 +195,40 @@ def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, P
                 for position, event in enumerate(own.conversion_events, start=1)
             ),
         )
+        _insert(
+            con,
+            "unique_identifiers",
+            (
+                (project, cut, kind)
+                for project, own in rules.items()
+                for cut, kind in enumerate(dict.fromkeys(own.unique_identifiers), start=1)
+            ),
+        )
+        _insert(con, "identifier_fields", _identifier_fields(rules))
+        _insert(
+            con,
+            "blocked_identifiers",
+            (
+                (project, value)
+                for project, own in rules.items()
+                if own.identifiers
+                for value in dict.fromkeys((*BLOCKED_IDS, *(value.strip().lower() for value in own.blocked_ids)))
+            ),
+        )
         con.commit()
     except BaseException:
         con.rollback()
         raise
+
+
+def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[tuple[object, ...]]:
+    for project, own in rules.items():
+        for kind, found in own.identifiers.items():
+            for preference, path in enumerate(found.paths, start=1):
+                place, *names = path.split(".")
+                json_path = "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
+                steps = ("trim" in found.normalise, "lower" in found.normalise, "digits" in found.normalise)
+                yield project, kind, place, json_path, preference, *steps
 
 
 def projects(con: duckdb.DuckDBPyConnection) -> list[str]:

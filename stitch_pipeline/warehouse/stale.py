@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import date
 from typing import Literal
@@ -9,12 +10,14 @@ from typing import Literal
 import duckdb
 
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.settings import Policy
 
 Grain = Literal["sessions", "page_views"]
 _VIEWS: dict[Grain, tuple[str, str]] = {
     "sessions": ("stale_sessions", "session_date"),
     "page_views": ("stale_page_views", "event_date"),
 }
+_LINKED_IDS = (("id_kind", "id"), ("linked_kind", "linked_id"))
 
 
 def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRange | None = None) -> dict[date, int]:
@@ -50,8 +53,14 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
 
 
 def suspect_every_device(con: duckdb.DuckDBPyConnection) -> None:
-    """Make every device pending, so that the next ``stale_rows`` looks at everything."""
+    """Make every device pending, so that the next ``stale_rows`` looks at everything; and every id, before that."""
     _suspect(con, "true", [])
+    _suspect_ids(con, "project_id in (select project_id from stitch.project_settings where resolves_persons)", [])
+
+
+def has_pending_ids(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether ``persons`` has to be resolved before anybody asks who a row belongs to."""
+    return bool(con.execute("select 1 from stitch.pending_ids limit 1").fetchall())
 
 
 def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
@@ -67,6 +76,10 @@ def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> No
     con.begin()
     try:
         _suspect(con, "list_contains(?, project_id)", [changed])
+        # Projects that follow `graph` now, or did: who is whom may follow from the rules that changed.
+        joined = [project for project in changed if _joins_ids(rules[project]) or _joins_ids(followed.get(project))]
+        if joined:
+            _suspect_ids(con, "list_contains(?, project_id)", [joined])
         con.execute("delete from stitch.followed_rules where list_contains(?, project_id)", [changed])
         con.executemany("insert into stitch.followed_rules values (?, ?)", [[name, rules[name]] for name in changed])
         con.commit()
@@ -85,6 +98,37 @@ def _suspect(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[li
                 f"except select grain, project_id, anonymous_id from stitch.pending_devices",
                 parameters,
             )
+
+
+    if _exists(con, "page_views"):
+        # Views without a device are pending under their user.
+        con.execute(
+            f"insert into stitch.pending_devices "
+            f"select distinct 'page_views', project_id, user_id from stitch.page_views "
+            f"where anonymous_id is null and user_id is not null and {condition} "
+            f"except select grain, project_id, anonymous_id from stitch.pending_devices",
+            parameters,
+        )
+
+
+def _joins_ids(rules: str | None) -> bool:
+    return rules is not None and json.loads(rules)["policy"] == Policy.graph
+
+
+def _suspect_ids(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[list[str]]) -> None:
+    queries = ["select project_id, id_kind, id from stitch.persons"]
+    queries += [f"select project_id, {kind}, {column} from stitch.identifier_links" for kind, column in _LINKED_IDS]
+    if _exists(con, "identity_map"):
+        queries += [
+            "select project_id, 'user', user_id from stitch.identity_map",
+            "select project_id, 'device', anonymous_id from stitch.identity_map",
+        ]
+    for query in queries:
+        con.execute(
+            f"insert into stitch.pending_ids {query} where {condition} "
+            f"except select project_id, id_kind, id from stitch.pending_ids",
+            parameters,
+        )
 
 
 def forget_pending(con: duckdb.DuckDBPyConnection, grain: Grain) -> None:

@@ -5,6 +5,7 @@ The oracle (``tests/oracle.py``) is a second, independent statement of the rules
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
             for event in contents["raw_events"]
             if event["project_id"] == project
             for name in ("event_id", "anonymous_id", "user_id")
+        } | {
+            ("email", f"email:{address.strip().lower()}")
+            for event in contents["raw_events"]
+            if event["project_id"] == project and event["properties"]
+            for address in map(str, json.loads(event["properties"]).values())
         }
 
     for project in {event["project_id"] for event in contents["raw_events"]}:

@@ -30,6 +30,12 @@ crowded_devices as (
     inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
     group by links.project_id, links.anonymous_id, settings.max_users_per_device
     having count(distinct links.user_id) > settings.max_users_per_device
+    union
+    select
+        project_id,
+        id as anonymous_id
+    from {{ ref('persons') }}
+    where id_kind = 'device' and person_id is null
 ),
 
 subjects as (

@@ -15,6 +15,7 @@ with subjects as (
         policies.policy as asked_policy
     from {{ source('landing', 'raw_events') }} as events
     cross join {{ all_policies() }} as policies
+    where {{ is_answerable('policies', 'events') }}
 ),
 
 {{ stitch('subjects', policy='subjects.asked_policy') }}

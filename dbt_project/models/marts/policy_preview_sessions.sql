@@ -13,6 +13,7 @@ with subjects as (
         policies.policy as asked_policy
     from {{ ref('sessions') }} as sessions
     cross join {{ all_policies() }} as policies
+    where {{ is_answerable('policies', 'sessions') }}
 ),
 
 {{ stitch('subjects', switch='settings.sessions_are_stitched', policy='subjects.asked_policy') }}

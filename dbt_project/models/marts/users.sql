@@ -6,7 +6,9 @@
     post_hook="delete from {{ pipeline_table('pending_users') }}",
 ) }}
 
-with sessions as (
+with {{ policy_names() }},
+
+sessions as (
     select *
     from {{ ref('stitched_sessions') }} as sessions
     where {{ is_affected_user('sessions') }}
@@ -43,29 +45,34 @@ activity as (
 
 links as (
     select
-        links.project_id,
-        links.user_id,
-        links.first_seen_at,
-        links.traits,
+        named.*,
         row_number() over (
-            partition by links.project_id, links.user_id
-            order by links.last_seen_at, links.first_event_id
+            partition by named.project_id, named.stitched_user_id
+            order by named.last_seen_at, named.first_event_id
         ) as position
-    from {{ ref('identity_map') }} as links
-    where exists (
-        select 1 from affected_users as affected
-        where affected.project_id = links.project_id and affected.stitched_user_id = links.user_id
-    )
+    from (
+        select
+            links.project_id,
+            coalesce(policy_names.person_id, links.user_id) as stitched_user_id,
+            links.first_seen_at,
+            links.last_seen_at,
+            links.first_event_id,
+            links.traits
+        from {{ ref('identity_map') }} as links
+        left join policy_names
+            on links.project_id = policy_names.project_id and links.user_id = policy_names.user_id
+    ) as named
+    where {{ is_affected_user('named') }}
 ),
 
 identities as (
     select
         project_id,
-        user_id,
+        stitched_user_id,
         min(first_seen_at) as identified_at,
         {{ last_known_by('traits', 'position') }} as traits
     from links
-    group by project_id, user_id
+    group by project_id, stitched_user_id
 )
 
 select
@@ -88,4 +95,4 @@ from activity
 left join identities
     on
         activity.project_id = identities.project_id
-        and activity.stitched_user_id = identities.user_id
+        and activity.stitched_user_id = identities.stitched_user_id

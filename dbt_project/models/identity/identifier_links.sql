@@ -1,0 +1,109 @@
+{{ config(
+    materialized='in_place',
+    key=['project_id', 'event_date', 'id_kind', 'id', 'linked_kind', 'linked_id'],
+    day='event_date',
+    on_change='note_relinked_identifiers',
+) }}
+
+-- No project without named identifiers gets past this join, and no JSON is parsed for it.
+with found as (
+    select
+        events.project_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        events.anonymous_id,
+        events.user_id,
+        fields.id_kind,
+        fields.preference,
+        fields.is_trimmed,
+        fields.is_lower,
+        fields.is_digits,
+        case
+            when fields.place = 'traits' then {{ json_text('events.traits', 'fields.json_path') }}
+            else {{ json_text('events.properties', 'fields.json_path') }}
+        end as sent
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ pipeline_table('identifier_fields') }} as fields on events.project_id = fields.project_id
+    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and (events.anonymous_id is not null or events.user_id is not null)
+        and (events.event_type = 'identify' or not settings.links_on_identify_only)
+),
+
+trimmed as (
+    select
+        *,
+        case when is_trimmed then trim(sent, {{ white_space() }}) else sent end as trimmed_value
+    from found
+),
+
+normalised as (
+    select
+        *,
+        case
+            when is_digits then {{ digits_of('trimmed_value') }}
+            when is_lower then lower(trimmed_value)
+            else trimmed_value
+        end as id
+    from trimmed
+),
+
+identities as (
+    select
+        normalised.*,
+        row_number() over (
+            partition by normalised.project_id, normalised.event_id, normalised.id_kind
+            order by normalised.preference
+        ) as position
+    from normalised
+    where
+        trim(normalised.id, {{ white_space() }}) != ''
+        and not exists (
+            select 1 from {{ pipeline_table('blocked_identifiers') }} as blocked
+            where
+                blocked.project_id = normalised.project_id
+                and blocked.value = lower(trim(normalised.id, {{ white_space() }} || '"''`'))
+        )
+),
+
+ends as (
+    select
+        *,
+        'device' as linked_kind,
+        anonymous_id as linked_id
+    from identities
+    where position = 1 and anonymous_id is not null
+    union all
+    select
+        *,
+        'user' as linked_kind,
+        user_id as linked_id
+    from identities
+    where position = 1 and user_id is not null
+),
+
+numbered as (
+    select
+        *,
+        row_number() over (
+            partition by project_id, event_date, id_kind, id, linked_kind, linked_id
+            order by occurred_at, event_id
+        ) as event_number
+    from ends
+)
+
+select
+    project_id,
+    event_date,
+    id_kind,
+    id,
+    linked_kind,
+    linked_id,
+    min(occurred_at) as first_seen_at,
+    max(occurred_at) as last_seen_at,
+    count(*) as event_count,
+    {{ first_known_by('event_id', 'event_number') }} as first_event_id
+from numbered
+group by project_id, event_date, id_kind, id, linked_kind, linked_id
