@@ -120,16 +120,22 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         f"select project_id, anonymous_id from {STORED}.stitch.{table} where {in_project}"
         for table in ("sessions", "stitched_sessions")
     )
+    # Views without a device are pending under their user.
+    devices += (
+        f" union select project_id, user_id from {STORED}.stitch.page_views "
+        f"where anonymous_id is null and user_id is not null and {in_project}"
+    )
     grains = ", ".join(f"({literal(grain)})" for grain in _TABLES)
     with overlay(
         settings.duckdb_path,
         wait_seconds=settings.lock_wait_seconds,
-        views=[view for view, _, _ in _TABLES.values()],
+        views=["all_persons", *(view for view, _, _ in _TABLES.values())],
         replaced={
             # As if the rules had changed: every device is to be looked at, under the rules that are written here.
             "pending_devices": f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)",
             "project_settings": f"select * from {STORED}.stitch.project_settings limit 0",
-            "conversion_events": f"select * from {STORED}.stitch.conversion_events limit 0",
+            **{table: f"select * from {STORED}.stitch.{table} limit 0" for table in schema.TABLES_OF_RULES[1:]},
+            "persons": f"select * from {STORED}.stitch.persons limit 0",
         },
     ) as con:
         projects = [proposal.project_id] if proposal.project_id is not None else schema.projects(con)
@@ -149,11 +155,25 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         )
 
 
+def write_rules_to_try(con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]) -> None:
+    """Lay rules, and the persons that follow from them, over those that are stored.
+
+    The overlay replaces ``persons`` and the tables of the rules, and has the view ``all_persons``.
+    """
+    schema.write_project_settings(con, rules)
+    con.execute("delete from stitch.persons")
+    if any(own.resolves_persons for own in rules.values()):
+        con.execute(
+            "insert into stitch.persons select * from stitch.all_persons where project_id in "
+            "(select project_id from stitch.project_settings where resolves_persons)"
+        )
+
+
 def _resolve(
     con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings], name: str, views_are_stitched: bool
 ) -> None:
     """Make the table ``name`` of all rows whose stored answer is not the one that the rules give."""
-    schema.write_project_settings(con, rules)
+    write_rules_to_try(con, rules)
     differing = " union all ".join(
         f"select '{table}' as grain, project_id, {day} as day, anonymous_id, {row_id} as row_id, "
         f"stitched_user_id as before, right_user_id as after from stitch.{view}"

@@ -78,11 +78,24 @@ def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | No
     """
     wanted = None if at is None else _parse(at)
     is_asked = f"project_id = {literal(project_id)} and anonymous_id = {literal(anonymous_id)}"
+    links = (
+        f"{STORED}.stitch.identifier_links where project_id = {literal(project_id)} "
+        f"and linked_kind = 'device' and linked_id = {literal(anonymous_id)}"
+    )
     with overlay(
         settings.duckdb_path,
         wait_seconds=settings.lock_wait_seconds,
         views=[_VIEW],
-        replaced={table: f"select * from {STORED}.stitch.{table} where {is_asked}" for table in _TABLES_OF_DEVICES},
+        replaced={
+            **{table: f"select * from {STORED}.stitch.{table} where {is_asked}" for table in _TABLES_OF_DEVICES},
+            "identifier_links": f"select * from {links}",
+            # The device, and whatever its rows and links name.
+            "persons": (
+                f"select * from {STORED}.stitch.persons where project_id = {literal(project_id)} and "
+                f"(id = {literal(anonymous_id)} or id in (select id from {links}) "
+                f"or id in (select user_id from {STORED}.stitch.raw_events where {is_asked}))"
+            ),
+        },
     ) as con:
         found = con.execute(
             f"select * from stitch.{_VIEW} "
@@ -213,7 +226,7 @@ def _rows(
         deciding, deciding_reason = None, ""
         for row in several:
             candidate = candidates.get(_key(row))
-            if row["decides"]:
+            if row["decides"] and deciding is None:
                 deciding, deciding_reason = candidate, row["reason"]
             else:
                 losing.setdefault(row["reason"], []).extend([candidate] if candidate else [])

@@ -19,7 +19,10 @@ from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_tr
 from stitch_pipeline.progress import Progress
 from stitch_pipeline.settings import REPOSITORY, Policy, Settings
 from stitch_pipeline.settle import Settled, settle
+from stitch_pipeline.rules_preview import write_rules_to_try
+from stitch_pipeline.warehouse import schema
 from stitch_pipeline.warehouse.duckdb_file import connect
+from stitch_pipeline.warehouse.overlay import STORED, overlay
 
 _IS_CREDITED = "stitched_by in ('own', 'link before', 'link after')"
 
@@ -85,7 +88,10 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
     _print_history(before, after, console)
     _print_truth(before, after, console)
     with _reading(settings) as con:
-        _print_policies(_accuracies(con, truth, "policy_preview_events"), console)
+        accuracies = _accuracies(con, truth, "policy_preview_events")
+    with _under_graph(settings) as con:
+        accuracies |= _accuracies(con, truth, "policy_preview_events", "where policy = 'graph'")
+    _print_policies(accuracies, console)
     console.print(f"\nLook at it in the Dagster UI: [bold]make demo-ui[/]   (data in {_shown(directory)})")
     return settled.is_settled
 
@@ -115,6 +121,22 @@ def _reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
     finally:
         con.close()
+
+
+@contextmanager
+def _under_graph(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse as if every project followed the policy ``graph``, which resolves persons first."""
+    tables = (*schema.TABLES_OF_RULES, "persons")
+    with overlay(
+        settings.duckdb_path,
+        wait_seconds=settings.lock_wait_seconds,
+        views=["all_persons", "policy_preview_events"],
+        replaced={table: f"select * from {STORED}.stitch.{table} limit 0" for table in tables},
+    ) as con:
+        rules = {project: settings.rules(project) for project in schema.projects(con)}
+        graph = {"policy": Policy.graph}
+        write_rules_to_try(con, {project: own.model_copy(update=graph) for project, own in rules.items()})
+        yield con
 
 
 def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
@@ -150,7 +172,9 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
     )
 
 
-def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str) -> dict[str, Accuracy]:
+def _accuracies(
+    con: duckdb.DuckDBPyConnection, truth: Path, view: str, asked: str = ""
+) -> dict[str, Accuracy]:
     """By policy, how the events of a view compare with who was really there."""
     policy = "policy" if view == "policy_preview_events" else "'latest'"
     rows = con.execute(
@@ -158,7 +182,7 @@ def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str) -> dict[
         with compared as (
           select
             {policy} as policy, {_IS_CREDITED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
-          from stitch.{view} as events
+          from (select * from stitch.{view} {asked}) as events
           inner join read_parquet(?) as truth using (project_id, event_id)
           where events.anonymous_id is not null
         )

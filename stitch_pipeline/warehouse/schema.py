@@ -136,7 +136,7 @@ _TABLES: dict[str, dict[str, str]] = {
 }
 
 # Rewritten as a whole with the rules of every project.
-_TABLES_OF_RULES = (
+TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",
     "unique_identifiers",
@@ -165,7 +165,7 @@ def write_project_settings(
         resolved = [project for project, own in rules.items() if own.resolves_persons]
     con.begin()
     try:
-        for table in _TABLES_OF_RULES:
+        for table in TABLES_OF_RULES:
             con.execute(f"delete from stitch.{table}")
         _insert(
             con,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-POLICIES = ("latest", "first", "device_split", "next_identify")
+POLICIES = ("latest", "first", "device_split", "next_identify", "graph")
 DIRECTORY = Path(__file__).parent / "scenarios"
 _BLANK = "(blank)"
 _NOTHING = "-"
@@ -49,9 +50,12 @@ class Scenario:
 
     def stitch_toml(self, policy: str) -> str:
         settings = {"policy": policy, **self.settings}
-        lines = (
-            f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}" for key, value in settings.items()
-        )
+        identifiers = settings.pop("identifiers", {})
+        # TOML writes strings, numbers and lists of these as JSON does.
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        for kind, found in identifiers.items():
+            lines.append(f"[projects.{self.project(policy)}.identifiers.{kind}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in found.items()]
         return f"[projects.{self.project(policy)}]\n" + "\n".join(lines) + "\n"
 
     def landed(self, policy: str, batch: int) -> list[dict[str, Any]]:
@@ -98,6 +102,7 @@ def _event(row: Mapping[str, str]) -> dict[str, Any]:
         "anonymous_id": _meant(row["device"]),
         "user_id": _meant(row["user"]),
         "source_session_id": _meant(row.get("session", _NOTHING)),
+        "properties": {name: row[name] for name in ("email", "phone") if _meant(row.get(name, _NOTHING))},
         "batch": int(row["batch"]),
     }
 

@@ -71,6 +71,23 @@ candidates as (
         cast(null as varchar) as no_link_because
     from {{ ref('identity_map') }}
     union all
+    -- What policy graph goes by as well.
+    select
+        links.project_id,
+        links.linked_id as anonymous_id,
+        links.id_kind || ':' || links.id as candidate_user_id,
+        links.event_date as candidate_day,
+        links.first_seen_at as candidate_at,
+        links.last_seen_at as candidate_last_seen_at,
+        links.event_count as candidate_event_count,
+        links.first_event_id as candidate_id,
+        cast(null as varchar) as no_link_because
+    from {{ ref('identifier_links') }} as links
+    inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
+    where
+        settings.policy = 'graph'
+        and links.linked_kind = 'device'
+    union all
     select
         project_id,
         anonymous_id,
@@ -151,9 +168,12 @@ asked as (
         candidates.candidate_id,
         candidates.no_link_because,
         coalesce(users_in_window.user_count, 0) as user_count,
+        candidate_persons.person_id as candidate_person_id,
+        device_persons.person_id as device_person_id,
         candidates.candidate_id is not null
         and candidates.no_link_because is null
-        and candidates.candidate_id = coalesce(stitched.link_event_id, '') as decides,
+        and candidates.candidate_id = coalesce(stitched.link_event_id, '')
+        and (stitched.policy != 'graph' or candidate_persons.person_id = device_persons.person_id) as decides,
         -- The link that the policy picked, whether or not it then counted.
         candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_because is null as is_picked
     from stitched
@@ -167,6 +187,20 @@ asked as (
             stitched.project_id = users_in_window.project_id
             and stitched.anonymous_id = users_in_window.anonymous_id
             and stitched.subject_day = users_in_window.subject_day
+    left join {{ ref('persons') }} as device_persons
+        on
+            stitched.policy = 'graph'
+            and stitched.project_id = device_persons.project_id
+            and device_persons.id_kind = 'device'
+            and stitched.anonymous_id = device_persons.id
+    left join {{ ref('persons') }} as candidate_persons
+        on
+            stitched.policy = 'graph'
+            and stitched.project_id = candidate_persons.project_id
+            and candidates.candidate_user_id
+            = case when candidate_persons.id_kind = 'user' then '' else candidate_persons.id_kind || ':' end
+            || candidate_persons.id
+            and candidate_persons.id_kind != 'device'
 ),
 
 reasons as (
@@ -181,7 +215,13 @@ reasons as (
                 then 'device is shared by ' || user_count || ' users, more than ' || max_users_per_device
             when user_count > max_users_per_device
                 then 'own user decides: device is shared by ' || user_count || ' users, more than ' || max_users_per_device
+            when stitched_by = 'shared device' and policy = 'graph'
+                then 'device is nobody''s under graph: it has too many users, or lies between two persons'
             when not is_asked_of_links then 'own user decides under ' || policy
+            when policy = 'graph' and candidate_person_id is distinct from device_person_id
+                then 'cut: ' || candidate_user_id || ' is another person than the device''s under graph'
+            when decides and policy = 'graph'
+                then 'decides: the last link on the device within the lookback, to the person ' || stitched_user_id
             when decides and policy = 'latest' then 'decides: the last link on the device within the lookback'
             when decides and policy = 'first' then 'decides: the first link on the device'
             when decides and candidate_at <= subject_at then 'decides: the last link at or before the row'
@@ -193,6 +233,7 @@ reasons as (
                 then 'outside the lookback of ' || lookback_days || ' days'
             when candidate_day < first_link_day
                 then 'expired: carried forward ' || carry_forward_days || ' days only'
+            when policy = 'graph' then 'a later link on the device wins under graph'
             when policy = 'latest' then 'a later link on the device wins under latest'
             when policy = 'device_split' and candidate_at <= subject_at
                 then 'a later link at or before the row wins under device_split'
