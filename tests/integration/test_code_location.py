@@ -22,6 +22,8 @@ ASSETS = {
     "raw_events",
     "quarantined_events",
     "identity_map",
+    "identifier_links",
+    "persons",
     "sessions",
     "stitched_sessions",
     "users",
