@@ -133,7 +133,8 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
         f"[projects.{project}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
         + "".join(
-            f"[projects.{project}.identifiers.{kind}]\npaths = {value(found.paths)}\nnormalise = {value(found.normalise)}\n"
+            f"[projects.{project}.identifiers.{kind}]\n"
+            f"paths = {value(found.paths)}\nnormalise = {value(found.normalise)}\n"
             for kind, found in own.identifiers.items()
         )
         for project, own in rules.items()
@@ -146,7 +147,14 @@ def as_read(event: Event, landing_file: str) -> Event:
         platform = event.get("platform") or ("mobile" if event["event_type"] == "screen" else "web")
         return {**event, "source": "jitsu", "platform": platform, "landing_file": landing_file}
     name = {"screen": "screen_view", "identify": "identify"}.get(event["event_type"], event.get("event_name"))
-    return {**event, "source": "snowplow", "event_name": name, "traits": None, "properties": None, "landing_file": landing_file}
+    return {
+        **event,
+        "source": "snowplow",
+        "event_name": name,
+        "traits": None,
+        "properties": None,
+        "landing_file": landing_file,
+    }
 
 
 def rules(random: Random) -> Rules:
@@ -195,7 +203,9 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
                 "utm_source": random.choice((None, "facebook")),
                 "referrer": random.choice((None, "https://example.com/")),
                 "traits": random.choice((None, {"n": 1}, {"n": 2})) if kind == "identify" else None,
-                "properties": {random.choice(("email", "mail")): random.choice(EMAILS)} if random.random() < 0.15 else None,
+                "properties": {random.choice(("email", "mail")): random.choice(EMAILS)}
+                if random.random() < 0.15
+                else None,
             }
         )
         occurred_at += random.choice(STEPS)

@@ -330,7 +330,10 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     neighbours: dict[Id, set[Id]] = defaultdict(set)
     pairs: list[tuple[Id, Id, datetime]] = [
         *((("device", link["anonymous_id"]), ("user", link["user_id"]), link["first_seen_at"]) for link in links),
-        *(((row["linked_kind"], row["linked_id"]), (row["id_kind"], row["id"]), row["first_seen_at"]) for row in identifiers),
+        *(
+            ((row["linked_kind"], row["linked_id"]), (row["id_kind"], row["id"]), row["first_seen_at"])
+            for row in identifiers
+        ),
     ]
     for one, other, at in pairs:
         neighbours[one].add(other)
@@ -351,7 +354,9 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     for kind in rules.unique_identifiers:
         cells = [part for cell in cells for part in _parted(cell, kind, graph)]
     cells = [
-        part for cell in cells for part in (_parted(cell, "user", graph) if len(cell) > rules.max_ids_per_person else [cell])
+        part
+        for cell in cells
+        for part in (_parted(cell, "user", graph) if len(cell) > rules.max_ids_per_person else [cell])
     ]
 
     def named(ids: Iterable[Id]) -> list[str]:

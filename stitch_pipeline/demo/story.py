@@ -17,9 +17,9 @@ from rich.table import Table
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_truth
 from stitch_pipeline.progress import Progress
+from stitch_pipeline.rules_preview import write_rules_to_try
 from stitch_pipeline.settings import REPOSITORY, Policy, Settings
 from stitch_pipeline.settle import Settled, settle
-from stitch_pipeline.rules_preview import write_rules_to_try
 from stitch_pipeline.warehouse import schema
 from stitch_pipeline.warehouse.duckdb_file import connect
 from stitch_pipeline.warehouse.overlay import STORED, overlay
@@ -172,9 +172,7 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
     )
 
 
-def _accuracies(
-    con: duckdb.DuckDBPyConnection, truth: Path, view: str, asked: str = ""
-) -> dict[str, Accuracy]:
+def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str, asked: str = "") -> dict[str, Accuracy]:
     """By policy, how the events of a view compare with who was really there."""
     policy = "policy" if view == "policy_preview_events" else "'latest'"
     rows = con.execute(

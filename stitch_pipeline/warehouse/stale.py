@@ -99,7 +99,6 @@ def _suspect(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[li
                 parameters,
             )
 
-
     if _exists(con, "page_views"):
         # Views without a device are pending under their user.
         con.execute(

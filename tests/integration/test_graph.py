@@ -53,7 +53,7 @@ def page(project: str, event_id: str, time: str, device: str | None, user: str |
 
 
 def story(project: str) -> list[Row]:
-    """Ann and Bob on one laptop, Bob's phone, Bob on no device at all, and a television that Bob's address ties to him."""
+    """Ann and Bob on one laptop, Bob's phone, Bob on no device, and a television that Bob's address ties to him."""
     address = {"properties": {"email": "bob@example.com"}}
     return [
         page(project, "e1", "2026-03-02 12:00", "laptop", "ann"),

@@ -21,6 +21,7 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "first": {"policy": "first"},
     "split": {"policy": "device_split"},
     "next": {"policy": "next_identify"},
+    "graph": {"policy": "graph"},
     "near": {"lookback_days": 1},
     "short": {"carry_forward_days": 0},
     "crowd": {"max_users_per_device": 1},

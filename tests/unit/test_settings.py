@@ -66,7 +66,27 @@ def test_a_wrong_variable_is_named_with_its_value(
         ('[feeds.jitsu]\ntimes = "minutes"\n', "feeds.jitsu.times = 'minutes': input should be 'iso8601'"),
         (
             '[projects.shop]\npolicy = "newest"\n',
-            "projects.shop.policy = 'newest': input should be 'latest', 'first', 'device_split' or",
+            "projects.shop.policy = 'newest': input should be 'latest', 'first', 'device_split', 'next_identify' or",
+        ),
+        (
+            '[projects.shop.identifiers.email]\npaths = "email"\n',
+            "projects.shop.identifiers.email.paths = .*: 'email' is no place to look: write traits.<field>",
+        ),
+        (
+            '[projects.shop.identifiers.email]\npaths = "traits.emails[0]"\n',
+            r"'traits.emails\[0\]' is no plain path: write names joined by dots",
+        ),
+        (
+            '[projects.shop.identifiers.device]\npaths = "traits.id"\n',
+            "'device' cannot name a kind of identifier: take another word",
+        ),
+        (
+            '[projects.shop.identifiers.email]\npaths = "traits.email"\nnormalise = "upper"\n',
+            "projects.shop.identifiers.email.normalise.0 = 'upper': input should be 'trim', 'lower' or 'digits'",
+        ),
+        (
+            '[projects.shop]\nunique_identifiers = ["email"]\n',
+            "projects.shop = .*: unique_identifiers names 'email'; the kinds are: user",
         ),
         ("[projects", "is not valid TOML"),
     ],

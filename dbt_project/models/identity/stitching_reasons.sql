@@ -218,7 +218,7 @@ reasons as (
             when stitched_by = 'shared device' and policy = 'graph'
                 then 'device is nobody''s under graph: it has too many users, or lies between two persons'
             when not is_asked_of_links then 'own user decides under ' || policy
-            when policy = 'graph' and candidate_person_id is distinct from device_person_id
+            when policy = 'graph' and coalesce(candidate_person_id, '') != coalesce(device_person_id, '')
                 then 'cut: ' || candidate_user_id || ' is another person than the device''s under graph'
             when decides and policy = 'graph'
                 then 'decides: the last link on the device within the lookback, to the person ' || stitched_user_id

@@ -1,0 +1,153 @@
+"""How long persons take to be resolved from many links, and how much memory.
+
+    .venv/bin/python benchmarks/graph.py                  # 20 million edges; a few minutes, 3 GB of disk
+    .venv/bin/python benchmarks/graph.py --edges 2000000 --cases mixed,hubs
+
+The view ``all_persons`` is asked, the very SQL that ``persons`` is built with, over an identity map that is made up
+here. Each case runs in a process of its own, with DuckDB held to 8 GB and two threads, and prints one line of JSON:
+
+mixed       mostly people with two devices of their own; households on one device; people with several ids; a few
+            users with 100,000 devices, devices with 100,000 users, and chains of borrowed devices up to 100,000 long
+tied        nobody but clusters in which every device ties two users together: nothing can be put aside
+hubs        nothing but devices with 100,000 users and users with 100,000 devices
+unique      `mixed`, and no person may have two users: every cluster and chain is cut
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from stitch_pipeline.settings import Policy, ProjectSettings
+from stitch_pipeline.warehouse import dbt_models, schema
+
+CASES = ("mixed", "tied", "hubs", "unique")
+_MEMORY_LIMIT = "8GB"
+_THREADS = 2
+
+
+def edges_sql(case: str, edges: int) -> str:
+    """About so many (user, device) pairs."""
+    # Of each million, so that every case keeps its shape at any size.
+    million = edges / 1_000_000
+    hubs = max(1, round(million * 0.15))
+    size = min(100_000, edges // 10)
+
+    def some(share: float) -> int:
+        return round(share * edges)
+
+    hub_edges = f"""
+        select 'hub' || hub, 'h' || hub || '-' || n from range({hubs}) h(hub), range({size}) r(n)
+        union all
+        select 'k' || n, 'kiosk' || hub from range({hubs}) h(hub), range({size}) r(n)
+    """
+    if case == "hubs":
+        hubs = max(1, edges // (2 * size))
+        return f"""
+            select 'hub' || hub, 'h' || hub || '-' || n from range({hubs}) h(hub), range({size}) r(n)
+            union all
+            select 'k' || n, 'kiosk' || hub from range({hubs}) h(hub), range({size}) r(n)
+        """
+    # Twelve edges of a path: user, device, user, …; the last of them is left out, so that a cluster ends there.
+    clusters = """
+        select 't' || (n // 2), 's' || ((n + 1) // 2) from range({count}) r(n) where n % 12 < 11
+    """
+    if case == "tied":
+        return clusters.format(count=some(12 / 11))
+    return f"""
+        select 'u' || n, 'd' || n || '-' || device from range({some(0.3)}) r(n), range(2) s(device)
+        union all
+        select 'u' || (n * 4), 'shared' || (n // 2) from range({some(0.075)}) r(n)
+        union all
+        {clusters.format(count=some(0.2))}
+        union all
+        {hub_edges}
+        union all
+        select 'c' || chain || '-' || (n // 2), 'cd' || chain || '-' || ((n + 1) // 2)
+        from range({max(1, round(million * 5))}) c(chain), range(2000) r(n)
+        union all
+        select 'long' || (n // 2), 'ld' || ((n + 1) // 2) from range({2 * size}) r(n)
+    """
+
+
+def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
+    with duckdb.connect(str(directory / f"{case}.duckdb")) as con:
+        con.execute(f"set memory_limit = '{_MEMORY_LIMIT}'; set threads = {_THREADS}")
+        con.execute(f"set temp_directory = '{directory / 'spilled'}'")
+        schema.create_tables(con)
+        con.execute(
+            f"""
+            create table stitch.identity_map as
+            select
+              'shop' as project_id, date '2026-03-01' as event_date, device as anonymous_id, user_id,
+              timestamp '2026-03-01' + to_seconds(hash(user_id) % 86400) as first_seen_at
+            from ({edges_sql(case, edges)}) as edges (user_id, device)
+            """
+        )
+        unique = ("user",) if case == "unique" else ()
+        rules = ProjectSettings(policy=Policy.graph, unique_identifiers=unique)
+        schema.write_project_settings(con, {"shop": rules})
+        ((count,),) = con.execute("select count(*) from stitch.identity_map").fetchall()
+        started, cpu = time.monotonic(), time.process_time()
+        con.execute(f"create table stitch.resolved as {view_sql()}")
+        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
+        ((ids, persons, nobodys),) = con.execute(
+            "select count(*), count(distinct person_id), count(*) filter (person_id is null) from stitch.resolved"
+        ).fetchall()
+    return {
+        "case": case,
+        "edges": count,
+        "ids": ids,
+        "persons": persons,
+        "ids_of_nobody": nobodys,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "edges_per_second": round(count / seconds),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def view_sql() -> str:
+    """The view, compiled for a warehouse that has no name yet."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "empty.duckdb"
+        with duckdb.connect(str(path)) as con:
+            schema.create_tables(con)
+            con.execute(
+                "create table stitch.identity_map as select '' as project_id, '' as anonymous_id, '' as user_id"
+            )
+            con.execute("alter table stitch.identity_map add column first_seen_at timestamp")
+        results = dbt_models.run_models(path, models=["all_persons"], variables={}, on_event=lambda event: None)
+        assert all(result.succeeded for result in results), results
+        with duckdb.connect(str(path)) as con:
+            ((sql,),) = con.execute("select sql from duckdb_views() where view_name = 'all_persons'").fetchall()
+    return str(sql[sql.index(" AS ") + 4 :].rstrip(";"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--edges", type=int, default=20_000_000)
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--directory", type=Path, help="where to work; by default a temporary directory")
+    parser.add_argument("--alone", choices=CASES, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        print(json.dumps(measure(given.alone, given.edges, given.directory)))
+        return
+    for case in given.cases.split(","):
+        with tempfile.TemporaryDirectory(dir=given.directory) as directory:
+            # A process each, because a process never gives its peak of memory back.
+            own = ["--alone", case, "--edges", str(given.edges), "--directory", directory]
+            subprocess.run([sys.executable, __file__, *own], check=True)
+
+
+if __name__ == "__main__":
+    main()
