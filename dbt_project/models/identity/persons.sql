@@ -32,5 +32,5 @@ select
     component_id,
     first_seen_at
 from {{ this }}
-limit 0
+where 1 = 0
 {%- endif %}
