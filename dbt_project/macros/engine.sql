@@ -12,6 +12,10 @@
 {% macro first_known_by(column, position) %}{{ return(adapter.dispatch('first_known_by')(column, position)) }}{% endmacro %}
 {% macro duckdb__first_known_by(column, position) %}arg_min({{ column }}, {{ position }}){% endmacro %}
 
+{# Orders events by time, and those at one instant by id. #}
+{% macro place_in_time(occurred_at, event_id) %}{{ return(adapter.dispatch('place_in_time')(occurred_at, event_id)) }}{% endmacro %}
+{% macro duckdb__place_in_time(occurred_at, event_id) %}row({{ occurred_at }}, {{ event_id }}){% endmacro %}
+
 {# A whole number, so that sums do not depend on the order of the rows. #}
 {% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
 {% macro duckdb__microseconds_between(start, stop) %}(epoch_us({{ stop }}) - epoch_us({{ start }})){% endmacro %}

@@ -6,6 +6,14 @@
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
 {%- endmacro %}
 
+{# Events of devices in the window and a day to either side: what the sessions of the window depend on. #}
+{% macro is_near_window(row=none) -%}
+    {%- set prefix = row ~ '.' if row else '' -%}
+    {{ prefix }}anonymous_id is not null
+    and {{ prefix }}event_date between {{ days_later(day_literal('first_day'), -1) }}
+    and {{ days_later(day_literal('last_day'), 1) }}
+{%- endmacro %}
+
 {# The rows of the window; for a run over changed links only, those of the devices whose links changed. #}
 {% macro is_in_scope(day, grain=none, row=none) -%}
     {{ is_in_window(day) }}

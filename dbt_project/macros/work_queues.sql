@@ -6,14 +6,15 @@
     {% for grain in ['sessions', 'page_views'] %}
         {% do statements.append(
             "insert into " ~ pipeline_table('pending_devices')
-            ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added
-            ~ " union select project_id, anonymous_id from " ~ gone ~ ") as changed"
+            ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added ~ " as added"
+            ~ " union select project_id, anonymous_id from " ~ gone ~ " as gone) as changed"
             ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
         ) %}
     {% endfor %}
     {% do statements.append(
         "insert into " ~ pipeline_table('pending_users')
-        ~ " select project_id, user_id from " ~ added ~ " union select project_id, user_id from " ~ gone
+        ~ " select project_id, user_id from " ~ added ~ " as added"
+        ~ " union select project_id, user_id from " ~ gone ~ " as gone"
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
     ) %}
     {{ return(statements) }}
@@ -23,8 +24,8 @@
 {% macro note_changed_users(added, gone) %}
     {{ return([
         "insert into " ~ pipeline_table('pending_users')
-        ~ " select project_id, stitched_user_id from " ~ added
-        ~ " union select project_id, stitched_user_id from " ~ gone
+        ~ " select project_id, stitched_user_id from " ~ added ~ " as added"
+        ~ " union select project_id, stitched_user_id from " ~ gone ~ " as gone"
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
     ]) }}
 {% endmacro %}
@@ -34,7 +35,7 @@
     {% if var('view_stitching') %}{{ return([]) }}{% endif %}
     {{ return([
         "insert into " ~ pipeline_table('pending_devices')
-        ~ " select 'page_views', project_id, anonymous_id from " ~ added ~ " where anonymous_id is not null"
+        ~ " select 'page_views', project_id, anonymous_id from " ~ added ~ " as added where anonymous_id is not null"
         ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
     ]) }}
 {% endmacro %}
