@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from datetime import date
 from enum import StrEnum
@@ -182,6 +183,11 @@ class Settings(BaseSettings):
     """How long one tick of ``landing_sensor`` may read new files before it leaves the rest to the next."""
     lock_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
     """How long to wait for another process that has the warehouse open."""
+    memory_limit: str | None = None
+    """How much memory DuckDB may use in a run, for instance ``4GB``; by default 80% of the machine's.
+
+    Beyond it DuckDB writes to a directory beside the warehouse. The process itself needs some 500 MB more.
+    """
 
     stitching: bool = True
     session_stitching: bool = True
@@ -205,6 +211,13 @@ class Settings(BaseSettings):
         # DuckDB names the catalog after the file; `stitch.users` would be ambiguous in every query.
         if value.stem.lower() == "stitch":
             raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
+        return value
+
+    @field_validator("memory_limit", mode="after")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)? ?(MB|MiB|GB|GiB|TB|TiB)", value):
+            raise ValueError("is not a size such as 4GB or 800MB")
         return value
 
     @field_validator("view_stitching", "daily_cron", "reconcile_cron", mode="after")
