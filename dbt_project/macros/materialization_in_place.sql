@@ -40,16 +40,23 @@
     {%- set key_columns = key | join(', ') -%}
     {%- set stored = '(select * from ' ~ target ~ ' as old where ' ~ in_scope ~ ')' -%}
 
+    {#- Without a day a model is of no window. -#}
+    {%- set model_steps = steps() if day else [{}] -%}
     {%- set is_new = run_query('select 1 from ' ~ stored ~ ' as stored limit 1').rows | length == 0 -%}
     {% if is_new %}
         {#- Nothing to compare with, so nothing is written twice. -#}
         {%- set added = stored -%}
         {%- set gone = '(select * from ' ~ target ~ ' limit 0)' -%}
-        {% call statement('main') %}
-            insert into {{ target }} {{ sql }}
-        {% endcall %}
+        {% for step in model_steps %}
+            {% call statement('main') %}
+                insert into {{ target }} {{ within_step(sql, step) }}
+            {% endcall %}
+        {% endfor %}
     {% else %}
-        {% do run_query('create or replace temporary table ' ~ new ~ ' as ' ~ sql) %}
+        {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
+        {% for step in model_steps %}
+            {% do run_query('insert into ' ~ new ~ ' ' ~ within_step(sql, step)) %}
+        {% endfor %}
         {% do run_query(
             'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ stored ~ ' as stored'
             ~ ' except select * from ' ~ new

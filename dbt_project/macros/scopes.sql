@@ -1,6 +1,33 @@
 {# Which rows a run may touch. Model and materialization use the same words, so they cannot disagree. #}
 
-{% macro day_literal(name) %}cast('{{ var(name) | replace("'", "''") }}' as date){% endmacro %}
+{% macro day_literal(name, day=none) -%}
+    cast('{{ (day or var(name)) | replace("'", "''") }}' /* {{ name }} */ as date)
+{%- endmacro %}
+
+{# The window in steps of step_days: what a step sorts and joins fits in memory, however long the window is.
+   A re-stitch touches few rows and is one step. #}
+{% macro steps() %}
+    {%- set first = modules.datetime.date.fromisoformat(var('first_day')) -%}
+    {%- set last = modules.datetime.date.fromisoformat(var('last_day')) -%}
+    {%- set days = (last - first).days + 1 -%}
+    {%- set length = days if var('only_pending') else var('step_days') | int -%}
+    {%- set found = [] -%}
+    {%- for start in range(0, days, length) -%}
+        {%- set step_first = first + modules.datetime.timedelta(days=start) -%}
+        {%- set step_last = first + modules.datetime.timedelta(days=[start + length, days] | min - 1) -%}
+        {%- do found.append({'first_day': step_first.isoformat(), 'last_day': step_last.isoformat()}) -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{% endmacro %}
+
+{# A model's SQL for one step instead of the window. #}
+{% macro within_step(sql, step) %}
+    {%- set parts = namespace(sql=sql) -%}
+    {%- for name, day in step.items() -%}
+        {%- set parts.sql = parts.sql | replace(day_literal(name), day_literal(name, day)) -%}
+    {%- endfor -%}
+    {{ return(parts.sql) }}
+{% endmacro %}
 
 {% macro is_in_window(day) -%}
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}

@@ -32,7 +32,7 @@ from stitch_pipeline.assets.landing_zone import OWNERS, POOL
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.planning.days import DayRange, ranges, settled_by
-from stitch_pipeline.planning.dbt_variables import dbt_variables
+from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
@@ -40,6 +40,8 @@ from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
 TABLES = ("identity_map", "sessions", "stitched_sessions", "page_views", "users", "visitor_stats")
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
+# So many events are sorted and joined within some 2 GB.
+EVENTS_PER_STEP = 5_000_000
 
 
 class ModelsConfig(Config):
@@ -89,7 +91,10 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         with warehouse.get_connection() as con:
             write_rules(con, settings, config)
             try:
-                events, succeeded, messages, seconds = _run(context, warehouse, settings, window, models, config)
+                counted = partition_facts.events_in_window(con, window)
+                events, succeeded, messages, seconds = _run(
+                    context, warehouse, settings, window, models, config, counted
+                )
                 for name in keep_views(con, warehouse.path, settings):
                     yield AssetMaterialization(name)
             finally:
@@ -127,7 +132,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         with warehouse.get_connection() as con:
             schema.create_tables(con)
             today = DayRange(last_day(), last_day())
-            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig())
+            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig(), 0)
         yield from events
         if messages:
             raise Failure("\n".join(messages))
@@ -162,6 +167,7 @@ def _run(
     window: DayRange,
     models: Sequence[str],
     config: ModelsConfig,
+    events_in_window: int,
 ) -> tuple[list[Any], list[str], list[str], dict[str, float]]:
     """Dagster's events, the models that were built, what went wrong, and seconds per model."""
     manifest = dbt_models.manifest()
@@ -181,7 +187,7 @@ def _run(
     results = dbt_models.run_models(
         warehouse.path,
         models=models,
-        variables=_variables(settings, config, window),
+        variables=_variables(settings, config, window, events_in_window),
         on_event=on_event,
     )
     names = {result.unique_id: result.unique_id.split(".")[2] for result in results}
@@ -197,13 +203,14 @@ def _run(
     return events, succeeded, messages, seconds
 
 
-def _variables(settings: Settings, config: ModelsConfig, window: DayRange) -> dict[str, Any]:
+def _variables(settings: Settings, config: ModelsConfig, window: DayRange, events_in_window: int) -> dict[str, Any]:
     return dbt_variables(
         window,
         session_timeout_minutes=settings.session_timeout_minutes,
         only_pending=config.only_pending,
         restitch_only=config.restitch_only,
         view_stitching=_views_are_stitched(settings, config),
+        step_days=days_per_step(window, events_in_window, EVENTS_PER_STEP),
     )
 
 
@@ -281,7 +288,7 @@ def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[
         if node["resource_type"] == "model" and node["config"]["materialized"] == "view"
     ]
     today = DayRange(last_day(), last_day())
-    variables = _variables(settings, ModelsConfig(), today)
+    variables = _variables(settings, ModelsConfig(), today, 0)
     results = dbt_models.run_models(path, models=views, variables=variables, on_event=lambda event: None)
     messages = [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]
     if messages:

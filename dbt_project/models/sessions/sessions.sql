@@ -117,12 +117,15 @@ spans_by_day as (
         *,
         session_date as event_date
     from spans
+    where {{ is_in_window('session_date') }}
     union all
     select
         *,
         {{ days_later('session_date', 1) }} as event_date
     from spans
-    where until_at is null or until_at > cast({{ days_later('session_date', 1) }} as timestamp)
+    where
+        {{ is_in_window('session_date') }}
+        and (until_at is null or until_at > cast({{ days_later('session_date', 1) }} as timestamp))
 ),
 
 events as (
@@ -198,4 +201,3 @@ select
     platform,
     source_session_id
 from sessions
-where {{ is_in_window('session_date') }}
