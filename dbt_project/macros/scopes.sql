@@ -6,7 +6,8 @@
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
 {%- endmacro %}
 
-{# The rows of the window; for a run over changed links only, those of the devices whose links changed. #}
+{# The rows of the window; for a run over changed links only, those of the devices whose links changed. Rows
+   without a device are pending as those of the device ''. #}
 {% macro is_in_scope(day, grain=none, row=none) -%}
     {{ is_in_window(day) }}
     {%- if var('only_pending') and grain %}
@@ -15,7 +16,7 @@
         where
             pending.grain = '{{ grain }}'
             and pending.project_id = {{ row }}.project_id
-            and pending.anonymous_id = {{ row }}.anonymous_id
+            and pending.anonymous_id = coalesce({{ row }}.anonymous_id, '')
     )
     {%- endif %}
 {%- endmacro %}

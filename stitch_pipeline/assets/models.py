@@ -150,7 +150,7 @@ def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfi
         override["lookback_days"] = config.lookback_days
     schema.create_tables(con)
     names = {*schema.projects(con), *settings.projects}
-    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)})
+    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)}, settings.overrides)
     rules = {name: settings.rules(name).model_copy(update=override) for name in sorted(names)}
     schema.write_project_settings(con, rules)
 
@@ -244,6 +244,8 @@ def stale_partitions(
 ) -> dict[str, MetadataValue]:
     """Which days hold a wrong answer, as metadata: lists of [first day, last day]; and how much there is to do."""
     sessions = stale.stale_rows(con, "sessions", built_sessions)
+    # Any run over sessions brings all pending users up to date; where no session is wrong one has to be asked for.
+    users = {} if sessions else stale.stale_users(con)
     if settings.view_stitching_is_on:
         views = stale.stale_rows(con, "page_views", built_page_views)
     else:
@@ -251,11 +253,13 @@ def stale_partitions(
         stale.forget_pending(con, "page_views")
         views = {}
     metadata: dict[str, MetadataValue] = {}
-    for key, found in ((STALE_SESSION_DAYS, sessions), (STALE_PAGE_VIEW_DAYS, views)):
+    for key, found in ((STALE_SESSION_DAYS, sessions or users), (STALE_PAGE_VIEW_DAYS, views)):
         metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(found)])
     for table, found in (("stitched_sessions", sessions), ("page_views", views)):
         metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(found.values()))
         metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(found))
+    if users:
+        metadata["users_stale_rows"] = MetadataValue.int(sum(users.values()))
     return metadata
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 import duckdb
 
+from stitch_pipeline.overrides import Decision, Override, consequences
 from stitch_pipeline.settings import ProjectSettings
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
@@ -33,6 +35,14 @@ RAW_EVENT_COLUMNS: dict[str, str] = {
     "landing_file": "varchar not null",
     "blocked_anonymous_id": "varchar",
     "blocked_user_id": "varchar",
+}
+
+_OVERRIDE_COLUMNS = {
+    "project_id": "varchar not null",
+    "decision": "varchar not null",
+    "id": "varchar not null",
+    "other_id": "varchar not null",
+    "reason": "varchar not null",
 }
 
 _TABLES: dict[str, dict[str, str]] = {
@@ -68,6 +78,37 @@ _TABLES: dict[str, dict[str, str]] = {
     },
     # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`).
     "followed_rules": {"project_id": "varchar not null", "rules": "varchar not null"},
+    # The human decisions that are followed, and all that ever were, with since when and until when (UTC).
+    "overrides": _OVERRIDE_COLUMNS,
+    "override_history": {
+        **_OVERRIDE_COLUMNS,
+        "followed_since": "timestamp not null",
+        "followed_until": "timestamp",
+    },
+    # What they amount to, as the models ask for it; `line` is the decision as it was written.
+    "person_names": {
+        "project_id": "varchar not null",
+        "user_id": "varchar not null",
+        "person_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    "wrong_links": {
+        "project_id": "varchar not null",
+        "anonymous_id": "varchar not null",
+        "user_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    "shared_devices": {
+        "project_id": "varchar not null",
+        "anonymous_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    "never_same": {
+        "project_id": "varchar not null",
+        "person_id": "varchar not null",
+        "other_person_id": "varchar not null",
+        "line": "varchar not null",
+    },
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",
@@ -89,6 +130,8 @@ _TABLES: dict[str, dict[str, str]] = {
     # The version of the dbt project whose views are in place.
     "views_version": {"digest": "varchar not null"},
 }
+
+TABLES_OF_DECISIONS = ("person_names", "wrong_links", "shared_devices", "never_same")
 
 # Far beyond any event: what `null` (unlimited) means as a number of days.
 UNLIMITED_DAYS = 36_500
@@ -136,6 +179,46 @@ def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, P
     except BaseException:
         con.rollback()
         raise
+
+
+def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Override]:
+    """The overrides by which the models answer."""
+    rows = con.execute("select project_id, decision, id, other_id, reason from stitch.overrides").fetchall()
+    return [Override(project, Decision(decision), *others) for project, decision, *others in rows]
+
+
+def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:
+    """Have the models answer by these overrides, and remember since when. The caller's transaction holds it."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    con.execute("delete from stitch.overrides")
+    _insert(con, "overrides", map(_row, overrides))
+    in_force = "select project_id, decision, id, other_id, reason from stitch.overrides"
+    con.execute(
+        "update stitch.override_history set followed_until = ? where followed_until is null "
+        f"and (project_id, decision, id, other_id, reason) not in ({in_force})",
+        [now],
+    )
+    con.execute(
+        f"insert into stitch.override_history select *, ?, null from ({in_force} except "
+        "select project_id, decision, id, other_id, reason from stitch.override_history where followed_until is null)",
+        [now],
+    )
+    write_consequences(con, overrides)
+
+
+def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:
+    """Only what the models read."""
+    follows = consequences(overrides)
+    for table in TABLES_OF_DECISIONS:
+        con.execute(f"delete from stitch.{table}")
+    _insert(con, "person_names", ((*key, *named) for key, named in follows.person_names.items()))
+    _insert(con, "wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
+    _insert(con, "shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
+    _insert(con, "never_same", ((*key, line) for key, line in follows.never_same.items()))
+
+
+def _row(override: Override) -> tuple[object, ...]:
+    return (*override.is_about, override.reason)
 
 
 def projects(con: duckdb.DuckDBPyConnection) -> list[str]:

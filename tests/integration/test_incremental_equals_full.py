@@ -11,7 +11,7 @@ from typing import Any
 
 import oracle
 import pytest
-from histories import History, history, land, stitch_toml
+from histories import History, history, land, write_rules
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from warehouses import START, TABLES, Row, Warehouse, differences, ephemeral_warehouse
@@ -27,10 +27,10 @@ def check(history: History) -> None:
             contents = lived.contents()
             assert_is_as_the_oracle_says(lived, history)
             assert_nothing_is_lost(contents, history)
-            assert_tenants_are_apart(contents)
+            assert_tenants_are_apart(contents, history)
             assert_nothing_is_left_to_do(lived, contents)
         with ephemeral_warehouse(Path(directory) / "fresh") as fresh:
-            fresh.write_stitch_toml(stitch_toml(history.rules))
+            write_rules(fresh, history.rules)
             for file in history.files.values():
                 land(fresh, file)
             fresh.settle()
@@ -59,7 +59,7 @@ def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> 
     assert sorted(row["raw_row"] for row in contents["quarantined_events"]) == bad
 
 
-def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
+def assert_tenants_are_apart(contents: dict[str, list[Row]], history: History) -> None:
     def values(project: str) -> set[tuple[str, Any]]:
         return {
             (name, event[name])
@@ -70,6 +70,7 @@ def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
 
     for project in {event["project_id"] for event in contents["raw_events"]}:
         own = {value for _, value in values(project)}
+        own |= {user for decision, *users in history.rules[project].decisions for user in users}
         for table in ("identity_map", "stitched_sessions", "page_views", "users"):
             for row in contents[table]:
                 if row["project_id"] == project:
