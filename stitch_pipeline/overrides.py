@@ -82,7 +82,9 @@ class Consequences:
     def ids_of(self, project_id: str, person_id: str) -> set[str]:
         """The ids that are credited to this one, itself included."""
         return {person_id} | {
-            user for (project, user), (person, _) in self.person_names.items() if (project, person) == (project_id, person_id)
+            user
+            for (project, user), (person, _) in self.person_names.items()
+            if (project, person) == (project_id, person_id)
         }
 
 
@@ -119,7 +121,8 @@ def read_overrides(path: Path) -> tuple[Override, ...]:
     for name in dict.fromkeys(header):
         if name not in COLUMNS or header.count(name) > 1:
             errors.append(
-                f"{path} line {header_number}: '{name}' is no column, or stands twice; the header is: {','.join(COLUMNS)}."
+                f"{path} line {header_number}: '{name}' is no column, or stands twice; "
+                f"the header is: {','.join(COLUMNS)}."
             )
     missing = [name for name in COLUMNS[:-1] if name not in header]
     if missing and not errors:
@@ -148,9 +151,7 @@ def read_overrides(path: Path) -> tuple[Override, ...]:
 def consequences(overrides: Iterable[Override]) -> Consequences:
     """What the lines amount to together; they do not contradict each other (``read_overrides`` sees to that)."""
     lines = sorted(overrides)
-    named_by = {
-        (line.project_id, line.other_id): line for line in lines if line.decision == Decision.same_person
-    }
+    named_by = {(line.project_id, line.other_id): line for line in lines if line.decision == Decision.same_person}
     names: dict[tuple[str, str], tuple[str, str]] = {}
     for project, user in named_by:
         steps = _steps(named_by, project, user)
@@ -198,7 +199,9 @@ def _cells(path: Path, number: int, line: str, errors: list[str]) -> list[str]:
     try:
         (cells,) = csv.reader([line], strict=True, skipinitialspace=True)
     except csv.Error as error:
-        errors.append(f"{path} line {number}: is no CSV ({error}): close every double quote, and double one within a value.")
+        errors.append(
+            f"{path} line {number}: is no CSV ({error}): close every double quote, and double one within a value."
+        )
         return []
     return [cell.strip() for cell in cells]
 
@@ -248,8 +251,8 @@ def _contradictions(path: Path, lines: Mapping[int, Override]) -> list[str]:
         already = named_by.get((line.project_id, line.other_id))
         if already is not None:
             errors.append(
-                f"{place}: other_id = '{line.other_id}': is already the same person as '{already.id}'; to make all three "
-                f"one person, write 'same_person' with id '{already.id}' and other_id '{line.id}'."
+                f"{place}: other_id = '{line.other_id}': is already the same person as '{already.id}'; to make all "
+                f"three one person, write 'same_person' with id '{already.id}' and other_id '{line.id}'."
             )
             continue
         if any(step.id == line.other_id for step in _steps(named_by, line.project_id, line.id)):
@@ -268,8 +271,8 @@ def _contradictions(path: Path, lines: Mapping[int, Override]) -> list[str]:
         person = resolved.person(line.project_id, line.id)
         if person == resolved.person(line.project_id, line.other_id):
             errors.append(
-                f"{path} line {number}: other_id = '{line.other_id}': never the same as '{line.id}', but by same_person "
-                f"lines both are '{person}': take this line out, or one of those."
+                f"{path} line {number}: other_id = '{line.other_id}': never the same as '{line.id}', but by "
+                f"same_person lines both are '{person}': take this line out, or one of those."
             )
     return errors
 

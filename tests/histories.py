@@ -160,7 +160,7 @@ def rules(random: Random) -> Rules:
 
 
 def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
-    """Lines that a person could have written together: nobody has two names, and nobody is never the same as herself."""
+    """Lines that can stand together: nobody has two names, and nobody is never the same as herself."""
     lines: set[tuple[str, str, str]] = set()
     one, other, third = random.sample(USERS, 3)
     # Two ids of one person and a third id of somebody else; or three ids of one, in a row or beside each other.

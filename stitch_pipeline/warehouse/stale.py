@@ -142,7 +142,7 @@ def _suspect(con: duckdb.DuckDBPyConnection, devices: str, parameters: list[list
     for grain in _VIEWS:
         con.execute(
             f"insert into stitch.pending_devices "
-            f"select distinct '{grain}', project_id, coalesce(anonymous_id, '{NO_DEVICE}') from ({devices}) as suspects "
+            f"select distinct '{grain}', project_id, coalesce(anonymous_id, '{NO_DEVICE}') from ({devices}) as found "
             f"except select grain, project_id, anonymous_id from stitch.pending_devices",
             parameters,
         )
