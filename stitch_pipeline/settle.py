@@ -155,7 +155,7 @@ def _run(
     partitions_stale: dict[str, int] = {}
     for event in result.get_asset_observation_events():
         found = event.asset_observation_data.asset_observation.metadata
-        for table in ("stitched_sessions", "page_views", "users"):
+        for table in ("stitched_sessions", "page_views", "user_mapping_history", "users"):
             if f"{table}_stale_rows" in found:
                 rows_stale[table] = _number(found[f"{table}_stale_rows"])
             if f"{table}_stale_partitions" in found:

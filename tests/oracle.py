@@ -168,6 +168,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "users": users(stitched, link_rows),
         "visitor_stats": visitor_stats(stitched, views),
         "user_mapping": user_mapping(stitched, links, rules),
+        "user_mapping_history": current_mapping(links, rules),
         "user_devices": user_devices(link_rows),
         "stitched_events": [
             {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
@@ -448,6 +449,36 @@ def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
         answer = credit(seen_at.date(), seen_at, session, links, rules, device)
         user = answer["stitched_user_id"] if answer["stitched_by"] in BY_A_USER else None
         rows.append({"anonymous_id": device, "last_seen_at": seen_at, **answer, "user_id": user})
+    return rows
+
+
+def current_mapping(links: Links, rules: Rules) -> list[Row]:
+    """What is known now of whose the anonymous rows of devices are: asked at each midnight and each link."""
+    shared = {device for decision, device, _ in rules.decisions if decision == "shared_device"}
+    rows: list[Row] = []
+    for device in sorted({name for name, own in links.by_device.items() if own} | shared):
+        own = links.of(device)
+        first = min((link["event_date"] for link in own), default=date(2026, 1, 1))
+        last = max((link["event_date"] for link in own), default=date(2026, 1, 1))
+        day = first - timedelta(days=(rules.lookback_days or 0) + 2)
+        times = {link["first_seen_at"] for link in own}
+        while day <= last + timedelta(days=(rules.carry_forward_days or 0) + 2):
+            times.add(datetime.combine(day, time()))
+            day += timedelta(days=1)
+        spans: list[Row] = []
+        for at in sorted(times):
+            answer = credit(at.date(), at, {"anonymous_id": device, "user_id": None}, links, rules, device)
+            who = {name: answer[name] for name in ("stitched_user_id", "stitched_by")}
+            if spans and spans[-1].items() >= who.items():
+                continue
+            if spans:
+                spans[-1]["valid_until"] = at
+            user = who["stitched_user_id"] if who["stitched_by"] in BY_A_USER else None
+            valid_from = at if spans else datetime(1, 1, 1)
+            spans.append(
+                {"anonymous_id": device, **who, "user_id": user, "valid_from": valid_from, "valid_until": None}
+            )
+        rows += spans
     return rows
 
 

@@ -1,5 +1,8 @@
 {# Which rows a run may touch. Model and materialization use the same words, so they cannot disagree. #}
 
+{# When what this run finds became known. #}
+{% macro known_at() -%} cast('{{ var("known_at") | replace("'", "''") }}' as timestamp) {%- endmacro %}
+
 {% macro day_literal(name) %}cast('{{ var(name) | replace("'", "''") }}' as date){% endmacro %}
 
 {% macro is_in_window(day) -%}
@@ -7,11 +10,11 @@
 {%- endmacro %}
 
 {# The rows of the window; for a run over changed links only, those of the devices whose links changed. Rows
-   without a device are pending as those of the device ''. #}
+   without a device are pending as those of the device ''. The mapping of a device has no day. #}
 {% macro is_in_scope(day, grain=none, row=none) -%}
-    {{ is_in_window(day) }}
-    {%- if var('only_pending') and grain %}
-    and exists (
+    {%- if grain != 'mapping' -%} {{ is_in_window(day) }} {%- endif -%}
+    {%- if grain == 'mapping' or (var('only_pending') and grain) %}
+    {{ 'and ' if grain != 'mapping' }}exists (
         select 1 from {{ pipeline_table('pending_devices') }} as pending
         where
             pending.grain = '{{ grain }}'

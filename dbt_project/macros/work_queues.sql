@@ -3,7 +3,7 @@
 {# Links changed: the rows of their devices may be somebody else's now, their users' traits may differ. #}
 {% macro note_relinked_devices(added, gone) %}
     {% set statements = [] %}
-    {% for grain in ['sessions', 'page_views'] %}
+    {% for grain in ['sessions', 'page_views', 'mapping'] %}
         {% do statements.append(
             "insert into " ~ pipeline_table('pending_devices')
             ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from stitch_pipeline.planning.days import DayRange
@@ -14,6 +15,7 @@ def dbt_variables(
     only_pending: bool,
     restitch_only: bool,
     view_stitching: bool,
+    known_at: datetime,
 ) -> dict[str, Any]:
     """The variables that ``dbt_project.yml`` declares, for a run over ``window``."""
     return {
@@ -23,4 +25,5 @@ def dbt_variables(
         "only_pending": only_pending,
         "restitch_only": restitch_only,
         "view_stitching": view_stitching,
+        "known_at": known_at.isoformat(sep=" ", timespec="microseconds"),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -76,8 +77,6 @@ _TABLES: dict[str, dict[str, str]] = {
         "max_users_per_device": "integer not null",
         "links_on_identify_only": "boolean not null",
     },
-    # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`).
-    "followed_rules": {"project_id": "varchar not null", "rules": "varchar not null"},
     # The human decisions that are followed, and all that ever were, with since when and until when (UTC).
     "overrides": _OVERRIDE_COLUMNS,
     "override_history": {
@@ -108,6 +107,35 @@ _TABLES: dict[str, dict[str, str]] = {
         "person_id": "varchar not null",
         "other_person_id": "varchar not null",
         "line": "varchar not null",
+    },
+    # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`), and
+    # by which id a person went: with since when and until when (UTC).
+    "rules_history": {
+        "project_id": "varchar not null",
+        "policy": "varchar not null",
+        "stitching": "boolean not null",
+        "rules": "varchar not null",
+        "followed_since": "timestamp not null",
+        "followed_until": "timestamp",
+    },
+    "person_name_history": {
+        "project_id": "varchar not null",
+        "user_id": "varchar not null",
+        "person_id": "varchar not null",
+        "followed_since": "timestamp not null",
+        "followed_until": "timestamp",
+    },
+    # A model fills it. It is made here because that model reads it, and never makes it anew.
+    "user_mapping_history": {
+        "project_id": "varchar",
+        "anonymous_id": "varchar",
+        "user_id": "varchar",
+        "stitched_user_id": "varchar",
+        "stitched_by": "varchar",
+        "valid_from": "timestamp",
+        "valid_until": "timestamp",
+        "known_since": "timestamp",
+        "known_until": "timestamp",
     },
     "conversion_events": {
         "project_id": "varchar not null",
@@ -189,21 +217,52 @@ def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Override]:
 
 def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:
     """Have the models answer by these overrides, and remember since when. The caller's transaction holds it."""
-    now = datetime.now(UTC).replace(tzinfo=None)
     con.execute("delete from stitch.overrides")
     _insert(con, "overrides", map(_row, overrides))
-    in_force = "select project_id, decision, id, other_id, reason from stitch.overrides"
-    con.execute(
-        "update stitch.override_history set followed_until = ? where followed_until is null "
-        f"and (project_id, decision, id, other_id, reason) not in ({in_force})",
-        [now],
-    )
-    con.execute(
-        f"insert into stitch.override_history select *, ?, null from ({in_force} except "
-        "select project_id, decision, id, other_id, reason from stitch.override_history where followed_until is null)",
-        [now],
-    )
     write_consequences(con, overrides)
+    _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides")
+    _remember(con, "person_name_history", "select project_id, user_id, person_id from stitch.person_names")
+
+
+def followed_rules(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The rules by which answers are given, by project."""
+    return dict(
+        con.execute("select project_id, rules from stitch.rules_history where followed_until is null").fetchall()
+    )
+
+
+def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
+    """Note for these projects by which rules answers are given from now on. The caller's transaction holds it."""
+    now = _now()
+    con.execute(
+        "update stitch.rules_history set followed_until = ? "
+        "where followed_until is null and list_contains(?, project_id)",
+        [now, list(rules)],
+    )
+    parsed = {project: json.loads(own) for project, own in rules.items()}
+    _insert(
+        con,
+        "rules_history",
+        ((project, own["policy"], own["stitching"], rules[project], now, None) for project, own in parsed.items()),
+    )
+
+
+def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str) -> None:
+    """End what the history has and is in force no more; begin what it has not."""
+    columns = ", ".join(name for name in _TABLES[history] if not name.startswith("followed_"))
+    known = f"select {columns} from stitch.{history} where followed_until is null"
+    con.execute(f"create or replace temp table ended as {known} except {in_force}")
+    con.execute(f"create or replace temp table begun as {in_force} except {known}")
+    con.execute(
+        f"update stitch.{history} set followed_until = ? "
+        f"where followed_until is null and ({columns}) in (select ({columns}) from temp.ended)",
+        [_now()],
+    )
+    con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [_now()])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:

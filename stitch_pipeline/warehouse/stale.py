@@ -54,15 +54,42 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
     return dict(found)
 
 
-def stale_users(con: duckdb.DuckDBPyConnection) -> dict[date, int]:
-    """How many rows of ``users`` are to be looked at although their sessions are right, on a day whose run will."""
+def stale_users(con: duckdb.DuckDBPyConnection) -> int:
+    """How many rows of ``users`` are to be looked at although their sessions may be right."""
     if not _exists(con, "stitched_sessions"):
-        return {}
-    ((day, users),) = con.execute(
-        "select max(session_date), count(distinct (project_id, stitched_user_id)) from stitch.stitched_sessions "
-        "where (project_id, stitched_user_id) in (select project_id, stitched_user_id from stitch.pending_users)"
-    ).fetchall()
-    return {day: users} if users else {}
+        return 0
+    return _count(
+        con,
+        "from (select distinct project_id, stitched_user_id from stitch.stitched_sessions) as users "
+        "semi join stitch.pending_users using (project_id, stitched_user_id)",
+    )
+
+
+def stale_mappings(con: duckdb.DuckDBPyConnection) -> int:
+    """How many spans of the mapping are to begin or to end; devices without one are taken off the list."""
+    if not _exists(con, "stale_user_mappings"):
+        return 0
+    con.begin()
+    try:
+        con.execute("create or replace temp table still_stale as select * from stitch.stale_user_mappings")
+        con.execute(
+            "delete from stitch.pending_devices where grain = 'mapping' "
+            "and (project_id, anonymous_id) not in (select project_id, anonymous_id from temp.still_stale)"
+        )
+        count = _count(con, "from temp.still_stale")
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+    return count
+
+
+def last_session_day(con: duckdb.DuckDBPyConnection) -> list[date]:
+    """A day whose re-stitch also brings up to date what has no day; none if there is no session."""
+    if not _exists(con, "sessions"):
+        return []
+    ((day,),) = con.execute("select max(session_date) from stitch.sessions").fetchall()
+    return [] if day is None else [day]
 
 
 def suspect_every_device(con: duckdb.DuckDBPyConnection) -> None:
@@ -77,7 +104,7 @@ def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overr
     That the rules are followed is remembered in the same transaction, so a run that is killed at any moment
     leaves either the old rules remembered or the devices on the list.
     """
-    followed = dict(con.execute("select project_id, rules from stitch.followed_rules").fetchall())
+    followed = schema.followed_rules(con)
     changed = [project for project, own in rules.items() if followed.get(project) != own]
     decided = schema.followed_overrides(con)
     if not changed and set(decided) == set(overrides):
@@ -86,10 +113,7 @@ def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overr
     try:
         if changed:
             _suspect_devices_of(con, "list_contains(?, project_id)", [changed])
-            con.execute("delete from stitch.followed_rules where list_contains(?, project_id)", [changed])
-            con.executemany(
-                "insert into stitch.followed_rules values (?, ?)", [[name, rules[name]] for name in changed]
-            )
+            schema.remember_rules(con, {name: rules[name] for name in changed})
         if set(decided) != set(overrides):
             _suspect_concerned(con, decided, overrides)
             schema.write_overrides(con, overrides)
@@ -139,7 +163,7 @@ def _suspect_concerned(con: duckdb.DuckDBPyConnection, before: Sequence[Override
 
 
 def _suspect(con: duckdb.DuckDBPyConnection, devices: str, parameters: list[list[str]]) -> None:
-    for grain in _VIEWS:
+    for grain in (*_VIEWS, "mapping"):
         con.execute(
             f"insert into stitch.pending_devices "
             f"select distinct '{grain}', project_id, coalesce(anonymous_id, '{NO_DEVICE}') from ({devices}) as found "
@@ -154,6 +178,10 @@ def forget_pending(con: duckdb.DuckDBPyConnection, grain: Grain) -> None:
 
 def tables_exist(con: duckdb.DuckDBPyConnection, tables: list[str]) -> bool:
     return all(_exists(con, table) for table in tables)
+
+
+def _count(con: duckdb.DuckDBPyConnection, rows: str) -> int:
+    return int(con.execute(f"select count(*) {rows}").fetchall()[0][0])
 
 
 def _exists(con: duckdb.DuckDBPyConnection, relation: str) -> bool:

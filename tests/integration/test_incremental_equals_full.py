@@ -25,6 +25,7 @@ def check(history: History) -> None:
             history.play(lived)
             lived.settle()
             contents = lived.contents()
+            mapping = known_now(lived)
             assert_is_as_the_oracle_says(lived, history)
             assert_nothing_is_lost(contents, history)
             assert_tenants_are_apart(contents, history)
@@ -35,8 +36,19 @@ def check(history: History) -> None:
                 land(fresh, file)
             fresh.settle()
             rebuilt = fresh.contents()
+            rebuilt_mapping = known_now(fresh)
     for table in TABLES:
         assert not differences(contents[table], rebuilt[table]), f"{table}: incremental is not full"
+    assert not differences(mapping, rebuilt_mapping), (
+        "user_mapping_history: what is known now is not what a rebuild says"
+    )
+
+
+def known_now(warehouse: Warehouse) -> list[Row]:
+    """The mapping without the times at which it became known, which are by nature not those of a rebuild."""
+    return warehouse.query(
+        "select * exclude (known_since, known_until) from stitch.user_mapping_history where known_until is null"
+    )
 
 
 def assert_is_as_the_oracle_says(warehouse: Warehouse, history: History) -> None:
@@ -46,6 +58,10 @@ def assert_is_as_the_oracle_says(warehouse: Warehouse, history: History) -> None
             continue
         columns = expected[table][0].keys() if expected[table] else None
         assert not differences(warehouse.rows(table, columns), expected[table]), f"{table} is not what DESIGN says"
+
+    assert not differences(known_now(warehouse), expected["user_mapping_history"]), (
+        "the mapping is not what DESIGN says"
+    )
 
 
 def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> None:
@@ -79,10 +95,12 @@ def assert_tenants_are_apart(contents: dict[str, list[Row]], history: History) -
 
 def assert_nothing_is_left_to_do(warehouse: Warehouse, contents: dict[str, list[Row]]) -> None:
     assert warehouse.settle().runs == []
+    history = warehouse.rows("user_mapping_history")
     days = [row["event_date"] for row in contents["raw_events"]]
     changed = warehouse.build(START, max(days, default=START))
     assert not any(changed.values()), changed
     assert warehouse.contents() == contents
+    assert warehouse.rows("user_mapping_history") == history
     assert warehouse.settle().runs == []
 
 

@@ -192,12 +192,13 @@ def test_traits_follow_even_if_no_session_changes_hands(warehouse: Warehouse) ->
     warehouse.write_overrides(["traits,same_person,pia,old-pia,"])
     look, restitch = warehouse.settle().runs
     assert (look.job_name, restitch.job_name) == (LOOK, RESTITCH)
-    assert look.rows_stale == {"stitched_sessions": 0, "page_views": 0, "users": 1}
+    assert look.rows_stale == {"stitched_sessions": 0, "page_views": 0, "user_mapping_history": 3, "users": 1}
     console = Console(width=200)
     with console.capture() as printed:
         Progress(console).show(look)
-    assert "to be re-stitched: users 1 row" in printed.get()
-    assert restitch.rows_changed == {"stitched_sessions": 0, "users": 1, "visitor_stats": 0}
+    assert "to be re-stitched: user_mapping_history 3 rows, users 1 row" in printed.get()
+    changed = {"user_mapping_history": 3, "stitched_sessions": 0, "users": 1, "visitor_stats": 0}
+    assert restitch.rows_changed == changed
     assert (pia()["traits"], pia()["identified_at"]) == ('{"city":"Rome"}', at("2026-03-02 12:00"))
     warehouse.write_overrides(["traits,wrong_link,phone,old-pia,"])
     warehouse.settle()
