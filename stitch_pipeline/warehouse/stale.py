@@ -56,12 +56,13 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
 
 def stale_users(con: duckdb.DuckDBPyConnection) -> int:
     """How many rows of ``users`` are to be looked at although their sessions may be right."""
-    if not _exists(con, "stitched_sessions"):
+    # Mostly nobody is pending, and then the sessions need not be read.
+    if not _exists(con, "stitched_sessions") or not _count(con, "from stitch.pending_users"):
         return 0
     return _count(
         con,
-        "from (select distinct project_id, stitched_user_id from stitch.stitched_sessions) as users "
-        "semi join stitch.pending_users using (project_id, stitched_user_id)",
+        "from stitch.pending_users where (project_id, stitched_user_id) in "
+        "(select project_id, stitched_user_id from stitch.stitched_sessions)",
     )
 
 
