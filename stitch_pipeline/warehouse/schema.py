@@ -220,8 +220,9 @@ def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override
     con.execute("delete from stitch.overrides")
     _insert(con, "overrides", map(_row, overrides))
     write_consequences(con, overrides)
-    _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides")
-    _remember(con, "person_name_history", "select project_id, user_id, person_id from stitch.person_names")
+    now = _now()
+    _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides", now)
+    _remember(con, "person_name_history", "select project_id, user_id, person_id from stitch.person_names", now)
 
 
 def followed_rules(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
@@ -247,7 +248,7 @@ def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> 
     )
 
 
-def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str) -> None:
+def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str, now: datetime) -> None:
     """End what the history has and is in force no more; begin what it has not."""
     columns = ", ".join(name for name in _TABLES[history] if not name.startswith("followed_"))
     known = f"select {columns} from stitch.{history} where followed_until is null"
@@ -256,9 +257,9 @@ def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str) -> No
     con.execute(
         f"update stitch.{history} set followed_until = ? "
         f"where followed_until is null and ({columns}) in (select ({columns}) from temp.ended)",
-        [_now()],
+        [now],
     )
-    con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [_now()])
+    con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [now])
 
 
 def _now() -> datetime:

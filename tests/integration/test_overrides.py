@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +12,6 @@ from warehouses import Row, Warehouse, at, differences, ephemeral_warehouse
 
 from stitch_pipeline.progress import Progress
 from stitch_pipeline.rules_preview import Proposal, preview_rules
-from stitch_pipeline.settings import Settings
 from stitch_pipeline.settle import Settled
 from stitch_pipeline.warehouse import stale
 from stitch_pipeline.warehouse.duckdb_file import connect
@@ -111,13 +111,6 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
         yield warehouse
 
 
-@pytest.fixture(autouse=True)
-def no_overrides_at_first(warehouse: Warehouse) -> Iterator[None]:
-    yield
-    warehouse.write_overrides([])
-    warehouse.settle()
-
-
 def decided(*lines: str, projects: Sequence[str] = POLICIES) -> list[str]:
     return [f"{project},{line}" for project in projects for line in lines]
 
@@ -143,47 +136,155 @@ def written(settled: Settled) -> dict[str, int]:
     return {table: sum(run.rows_changed.get(table, 0) for run in settled.runs) for table in KEYS}
 
 
-def test_lines_change_the_rows_they_concern_and_taken_out_leave_no_trace(warehouse: Warehouse) -> None:
+@dataclass(frozen=True)
+class Told:
+    """What the tables held and what was run as lines came and went."""
+
+    before: dict[str, list[Row]]
+    with_lines: dict[str, list[Row]]
+    credited: dict[tuple[str, str], dict[str | None, list[str]]]
+    reasons: list[Row]
+    report: list[Row]
+    preview_due: tuple[int, int]
+    lines_came: Settled
+    pending_after_death: list[tuple[str, str]]
+    a_line_went: Settled
+    with_fewer_lines: dict[str, list[Row]]
+    another_reason: Settled
+    without_lines: dict[str, list[Row]]
+    history: list[Row]
+
+
+@pytest.fixture(scope="module")
+def told(warehouse: Warehouse) -> Told:
+    def due() -> int:
+        return preview_rules(warehouse.settings, Proposal(project_id="latest")).due_anyway
+
     before = warehouse.contents()
+    nothing_due = due()
     warehouse.write_overrides(decided(*LINES))
-    settled = warehouse.settle()
-    assert [run.job_name for run in settled.runs] == [LOOK, RESTITCH, VIEWS]
-    with_lines = warehouse.contents()
-    for policy, expected in CREDITED.items():
-        assert credited(warehouse, "page_views", policy) == expected
-        sessions = {device: users for device, users in expected.items() if device is not None}
-        assert credited(warehouse, "stitched_sessions", policy) == sessions
-    # Only what differs is written, and how much that is was said before.
-    due = settled.runs[0].rows_stale
-    changed = changed_keys(before, with_lines)
-    assert changed == written(settled)
-    assert due == {table: changed[table] for table in ("stitched_sessions", "page_views")}
-    assert 0 < changed["stitched_sessions"] < len(before["stitched_sessions"])
+    preview_due = (nothing_due, due())
+    lines_came = warehouse.settle()
+    tables = ("page_views", "stitched_sessions")
+    with_lines = {
+        "with_lines": warehouse.contents(),
+        "credited": {(table, policy): credited(warehouse, table, policy) for table in tables for policy in POLICIES},
+        "reasons": warehouse.query("select * from stitch.stitching_reasons"),
+        "report": warehouse.query("select * from stitch.guard_report where project_id = 'first' order by guard, found"),
+    }
     assert warehouse.settle().runs == []
-    observed = warehouse.query("select project_id, user_id from stitch.identity_map where user_id = 'sam'")
-    assert len(observed) == len(POLICIES)
 
     warehouse.write_overrides(decided(*LINES[1:]))
-    settled = warehouse.settle()
-    assert [run.job_name for run in settled.runs] == [LOOK, RESTITCH, VIEWS]
-    assert changed_keys(with_lines, warehouse.contents()) == written(settled)
+    with connect(warehouse.settings.duckdb_path, wait_seconds=1) as con:
+        rules = {policy: warehouse.settings.crediting_rules(policy) for policy in POLICIES}
+        stale.follow_rules(con, rules, warehouse.settings.overrides)  # and dies before it tells anybody
+    pending = warehouse.query("select distinct project_id, anonymous_id from stitch.pending_devices order by all")
+    a_line_went = warehouse.settle()
+    with_fewer_lines = warehouse.contents()
+    warehouse.write_overrides([*decided(*LINES[1:3]), *decided("same_person,pia,old-pia,sure of it")])
+    warehouse.settle()
+    warehouse.write_overrides([*decided(*LINES[1:3]), *decided(LINES[3])])
+    another_reason = warehouse.settle()
     warehouse.write_overrides([])
     warehouse.settle()
-    assert warehouse.contents() == before
-    assert warehouse.settle().runs == []
-    history = warehouse.query(
-        "select decision, id, other_id, reason, followed_until >= followed_since as is_over, count(*) as line_count "
-        "from stitch.override_history group by all order by min(followed_until), id"
+    return Told(
+        before=before,
+        **with_lines,
+        preview_due=preview_due,
+        lines_came=lines_came,
+        pending_after_death=[(row["project_id"], row["anonymous_id"]) for row in pending],
+        a_line_went=a_line_went,
+        with_fewer_lines=with_fewer_lines,
+        another_reason=another_reason,
+        without_lines=warehouse.contents(),
+        history=warehouse.query(
+            "select * from stitch.override_history where project_id = 'first' order by followed_since, id, decision"
+        ),
     )
-    assert [tuple(row.values()) for row in history] == [
-        ("never_same", "ann", "ben", "flatmates", True, 4),
-        ("wrong_link", "laptop", "sam", "support", True, 4),
-        ("same_person", "pia", "old-pia", "she said so", True, 4),
-        ("shared_device", "till", "", "", True, 4),
+
+
+def test_lines_change_the_rows_they_concern_and_no_others(told: Told) -> None:
+    assert [run.job_name for run in told.lines_came.runs] == [LOOK, RESTITCH, VIEWS]
+    for policy, expected in CREDITED.items():
+        assert told.credited["page_views", policy] == expected
+        sessions = {device: users for device, users in expected.items() if device is not None}
+        assert told.credited["stitched_sessions", policy] == sessions
+    # Only what differs is written, and how much that is was said before.
+    changed = changed_keys(told.before, told.with_lines)
+    assert changed == written(told.lines_came)
+    due = told.lines_came.runs[0].rows_stale
+    assert due == {table: changed[table] for table in ("stitched_sessions", "page_views")}
+    assert 0 < changed["stitched_sessions"] < len(told.before["stitched_sessions"])
+    assert told.with_lines["identity_map"] == told.before["identity_map"]
+
+
+def test_a_line_that_is_taken_out_leaves_no_trace_but_in_the_history(told: Told) -> None:
+    assert [run.job_name for run in told.a_line_went.runs] == [LOOK, RESTITCH, VIEWS]
+    assert changed_keys(told.with_lines, told.with_fewer_lines) == written(told.a_line_went)
+    assert told.without_lines == told.before
+    lines = [(row["decision"], row["id"], row["other_id"], row["reason"]) for row in told.history]
+    she_said, sure = (("same_person", "pia", "old-pia", reason) for reason in ("she said so", "sure of it"))
+    assert lines == [
+        ("never_same", "ann", "ben", "flatmates"),
+        ("wrong_link", "laptop", "sam", "support"),
+        she_said,
+        ("shared_device", "till", "", ""),
+        sure,
+        she_said,
+    ]
+    flatmates, support, first_said, till, for_sure, said_again = told.history
+    assert flatmates["followed_until"] < first_said["followed_until"] == for_sure["followed_since"]
+    assert for_sure["followed_until"] == said_again["followed_since"] < said_again["followed_until"]
+    assert support["followed_until"] == till["followed_until"] == said_again["followed_until"]
+
+
+def test_only_devices_concerned_are_looked_at_and_none_is_lost_to_a_death(told: Told) -> None:
+    assert told.pending_after_death == [(policy, "tablet") for policy in sorted(POLICIES)]
+    look = told.a_line_went.runs[0]
+    changed = changed_keys(told.with_lines, told.with_fewer_lines)
+    assert look.rows_stale == {table: changed[table] for table in ("stitched_sessions", "page_views")}
+
+
+def test_another_reason_for_a_line_changes_no_row(told: Told) -> None:
+    (look,) = told.another_reason.runs
+    assert (look.job_name, look.rows_stale) == (LOOK, {"stitched_sessions": 0, "page_views": 0})
+
+
+def test_why_and_the_guard_report_quote_the_line_that_decided(told: Told) -> None:
+    def reasons(policy: str, event_id: str) -> dict[str, str]:
+        rows = [row for row in told.reasons if (row["project_id"], row["row_id"]) == (policy, event_id)]
+        return {row["candidate_user_id"]: row["reason"] for row in rows}
+
+    flatmates, till = "never_same ann, ben: flatmates", "shared_device till"
+    named = "goes by pia, as decided: same_person pia, old-pia: she said so"
+    assert set(reasons("latest", "tablet1").values()) == {f"device is shared, as decided: {flatmates}"}
+    assert set(reasons("first", "tablet2").values()) == {f"own user decides: device is shared, as decided: {flatmates}"}
+    assert reasons("first", "till1") == {"tom": f"device is shared, as decided: {till}"}
+    assert reasons("latest", "laptop3") == {
+        "lea": "decides: the last link on the device within the lookback",
+        "sam": "no link, as decided: wrong_link laptop, sam: support",
+    }
+    assert reasons("latest", "phone1") == {
+        "old-pia": f"decides: the last link on the device within the lookback; {named}"
+    }
+    assert reasons("device_split", "phone2") == {"old-pia": f"own user decides under device_split; {named}"}
+    assert [(row["guard"], row["field"], row["found"], row["event_count"]) for row in told.report] == [
+        ("shared by decision", "anonymous_id", "tablet", 3),
+        ("shared by decision", "anonymous_id", "till", 2),
+        ("wrong link", "user_id", "sam", 1),
     ]
 
 
-def test_traits_follow_even_if_no_session_changes_hands(warehouse: Warehouse) -> None:
+def test_a_preview_goes_by_the_lines_that_are_written(told: Told) -> None:
+    due = changed_keys(
+        {table: [row for row in rows if row.get("project_id") == "latest"] for table, rows in told.before.items()},
+        {table: [row for row in rows if row.get("project_id") == "latest"] for table, rows in told.with_lines.items()},
+    )
+    of_devices = due["stitched_sessions"] + due["page_views"] - 1  # the view without a device is not asked about
+    assert told.preview_due == (0, of_devices)
+
+
+def test_traits_follow_even_if_no_session_changes_hands(warehouse: Warehouse, told: Told) -> None:
     def pia() -> Row:
         (row,) = warehouse.query("select * from stitch.users where project_id = 'traits'")
         return row
@@ -203,77 +304,3 @@ def test_traits_follow_even_if_no_session_changes_hands(warehouse: Warehouse) ->
     warehouse.write_overrides(["traits,wrong_link,phone,old-pia,"])
     warehouse.settle()
     assert (pia()["traits"], pia()["identified_at"]) == (None, at("2026-03-03 12:00"))
-
-
-def test_only_devices_concerned_are_looked_at_and_none_is_lost_to_a_death(warehouse: Warehouse) -> None:
-    before = warehouse.contents()
-    warehouse.write_overrides(decided(*LINES, projects=["first"]))
-    with connect(warehouse.settings.duckdb_path, wait_seconds=1) as con:
-        rules = {policy: warehouse.settings.crediting_rules(policy) for policy in POLICIES}
-        stale.follow_rules(con, rules, warehouse.settings.overrides)  # and dies before it tells anybody
-    pending = warehouse.query("select distinct project_id, anonymous_id from stitch.pending_devices order by all")
-    assert [tuple(row.values()) for row in pending] == [
-        ("first", device) for device in ("", "laptop", "phone", "tablet", "till")
-    ]
-    assert [run.job_name for run in warehouse.settle().runs] == [LOOK, RESTITCH, VIEWS]
-    assert credited(warehouse, "page_views", "first") == CREDITED["first"]
-    for table, rows in warehouse.contents().items():
-        others = [[row for row in of if row.get("project_id") != "first"] for of in (rows, before[table])]
-        assert others[0] == others[1], table
-
-
-def test_another_reason_for_a_line_is_remembered_and_changes_no_row(warehouse: Warehouse) -> None:
-    warehouse.write_overrides(["latest,shared_device,till,,a guess"])
-    warehouse.settle()
-    warehouse.write_overrides(["latest,shared_device,till,,seen it"])
-    (look,) = warehouse.settle().runs
-    assert (look.job_name, look.rows_stale) == (LOOK, {"stitched_sessions": 0, "page_views": 0})
-    told = warehouse.query("select reason, followed_until is null as is_followed from stitch.override_history")
-    assert {"reason": "a guess", "is_followed": False} in told
-    assert {"reason": "seen it", "is_followed": True} in told
-
-
-def test_why_and_the_guard_report_quote_the_line_that_decided(warehouse: Warehouse) -> None:
-    warehouse.write_overrides(decided(*LINES))
-    warehouse.settle()
-
-    def reasons(policy: str, event_id: str) -> dict[str, str]:
-        rows = warehouse.query(
-            "select candidate_user_id, reason from stitch.stitching_reasons "
-            f"where project_id = '{policy}' and row_id = '{event_id}'"
-        )
-        return {row["candidate_user_id"]: row["reason"] for row in rows}
-
-    flatmates, till = "never_same ann, ben: flatmates", "shared_device till"
-    named = "goes by pia, as decided: same_person pia, old-pia: she said so"
-    assert set(reasons("latest", "tablet1").values()) == {f"device is shared, as decided: {flatmates}"}
-    assert set(reasons("first", "tablet2").values()) == {f"own user decides: device is shared, as decided: {flatmates}"}
-    assert reasons("first", "till1") == {"tom": f"device is shared, as decided: {till}"}
-    assert reasons("latest", "laptop3") == {
-        "lea": "decides: the last link on the device within the lookback",
-        "sam": "no link, as decided: wrong_link laptop, sam: support",
-    }
-    assert reasons("latest", "phone1") == {
-        "old-pia": f"decides: the last link on the device within the lookback; {named}"
-    }
-    assert reasons("device_split", "phone2") == {"old-pia": f"own user decides under device_split; {named}"}
-    report = warehouse.query(
-        "select guard, field, found, event_count from stitch.guard_report "
-        "where project_id = 'first' order by guard, found"
-    )
-    assert [tuple(row.values()) for row in report] == [
-        ("shared by decision", "anonymous_id", "tablet", 3),
-        ("shared by decision", "anonymous_id", "till", 2),
-        ("wrong link", "user_id", "sam", 1),
-    ]
-
-
-def test_a_preview_goes_by_the_lines_that_are_written(warehouse: Warehouse) -> None:
-    def due(settings: Settings) -> int:
-        return preview_rules(settings, Proposal(project_id="latest")).due_anyway
-
-    assert due(warehouse.settings) == 0
-    warehouse.write_overrides(["latest,shared_device,till,,"])
-    # Nobody's two sessions and views change hands; for the session that stays Tom's no link is asked any more.
-    assert due(warehouse.settings) == 5
-    assert preview_rules(warehouse.settings, Proposal(project_id="latest", lookback_days=0)).sessions_that_move > 0
