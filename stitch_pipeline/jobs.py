@@ -55,6 +55,7 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
                 "raw_events",
                 "quarantined_events",
                 "identity_map",
+                "user_mapping_history",
                 "sessions",
                 "stitched_sessions",
                 "users",
@@ -65,7 +66,7 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
         ),
         define_asset_job(
             RESTITCH_JOB,
-            AssetSelection.assets("stitched_sessions", "users", "visitor_stats"),
+            AssetSelection.assets("user_mapping_history", "stitched_sessions", "users", "visitor_stats"),
             config=models_config(only_pending=True),
             description="Bring sessions, users and statistics of the given days up to date with the links.",
         ),

@@ -129,12 +129,16 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
             # As if the rules had changed: every device is to be looked at, under the rules that are written here.
             "pending_devices": f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)",
             "project_settings": f"select * from {STORED}.stitch.project_settings limit 0",
-            "conversion_events": f"select * from {STORED}.stitch.conversion_events limit 0",
+            **{
+                table: f"select * from {STORED}.stitch.{table} limit 0"
+                for table in ("conversion_events", *schema.TABLES_OF_DECISIONS)
+            },
         },
     ) as con:
         projects = [proposal.project_id] if proposal.project_id is not None else schema.projects(con)
         if proposal.project_id is not None and proposal.project_id not in schema.projects(con):
             raise SettingsError(f"There is no project '{proposal.project_id}' with events: check the spelling.")
+        schema.write_consequences(con, settings.overrides)
         in_force = {project: settings.rules(project) for project in projects}
         proposed = {project: own.model_copy(update=proposal.rules) for project, own in in_force.items()}
         _resolve(con, in_force, "due", settings.view_stitching_is_on)

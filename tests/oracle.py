@@ -59,6 +59,8 @@ class Rules:
     link_on: str = "any"
     stitching: bool = True
     session_stitching: bool = True
+    decisions: tuple[tuple[str, str, str], ...] = ()
+    """Lines of the project in overrides.csv: decision, id, other id."""
     timeout: timedelta = timedelta(minutes=30)
 
 
@@ -70,6 +72,30 @@ class Links:
 
     def of(self, device: str) -> Sequence[Row]:
         return self.by_device.get(device, ())
+
+
+def person(user: str, rules: Rules) -> str:
+    """The id by which the person goes who has this one."""
+    for decision, name, other_name in rules.decisions:
+        if decision == "same_person" and other_name == user:
+            return person(name, rules)
+    return user
+
+
+def _counts(link: Row, rules: Rules) -> bool:
+    return ("wrong_link", link["anonymous_id"], link["user_id"]) not in rules.decisions
+
+
+def _is_shared(device: str, users: set[str], rules: Rules) -> bool:
+    """Whether a device is nobody's that these people use."""
+    return (
+        len(users) > rules.max_users_per_device
+        or ("shared_device", device, "") in rules.decisions
+        or any(
+            decision == "never_same" and {person(one, rules), person(other, rules)} <= users
+            for decision, one, other in rules.decisions
+        )
+    )
 
 
 def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rules = Rules()) -> dict[str, list[Row]]:
@@ -89,7 +115,8 @@ def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rul
 
 
 def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
-    link_rows = identity_map(events, rules)
+    observed = identity_map(events, rules)
+    link_rows = [{**link, "person": person(link["user_id"], rules)} for link in observed if _counts(link, rules)]
     links = Links(
         {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)}
     )
@@ -133,7 +160,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     traits = _latest_traits(link_rows)
     return {
         "raw_events": events,
-        "identity_map": link_rows,
+        "identity_map": observed,
         "sessions": [{name: value for name, value in session.items() if name != "events"} for session in cut],
         "stitched_sessions": stitched,
         "page_views": views,
@@ -141,6 +168,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "users": users(stitched, link_rows),
         "visitor_stats": visitor_stats(stitched, views),
         "user_mapping": user_mapping(stitched, links, rules),
+        "user_mapping_history": current_mapping(links, rules),
         "user_devices": user_devices(link_rows),
         "stitched_events": [
             {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
@@ -310,7 +338,7 @@ def credit(
 
     def answer(user: str, rule: str, link: Row | None = None) -> Row:
         return {
-            "stitched_user_id": user,
+            "stitched_user_id": person(user, rules) if rule in BY_A_USER else user,
             "stitched_by": rule,
             "linked_at": link and link["first_seen_at"],
             "link_event_id": link and link["first_event_id"],
@@ -321,7 +349,7 @@ def credit(
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
     window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
-    if len({link["user_id"] for link in window}) > rules.max_users_per_device:
+    if _is_shared(device, {link["person"] for link in window}, rules):
         return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
     if own_user is not None and rules.policy in ("device_split", "next_identify"):
         return answer(own_user, "own")
@@ -359,7 +387,7 @@ def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row 
 
 def _latest_traits(links: Iterable[Row]) -> dict[str, str | None]:
     in_order = sorted(links, key=lambda link: (link["last_seen_at"], link["first_event_id"]))
-    return {link["user_id"]: link["traits"] for link in in_order if link["traits"] is not None}
+    return {link["person"]: link["traits"] for link in in_order if link["traits"] is not None}
 
 
 def users(stitched: list[Row], links: list[Row]) -> list[Row]:
@@ -370,7 +398,7 @@ def users(stitched: list[Row], links: list[Row]) -> list[Row]:
     rows = []
     for user, own in by_user.items():
         is_identified = any(session["stitched_by"] in BY_A_USER for session in own)
-        linked = [link["first_seen_at"] for link in links if link["user_id"] == user]
+        linked = [link["first_seen_at"] for link in links if link["person"] == user]
         rows.append(
             {
                 "stitched_user_id": user,
@@ -424,10 +452,40 @@ def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
     return rows
 
 
+def current_mapping(links: Links, rules: Rules) -> list[Row]:
+    """What is known now of whose the anonymous rows of devices are: asked at each midnight and each link."""
+    shared = {device for decision, device, _ in rules.decisions if decision == "shared_device"}
+    rows: list[Row] = []
+    for device in sorted({name for name, own in links.by_device.items() if own} | shared):
+        own = links.of(device)
+        first = min((link["event_date"] for link in own), default=date(2026, 1, 1))
+        last = max((link["event_date"] for link in own), default=date(2026, 1, 1))
+        day = first - timedelta(days=(rules.lookback_days or 0) + 2)
+        times = {link["first_seen_at"] for link in own}
+        while day <= last + timedelta(days=(rules.carry_forward_days or 0) + 2):
+            times.add(datetime.combine(day, time()))
+            day += timedelta(days=1)
+        spans: list[Row] = []
+        for at in sorted(times):
+            answer = credit(at.date(), at, {"anonymous_id": device, "user_id": None}, links, rules, device)
+            who = {name: answer[name] for name in ("stitched_user_id", "stitched_by")}
+            if spans and spans[-1].items() >= who.items():
+                continue
+            if spans:
+                spans[-1]["valid_until"] = at
+            user = who["stitched_user_id"] if who["stitched_by"] in BY_A_USER else None
+            valid_from = at if spans else datetime(1, 1, 1)
+            spans.append(
+                {"anonymous_id": device, **who, "user_id": user, "valid_from": valid_from, "valid_until": None}
+            )
+        rows += spans
+    return rows
+
+
 def user_devices(links: list[Row]) -> list[Row]:
     pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for link in links:
-        pairs[link["user_id"], link["anonymous_id"]].append(link)
+        pairs[link["person"], link["anonymous_id"]].append(link)
     return [
         {
             "user_id": user,

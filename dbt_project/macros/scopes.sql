@@ -28,6 +28,8 @@
     {%- endfor -%}
     {{ return(parts.sql) }}
 {% endmacro %}
+{# When what this run finds became known. #}
+{% macro known_at() -%} cast('{{ var("known_at") | replace("'", "''") }}' as timestamp) {%- endmacro %}
 
 {% macro is_in_window(day) -%}
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
@@ -41,16 +43,17 @@
     and {{ days_later(day_literal('last_day'), 1) }}
 {%- endmacro %}
 
-{# The rows of the window; for a run over changed links only, those of the devices whose links changed. #}
+{# The rows of the window; for a run over changed links only, those of the devices whose links changed. Rows
+   without a device are pending as those of the device ''. The mapping of a device has no day. #}
 {% macro is_in_scope(day, grain=none, row=none) -%}
-    {{ is_in_window(day) }}
-    {%- if var('only_pending') and grain %}
-    and exists (
+    {%- if grain != 'mapping' -%} {{ is_in_window(day) }} {%- endif -%}
+    {%- if grain == 'mapping' or (var('only_pending') and grain) %}
+    {{ 'and ' if grain != 'mapping' }}exists (
         select 1 from {{ pipeline_table('pending_devices') }} as pending
         where
             pending.grain = '{{ grain }}'
             and pending.project_id = {{ row }}.project_id
-            and pending.anonymous_id = {{ row }}.anonymous_id
+            and pending.anonymous_id = coalesce({{ row }}.anonymous_id, '')
     )
     {%- endif %}
 {%- endmacro %}

@@ -15,8 +15,9 @@
   within which a link counts) and the links of the devices, and gives the CTE `<policy>_candidates`: the
   columns of what is asked and the one link that it picks for each (link_user_id, link_day,
   candidate_linked_at, candidate_event_id, all null for no link). That a link counts only within the window,
-  that a row's own user may go before any link, that a shared device's rows are nobody's and that stitching
-  may be off is said here. A new policy is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
+  that a row's own user may go before any link, that a shared device's rows are nobody's, that stitching may
+  be off, and what people have decided (macros/overrides.sql) is the same for all policies and said here. A
+  new policy is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
   that nobody uses costs nothing.
 #}
 {% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
@@ -57,10 +58,11 @@ policy_links as (
         links.project_id,
         links.anonymous_id,
         links.user_id as link_user_id,
+        links.person_id as link_person_id,
         links.event_date as link_day,
         links.first_seen_at as linked_at,
         links.first_event_id as link_event_id
-    from {{ ref('identity_map') }} as links
+    from {{ links_in_force() }} as links
     where exists (
         select 1 from policy_asks as asks
         where asks.project_id = links.project_id and asks.anonymous_id = links.anonymous_id
@@ -100,8 +102,10 @@ policy_crowded_devices as (
     from policy_links
     inner join {{ settings }} as settings on policy_links.project_id = settings.project_id
     group by policy_links.project_id, policy_links.anonymous_id, settings.max_users_per_device
-    having count(distinct policy_links.link_user_id) > settings.max_users_per_device
+    having count(distinct policy_links.link_person_id) > settings.max_users_per_device
 ),
+
+{{ days_shared_by_decision('policy_subjects', 'policy_links') }},
 
 -- Counting users within the window is dear, so it is done for the few devices with many users only.
 policy_shared_device_days as (
@@ -129,7 +133,13 @@ policy_shared_device_days as (
             and subjects.anonymous_id = policy_links.anonymous_id
             and policy_links.link_day between subjects.first_link_day and subjects.last_link_day
     group by subjects.project_id, subjects.anonymous_id, subjects.subject_day, subjects.max_users_per_device
-    having count(distinct policy_links.link_user_id) > subjects.max_users_per_device
+    having count(distinct policy_links.link_person_id) > subjects.max_users_per_device
+    union
+    select
+        project_id,
+        anonymous_id,
+        subject_day
+    from policy_days_shared_by_decision
 ),
 
 policy_answers as (
@@ -177,23 +187,37 @@ policy_rules as (
     from policy_answers
 ),
 
+-- Whoever a row is credited to is at last called as the person is: the only place where ids are exchanged.
+policy_names as (
+    select
+        project_id,
+        user_id,
+        person_id
+    from {{ person_names() }}
+),
+
 stitched as (
     select
-        policy_rules.*,
+        credited.*,
         case
-            when rule in ('off', 'none', 'shared device') then own_id
-            when rule = 'own' then user_id
-            else link_user_id
+            when credited.rule in ('off', 'none', 'shared device') then credited.own_id
+            else coalesce(names.person_id, credited.credited_user_id)
         end as stitched_user_id,
-        rule as stitched_by,
-        case when is_by_link then candidate_linked_at end as linked_at,
-        case when is_by_link then candidate_event_id end as link_event_id
+        credited.rule as stitched_by,
+        case when credited.is_by_link then credited.candidate_linked_at end as linked_at,
+        case when credited.is_by_link then credited.candidate_event_id end as link_event_id
     from (
         select
             policy_rules.*,
+            case
+                when rule = 'own' then user_id
+                when rule in ('link before', 'link after') then link_user_id
+            end as credited_user_id,
             is_asked_of_links and rule in ('own', 'link before', 'link after') as is_by_link
         from policy_rules
-    ) as policy_rules
+    ) as credited
+    left join policy_names as names
+        on credited.project_id = names.project_id and credited.credited_user_id = names.user_id
 )
 {%- endmacro %}
 

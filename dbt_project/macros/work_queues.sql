@@ -3,7 +3,7 @@
 {# Links changed: the rows of their devices may be somebody else's now, their users' traits may differ. #}
 {% macro note_relinked_devices(added, gone) %}
     {% set statements = [] %}
-    {% for grain in ['sessions', 'page_views'] %}
+    {% for grain in ['sessions', 'page_views', 'mapping'] %}
         {% do statements.append(
             "insert into " ~ pipeline_table('pending_devices')
             ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added ~ " as added"
@@ -13,8 +13,10 @@
     {% endfor %}
     {% do statements.append(
         "insert into " ~ pipeline_table('pending_users')
+        ~ " select changed.project_id, coalesce(names.person_id, changed.user_id) from ("
         ~ " select project_id, user_id from " ~ added ~ " as added"
-        ~ " union select project_id, user_id from " ~ gone ~ " as gone"
+        ~ " union select project_id, user_id from " ~ gone ~ " as gone) as changed left join " ~ person_names()
+        ~ " as names on changed.project_id = names.project_id and changed.user_id = names.user_id"
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
     ) %}
     {{ return(statements) }}
@@ -30,12 +32,15 @@
     ]) }}
 {% endmacro %}
 
-{# Views written without stitching: the next view stitch must look at their devices. #}
+{# Views written without stitching: the next view stitch must look at their devices, and at those without a
+   device whose user's person goes by another id. #}
 {% macro note_unstitched_views(added, gone) %}
     {% if var('view_stitching') %}{{ return([]) }}{% endif %}
     {{ return([
         "insert into " ~ pipeline_table('pending_devices')
-        ~ " select 'page_views', project_id, anonymous_id from " ~ added ~ " as added where anonymous_id is not null"
+        ~ " select 'page_views', project_id, coalesce(anonymous_id, '') from " ~ added ~ " as added"
+        ~ " where anonymous_id is not null or exists (select 1 from " ~ person_names()
+        ~ " as names where names.project_id = added.project_id and names.user_id = added.user_id)"
         ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
     ]) }}
 {% endmacro %}

@@ -6,6 +6,7 @@ them into the metadata of what it materialized, where ``identify_sensor`` finds 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,15 @@ from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
 
-TABLES = ("identity_map", "sessions", "stitched_sessions", "page_views", "users", "visitor_stats")
+TABLES = (
+    "identity_map",
+    "user_mapping_history",
+    "sessions",
+    "stitched_sessions",
+    "page_views",
+    "users",
+    "visitor_stats",
+)
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
 # So many events are sorted and joined within some 2 GB.
@@ -155,7 +164,7 @@ def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfi
         override["lookback_days"] = config.lookback_days
     schema.create_tables(con)
     names = {*schema.projects(con), *settings.projects}
-    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)})
+    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)}, settings.overrides)
     rules = {name: settings.rules(name).model_copy(update=override) for name in sorted(names)}
     schema.write_project_settings(con, rules)
 
@@ -211,6 +220,7 @@ def _variables(settings: Settings, config: ModelsConfig, window: DayRange, event
         restitch_only=config.restitch_only,
         view_stitching=_views_are_stitched(settings, config),
         step_days=days_per_step(window, events_in_window, EVENTS_PER_STEP),
+        known_at=datetime.now(UTC).replace(tzinfo=None),
     )
 
 
@@ -251,6 +261,10 @@ def stale_partitions(
 ) -> dict[str, MetadataValue]:
     """Which days hold a wrong answer, as metadata: lists of [first day, last day]; and how much there is to do."""
     sessions = stale.stale_rows(con, "sessions", built_sessions)
+    without_day = {"user_mapping_history": stale.stale_mappings(con), "users": stale.stale_users(con)}
+    # Any run over sessions brings these up to date; where no session is wrong, one has to be asked for.
+    is_asked_for = not sessions and any(without_day.values())
+    days_to_restitch = stale.last_session_day(con) if is_asked_for else sessions
     if settings.view_stitching_is_on:
         views = stale.stale_rows(con, "page_views", built_page_views)
     else:
@@ -258,11 +272,13 @@ def stale_partitions(
         stale.forget_pending(con, "page_views")
         views = {}
     metadata: dict[str, MetadataValue] = {}
-    for key, found in ((STALE_SESSION_DAYS, sessions), (STALE_PAGE_VIEW_DAYS, views)):
-        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(found)])
+    for key, listed in ((STALE_SESSION_DAYS, days_to_restitch), (STALE_PAGE_VIEW_DAYS, views)):
+        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(listed)])
     for table, found in (("stitched_sessions", sessions), ("page_views", views)):
         metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(found.values()))
         metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(found))
+    if is_asked_for:
+        metadata |= {f"{table}_stale_rows": MetadataValue.int(count) for table, count in without_day.items() if count}
     return metadata
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from stitch_pipeline.planning.days import DayRange
@@ -15,6 +16,7 @@ def dbt_variables(
     restitch_only: bool,
     view_stitching: bool,
     step_days: int,
+    known_at: datetime,
 ) -> dict[str, Any]:
     """The variables that ``dbt_project.yml`` declares, for a run over ``window``."""
     return {
@@ -25,6 +27,7 @@ def dbt_variables(
         "restitch_only": restitch_only,
         "view_stitching": view_stitching,
         "step_days": step_days,
+        "known_at": known_at.isoformat(sep=" ", timespec="microseconds"),
     }
 
 

@@ -60,16 +60,21 @@ identified_events as (
 
 candidates as (
     select
-        project_id,
-        anonymous_id,
-        user_id as candidate_user_id,
-        event_date as candidate_day,
-        first_seen_at as candidate_at,
-        last_seen_at as candidate_last_seen_at,
-        event_count as candidate_event_count,
-        first_event_id as candidate_id,
-        cast(null as varchar) as no_link_because
-    from {{ ref('identity_map') }}
+        links.project_id,
+        links.anonymous_id,
+        links.user_id as candidate_user_id,
+        links.event_date as candidate_day,
+        links.first_seen_at as candidate_at,
+        links.last_seen_at as candidate_last_seen_at,
+        links.event_count as candidate_event_count,
+        links.first_event_id as candidate_id,
+        'no link, as decided: ' || wrong.line as no_link_because
+    from {{ ref('identity_map') }} as links
+    left join {{ pipeline_table('wrong_links') }} as wrong
+        on
+            links.project_id = wrong.project_id
+            and links.anonymous_id = wrong.anonymous_id
+            and links.user_id = wrong.user_id
     union all
     select
         project_id,
@@ -120,7 +125,7 @@ users_in_window as (
         stitched.project_id,
         stitched.anonymous_id,
         stitched.subject_day,
-        count(distinct links.user_id) as user_count
+        count(distinct links.person_id) as user_count
     from (
         select distinct
             project_id,
@@ -130,7 +135,7 @@ users_in_window as (
             last_link_day
         from stitched
     ) as stitched
-    inner join {{ ref('identity_map') }} as links
+    inner join {{ links_in_force() }} as links
         on
             stitched.project_id = links.project_id
             and stitched.anonymous_id = links.anonymous_id
@@ -151,6 +156,8 @@ asked as (
         candidates.candidate_id,
         candidates.no_link_because,
         coalesce(users_in_window.user_count, 0) as user_count,
+        decided.line as shared_by_decision,
+        names.line as named_by_decision,
         candidates.candidate_id is not null
         and candidates.no_link_because is null
         and candidates.candidate_id = coalesce(stitched.link_event_id, '') as decides,
@@ -167,6 +174,18 @@ asked as (
             stitched.project_id = users_in_window.project_id
             and stitched.anonymous_id = users_in_window.anonymous_id
             and stitched.subject_day = users_in_window.subject_day
+    left join policy_days_shared_by_decision as decided
+        on
+            stitched.project_id = decided.project_id
+            and stitched.anonymous_id = decided.anonymous_id
+            and stitched.subject_day = decided.subject_day
+    -- Only for the candidate that the row is credited by.
+    left join {{ person_names() }} as names
+        on
+            stitched.project_id = names.project_id
+            and stitched.credited_user_id = names.user_id
+            and candidates.candidate_user_id = names.user_id
+            and candidates.no_link_because is null
 ),
 
 reasons as (
@@ -181,6 +200,10 @@ reasons as (
                 then 'device is shared by ' || user_count || ' users, more than ' || max_users_per_device
             when user_count > max_users_per_device
                 then 'own user decides: device is shared by ' || user_count || ' users, more than ' || max_users_per_device
+            when shared_by_decision is not null and user_id is null
+                then 'device is shared, as decided: ' || shared_by_decision
+            when shared_by_decision is not null
+                then 'own user decides: device is shared, as decided: ' || shared_by_decision
             when not is_asked_of_links then 'own user decides under ' || policy
             when decides and policy = 'latest' then 'decides: the last link on the device within the lookback'
             when decides and policy = 'first' then 'decides: the first link on the device'
@@ -225,7 +248,11 @@ select
     events.received_at as candidate_received_at,
     files.loaded_at as candidate_loaded_at,
     reasons.decides,
-    reasons.reason
+    reasons.reason || case
+        when reasons.named_by_decision is not null and (reasons.decides or not reasons.is_asked_of_links)
+            then '; goes by ' || reasons.stitched_user_id || ', as decided: ' || reasons.named_by_decision
+        else ''
+    end as reason
 from reasons
 left join {{ source('landing', 'raw_events') }} as events
     on

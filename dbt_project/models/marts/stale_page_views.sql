@@ -18,7 +18,7 @@ with subjects as (
         where
             pending.grain = 'page_views'
             and pending.project_id = views.project_id
-            and pending.anonymous_id = views.anonymous_id
+            and pending.anonymous_id = coalesce(views.anonymous_id, '')
     )
 ),
 

@@ -14,22 +14,22 @@ with subjects as (
 links as (
     select
         project_id,
-        user_id,
+        person_id,
         traits,
         row_number() over (
-            partition by project_id, user_id
+            partition by project_id, person_id
             order by last_seen_at, first_event_id
         ) as position
-    from {{ ref('identity_map') }}
+    from {{ links_in_force() }} as links
 ),
 
 latest_traits as (
     select
         project_id,
-        user_id,
+        person_id,
         {{ last_known_by('traits', 'position') }} as traits
     from links
-    group by project_id, user_id
+    group by project_id, person_id
 )
 
 select
@@ -63,4 +63,4 @@ from stitched
 left join latest_traits
     on
         stitched.project_id = latest_traits.project_id
-        and stitched.stitched_user_id = latest_traits.user_id
+        and stitched.stitched_user_id = latest_traits.person_id

@@ -44,28 +44,28 @@ activity as (
 links as (
     select
         links.project_id,
-        links.user_id,
+        links.person_id,
         links.first_seen_at,
         links.traits,
         row_number() over (
-            partition by links.project_id, links.user_id
+            partition by links.project_id, links.person_id
             order by links.last_seen_at, links.first_event_id
         ) as position
-    from {{ ref('identity_map') }} as links
+    from {{ links_in_force() }} as links
     where exists (
         select 1 from affected_users as affected
-        where affected.project_id = links.project_id and affected.stitched_user_id = links.user_id
+        where affected.project_id = links.project_id and affected.stitched_user_id = links.person_id
     )
 ),
 
 identities as (
     select
         project_id,
-        user_id,
+        person_id,
         min(first_seen_at) as identified_at,
         {{ last_known_by('traits', 'position') }} as traits
     from links
-    group by project_id, user_id
+    group by project_id, person_id
 )
 
 select
@@ -88,4 +88,4 @@ from activity
 left join identities
     on
         activity.project_id = identities.project_id
-        and activity.stitched_user_id = identities.user_id
+        and activity.stitched_user_id = identities.person_id
