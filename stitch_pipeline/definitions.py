@@ -24,7 +24,9 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
         schedules=schedules(settings),
         resources={
             "warehouse": WarehouseResource(
-                database=str(settings.duckdb_path), lock_wait_seconds=settings.lock_wait_seconds
+                database=str(settings.duckdb_path),
+                lock_wait_seconds=settings.lock_wait_seconds,
+                memory_limit=settings.memory_limit,
             ),
             **(resource_overrides or {}),
         },

@@ -57,6 +57,7 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
                 "identity_map",
                 "identifier_links",
                 "persons",
+                "user_mapping_history",
                 "sessions",
                 "stitched_sessions",
                 "users",
@@ -67,7 +68,7 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
         ),
         define_asset_job(
             RESTITCH_JOB,
-            AssetSelection.assets("stitched_sessions", "users", "visitor_stats"),
+            AssetSelection.assets("user_mapping_history", "stitched_sessions", "users", "visitor_stats"),
             config=models_config(only_pending=True),
             description="Bring sessions, users and statistics of the given days up to date with the links.",
         ),

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
-from stitch_pipeline.warehouse import schema
+from stitch_pipeline.warehouse import schema, stale
 from stitch_pipeline.warehouse.overlay import STORED, overlay
 from stitch_pipeline.warehouse.quoting import literal
 from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
@@ -120,9 +120,9 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         f"select project_id, anonymous_id from {STORED}.stitch.{table} where {in_project}"
         for table in ("sessions", "stitched_sessions")
     )
-    # Views without a device are pending under their user.
+    # Views without a device may be of a user who goes by another name.
     devices += (
-        f" union select project_id, user_id from {STORED}.stitch.page_views "
+        f" union select project_id, {literal(stale.NO_DEVICE)} from {STORED}.stitch.page_views "
         f"where anonymous_id is null and user_id is not null and {in_project}"
     )
     grains = ", ".join(f"({literal(grain)})" for grain in _TABLES)
@@ -134,13 +134,16 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
             # As if the rules had changed: every device is to be looked at, under the rules that are written here.
             "pending_devices": f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)",
             "project_settings": f"select * from {STORED}.stitch.project_settings limit 0",
-            **{table: f"select * from {STORED}.stitch.{table} limit 0" for table in schema.TABLES_OF_RULES[1:]},
-            "persons": f"select * from {STORED}.stitch.persons limit 0",
+            **{
+                table: f"select * from {STORED}.stitch.{table} limit 0"
+                for table in (*schema.TABLES_OF_RULES[1:], *schema.TABLES_OF_DECISIONS, "persons")
+            },
         },
     ) as con:
         projects = [proposal.project_id] if proposal.project_id is not None else schema.projects(con)
         if proposal.project_id is not None and proposal.project_id not in schema.projects(con):
             raise SettingsError(f"There is no project '{proposal.project_id}' with events: check the spelling.")
+        schema.write_consequences(con, settings.overrides)
         in_force = {project: settings.rules(project) for project in projects}
         proposed = {project: own.model_copy(update=proposal.rules) for project, own in in_force.items()}
         _resolve(con, in_force, "due", settings.view_stitching_is_on)

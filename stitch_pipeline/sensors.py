@@ -158,7 +158,7 @@ def sensors(settings: Settings) -> list[SensorDefinition]:
         job_name=RECONCILE_JOB,
         minimum_interval_seconds=settings.sensor_interval_seconds,
         default_status=DefaultSensorStatus.RUNNING,
-        description="A changed policy, lookback or switch: asks which stored answers of which projects it changes.",
+        description="A changed policy, lookback, switch or override: asks which stored answers it changes.",
     )
     def rules_sensor(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         plan = rules_plan(settings, context.instance)

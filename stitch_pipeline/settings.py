@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from datetime import date
 from enum import StrEnum
@@ -19,6 +20,7 @@ from croniter import croniter
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stitch_pipeline.overrides import Override, OverridesError, read_overrides
 from stitch_pipeline.sources import SOURCES
 from stitch_pipeline.sources.paths import Key, parse_path
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, TimeFormat
@@ -220,6 +222,8 @@ class Settings(BaseSettings):
     """The warehouse. The index of the landing zone lies beside it."""
     project_file: Path = Path("stitch.toml")
     """Settings per project and per feed; may be absent."""
+    overrides_file: Path | None = None
+    """Human decisions about identity; by default ``overrides.csv`` beside the project file, which may be absent."""
     start_date: date = date(2025, 1, 1)
     """The first daily partition (UTC). Earlier events are quarantined."""
 
@@ -239,6 +243,11 @@ class Settings(BaseSettings):
     """How long one tick of ``landing_sensor`` may read new files before it leaves the rest to the next."""
     lock_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
     """How long to wait for another process that has the warehouse open."""
+    memory_limit: str | None = None
+    """How much memory DuckDB may use in a run, for instance ``4GB``; by default 80% of the machine's.
+
+    Beyond it DuckDB writes to a directory beside the warehouse. The process itself needs some 500 MB more.
+    """
 
     stitching: bool = True
     session_stitching: bool = True
@@ -251,10 +260,13 @@ class Settings(BaseSettings):
 
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
+    overrides: tuple[Override, ...] = ()
 
-    @field_validator("landing_dir", "duckdb_path", "project_file", mode="after")
+    @field_validator("landing_dir", "duckdb_path", "project_file", "overrides_file", mode="after")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
         return (value if value.is_absolute() else REPOSITORY / value).resolve()
 
     @field_validator("duckdb_path", mode="after")
@@ -263,6 +275,13 @@ class Settings(BaseSettings):
         # DuckDB names the catalog after the file; `stitch.users` would be ambiguous in every query.
         if value.stem.lower() == "stitch":
             raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
+        return value
+
+    @field_validator("memory_limit", mode="after")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)? ?(MB|MiB|GB|GiB|TB|TiB)", value):
+            raise ValueError("is not a size such as 4GB or 800MB")
         return value
 
     @field_validator("view_stitching", "daily_cron", "reconcile_cron", mode="after")
@@ -323,9 +342,12 @@ class Settings(BaseSettings):
 
     @property
     def all_crediting_rules(self) -> str:
-        """The same for all projects, those that stitch.toml does not name included."""
+        """The same for all projects, those that stitch.toml does not name included; and the overrides."""
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
-        return json.dumps({"others": self.crediting_rules(""), "projects": projects})
+        rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
+        if self.overrides:
+            rules["overrides"] = [[*override.is_about, override.reason] for override in sorted(self.overrides)]
+        return json.dumps(rules)
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
@@ -338,27 +360,46 @@ class Settings(BaseSettings):
             settings = cls(**overrides)
         except ValidationError as error:
             raise SettingsError(_sentences(error, "STITCH_")) from None
-        try:
-            text = settings.project_file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            if "project_file" in settings.model_fields_set:
-                raise SettingsError(
-                    f"STITCH_PROJECT_FILE names '{settings.project_file}', which does not exist: "
-                    "create it, or unset the variable."
-                ) from None
-            return settings
-        try:
-            project_file = ProjectFile.model_validate(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{settings.project_file} is not valid TOML: {error}.") from None
-        except ValidationError as error:
-            raise SettingsError(_sentences(error, f"{settings.project_file}: ")) from None
+        project_file = _project_file(settings)
         return settings.model_copy(
             update={
                 "projects": {**project_file.projects, **settings.projects},
                 "feeds": {**project_file.feeds, **settings.feeds},
+                "overrides": (*_overrides(settings), *settings.overrides),
             }
         )
+
+
+def _project_file(settings: Settings) -> ProjectFile:
+    try:
+        text = settings.project_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if "project_file" in settings.model_fields_set:
+            raise SettingsError(
+                f"STITCH_PROJECT_FILE names '{settings.project_file}', which does not exist: "
+                "create it, or unset the variable."
+            ) from None
+        return ProjectFile()
+    try:
+        return ProjectFile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{settings.project_file} is not valid TOML: {error}.") from None
+    except ValidationError as error:
+        raise SettingsError(_sentences(error, f"{settings.project_file}: ")) from None
+
+
+def _overrides(settings: Settings) -> tuple[Override, ...]:
+    path = settings.overrides_file or settings.project_file.with_name("overrides.csv")
+    try:
+        return read_overrides(path)
+    except FileNotFoundError:
+        if settings.overrides_file is not None:
+            raise SettingsError(
+                f"STITCH_OVERRIDES_FILE names '{path}', which does not exist: create it, or unset the variable."
+            ) from None
+        return ()
+    except OverridesError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _refuse_unknown_variables(cls: type[Settings]) -> None:
@@ -368,7 +409,7 @@ def _refuse_unknown_variables(cls: type[Settings]) -> None:
         if name.startswith("STITCH_") and name not in known:
             raise SettingsError(
                 f"The environment variable {name} is not a setting; the settings are: "
-                f"{', '.join(sorted(known - {'STITCH_PROJECTS', 'STITCH_FEEDS'}))}."
+                f"{', '.join(sorted(known - {'STITCH_PROJECTS', 'STITCH_FEEDS', 'STITCH_OVERRIDES'}))}."
             )
 
 

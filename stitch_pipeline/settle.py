@@ -155,9 +155,10 @@ def _run(
     partitions_stale: dict[str, int] = {}
     for event in result.get_asset_observation_events():
         found = event.asset_observation_data.asset_observation.metadata
-        for table in ("stitched_sessions", "page_views"):
+        for table in ("stitched_sessions", "page_views", "user_mapping_history", "users"):
             if f"{table}_stale_rows" in found:
                 rows_stale[table] = _number(found[f"{table}_stale_rows"])
+            if f"{table}_stale_partitions" in found:
                 partitions_stale[table] = _number(found[f"{table}_stale_partitions"])
     failure = next((event for event in result.all_events if event.is_step_failure), None)
     error = failure.step_failure_data.error if failure else None

@@ -93,7 +93,8 @@ def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | No
             "persons": (
                 f"select * from {STORED}.stitch.persons where project_id = {literal(project_id)} and "
                 f"(id = {literal(anonymous_id)} or id in (select id from {links}) "
-                f"or id in (select user_id from {STORED}.stitch.raw_events where {is_asked}))"
+                f"or id in (select user_id from {STORED}.stitch.raw_events where {is_asked}) "
+                f"or id in (select person_id from {STORED}.stitch.person_names))"
             ),
         },
     ) as con:

@@ -70,7 +70,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Rule:
-    """``stitch.toml`` is written anew: from now on each project is under these rules."""
+    """``stitch.toml`` and ``overrides.csv`` are written anew: from now on each project is under these rules."""
 
     rules: Mapping[str, Rules]
 
@@ -113,7 +113,7 @@ class History:
             elif isinstance(step, Settle):
                 warehouse.settle(view_stitching=step.view_stitching)
             elif isinstance(step, Rule):
-                warehouse.write_stitch_toml(stitch_toml(step.rules))
+                write_rules(warehouse, step.rules)
             else:
                 warehouse.build(step.first, step.last)
 
@@ -121,6 +121,13 @@ class History:
 def land(warehouse: Warehouse, file: Land) -> None:
     as_sent = as_snowplow if file.landing_file.startswith("snowplow/") else as_jitsu
     warehouse.land(file.landing_file, [*map(as_sent, file.events), *file.bad_lines])
+
+
+def write_rules(warehouse: Warehouse, rules: Mapping[str, Rules]) -> None:
+    warehouse.write_stitch_toml(stitch_toml(rules))
+    warehouse.write_overrides(
+        f"{project},{','.join(line)}," for project, own in rules.items() for line in own.decisions
+    )
 
 
 def stitch_toml(rules: Mapping[str, Rules]) -> str:
@@ -169,7 +176,25 @@ def rules(random: Random) -> Rules:
         identifiers=identifiers,
         unique_identifiers=tuple(kind for kind in unique if kind == "user" or kind in identifiers),
         max_ids_per_person=random.choice((1000, 1000, 5, 2)),
+        decisions=decisions(random),
     )
+
+
+def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
+    """Lines that can stand together: nobody has two names, and nobody is never the same as herself."""
+    lines: set[tuple[str, str, str]] = set()
+    one, other, third = random.sample(USERS, 3)
+    # Two ids of one person and a third id of somebody else; or three ids of one, in a row or beside each other.
+    for line in ((one, other), (random.choice((one, other)), third)):
+        if random.random() < 0.3:
+            lines.add(("same_person", *line))
+    if random.random() < 0.3 and not any(third in line for line in lines):
+        lines.add(("never_same", *random.sample((random.choice((one, other)), third), 2)))
+    for _ in range(random.choice((0, 0, 1, 2))):
+        lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com"))))
+    if random.random() < 0.3:
+        lines.add(("shared_device", random.choice(DEVICES), ""))
+    return tuple(sorted(lines))
 
 
 def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict[str, Any]]:
@@ -250,7 +275,15 @@ def history(seed: int, rounds: int) -> History:
     def change_a_rule() -> None:
         project = random.choice(sorted(in_force))
         others = [policy for policy in POLICIES if policy != in_force[project].policy]
-        in_force[project] = random.choice((replace(in_force[project], policy=random.choice(others)), rules(random)))
+        own = in_force[project]
+        in_force[project] = random.choice(
+            (
+                replace(own, policy=random.choice(others)),
+                replace(own, decisions=decisions(random)),
+                replace(own, decisions=own.decisions[1:]),
+                rules(random),
+            )
+        )
         steps.append(Rule(dict(in_force)))
 
     for turn in range(rounds):

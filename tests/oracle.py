@@ -59,6 +59,8 @@ class Rules:
     link_on: str = "any"
     stitching: bool = True
     session_stitching: bool = True
+    decisions: tuple[tuple[str, str, str], ...] = ()
+    """Lines of the project in overrides.csv: decision, id, other id."""
     timeout: timedelta = timedelta(minutes=30)
     unique_identifiers: tuple[str, ...] = ()
     max_ids_per_person: int = 1000
@@ -91,17 +93,50 @@ class Links:
     def of(self, device: str) -> Sequence[Row]:
         return self.by_device.get(device, ())
 
+    decided: Mapping[str, str] = field(default_factory=dict)
+    """By the ids of which somebody says so, the one that the person goes by."""
+
     def name(self, user: str) -> str:
         """What a user is called in the end."""
-        return self.persons.get(("user", user)) or user
+        decided = self.decided.get(user, user)
+        return self.persons.get(("user", decided)) or decided
 
     def of_person(self, device: str) -> Sequence[Row]:
         """The links of a device that lead to the device's own person, who stands for whatever they lead to."""
         person = self.persons.get(("device", device))
-        found = [(("user", link["user_id"]), link) for link in self.of(device)]
+        found = [(("user", link["person"]), link) for link in self.of(device)]
         found += [((link["id_kind"], link["id"]), link) for link in self.identifiers_by_device.get(device, ())]
         counted = [{**link, "user_id": person} for key, link in found if person and self.persons.get(key) == person]
         return sorted(counted, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
+
+
+def person(user: str, rules: Rules) -> str:
+    """The id by which the person goes who has this one."""
+    for decision, name, other_name in rules.decisions:
+        if decision == "same_person" and other_name == user:
+            return person(name, rules)
+    return user
+
+
+def _counts(link: Row, rules: Rules) -> bool:
+    return ("wrong_link", link["anonymous_id"], link["user_id"]) not in rules.decisions
+
+
+def _identifies(row: Row, rules: Rules) -> bool:
+    wrong = ("wrong_link", row["linked_id"], f"{row['id_kind']}:{row['id']}")
+    return row["linked_kind"] != "device" or wrong not in rules.decisions
+
+
+def _is_shared(device: str, users: set[str], rules: Rules) -> bool:
+    """Whether a device is nobody's that these people use."""
+    return (
+        len(users) > rules.max_users_per_device
+        or ("shared_device", device, "") in rules.decisions
+        or any(
+            decision == "never_same" and {person(one, rules), person(other, rules)} <= users
+            for decision, one, other in rules.decisions
+        )
+    )
 
 
 def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rules = Rules()) -> dict[str, list[Row]]:
@@ -121,16 +156,19 @@ def tables(landed: Iterable[Mapping[str, Any]], rules: Mapping[str, Rules] | Rul
 
 
 def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
-    link_rows = identity_map(events, rules)
+    observed = identity_map(events, rules)
+    link_rows = [{**link, "person": person(link["user_id"], rules)} for link in observed if _counts(link, rules)]
     identifier_rows = identifier_links(events, rules)
-    person_rows = persons(link_rows, identifier_rows, rules)
+    evidence = [row for row in identifier_rows if _identifies(row, rules)]
+    person_rows = persons(link_rows, evidence, rules)
     links = Links(
         {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)},
         {(row["id_kind"], row["id"]): row["person_id"] for row in person_rows},
         {
-            device: [row for row in identifier_rows if (row["linked_kind"], row["linked_id"]) == ("device", device)]
+            device: [row for row in evidence if (row["linked_kind"], row["linked_id"]) == ("device", device)]
             for device in _devices(events)
         },
+        {other: person(other, rules) for decision, _, other in rules.decisions if decision == "same_person"},
     )
     cut = sessions(events, rules)
     session_of = {event["event_id"]: session["session_id"] for session in cut for event in session["events"]}
@@ -172,7 +210,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     traits = _latest_traits(link_rows, links)
     return {
         "raw_events": events,
-        "identity_map": link_rows,
+        "identity_map": observed,
         "identifier_links": identifier_rows,
         "persons": person_rows,
         "sessions": [{name: value for name, value in session.items() if name != "events"} for session in cut],
@@ -182,7 +220,8 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "users": users(stitched, link_rows, links),
         "visitor_stats": visitor_stats(stitched, views),
         "user_mapping": user_mapping(stitched, links, rules),
-        "user_devices": user_devices(link_rows),
+        "user_mapping_history": current_mapping(links, rules),
+        "user_devices": user_devices(link_rows, links),
         "stitched_events": [
             {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
             for event in credited
@@ -329,9 +368,16 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     first_seen: dict[Id, datetime] = {}
     neighbours: dict[Id, set[Id]] = defaultdict(set)
     pairs: list[tuple[Id, Id, datetime]] = [
-        *((("device", link["anonymous_id"]), ("user", link["user_id"]), link["first_seen_at"]) for link in links),
+        *((("device", link["anonymous_id"]), ("user", link["person"]), link["first_seen_at"]) for link in links),
         *(
-            ((row["linked_kind"], row["linked_id"]), (row["id_kind"], row["id"]), row["first_seen_at"])
+            (
+                (
+                    row["linked_kind"],
+                    person(row["linked_id"], rules) if row["linked_kind"] == "user" else row["linked_id"],
+                ),
+                (row["id_kind"], row["id"]),
+                row["first_seen_at"],
+            )
             for row in identifiers
         ),
     ]
@@ -344,19 +390,30 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     def is_hub(key: Id) -> bool:
         if key[0] == "user":
             return False
+        if key[0] == "device" and ("shared_device", key[1], "") in rules.decisions:
+            return True
         kinds = [kind for kind, _ in neighbours[key] if key[0] == "device" or kind == "user"]
         return any(kinds.count(kind) > rules.max_users_per_device for kind in kinds)
 
     hubs = {key for key in neighbours if is_hub(key)}
     graph = {key: others - hubs for key, others in neighbours.items() if key not in hubs}
     components = _components(set(graph), graph)
-    cells = components
+    two = [
+        {("user", person(one, rules)), ("user", person(other, rules))}
+        for decision, one, other in rules.decisions
+        if decision == "never_same"
+    ]
+    cells = [
+        part
+        for cell in components
+        for part in _parted(cell, {key for pair in two if pair <= cell for key in pair}, graph)
+    ]
     for kind in rules.unique_identifiers:
-        cells = [part for cell in cells for part in _parted(cell, kind, graph)]
+        cells = [part for cell in cells for part in _parted(cell, _of_kind(cell, kind), graph)]
     cells = [
         part
         for cell in cells
-        for part in (_parted(cell, "user", graph) if len(cell) > rules.max_ids_per_person else [cell])
+        for part in (_parted(cell, _of_kind(cell, "user"), graph) if len(cell) > rules.max_ids_per_person else [cell])
     ]
 
     def named(ids: Iterable[Id]) -> list[str]:
@@ -364,10 +421,10 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
         in_order = sorted(known, key=lambda key: (key[0] != "user", first_seen[key], _name(key)))
         return [_name(key) for key in in_order]
 
-    person: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
+    persons: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
     for cell in cells:
         if named(cell) and (any(kind == "user" for kind, _ in cell) or len(cell) <= rules.max_ids_per_person):
-            person.update(dict.fromkeys(cell, named(cell)[0]))
+            persons.update(dict.fromkeys(cell, named(cell)[0]))
     label = {
         key: min((f"{kind}:{value}" for kind, value in component if kind != "device"), default=None)
         for component in components
@@ -377,7 +434,7 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
         {
             "id_kind": key[0],
             "id": key[1],
-            "person_id": person[key],
+            "person_id": persons[key],
             "component_id": label.get(key),
             "first_seen_at": first_seen[key],
         }
@@ -406,9 +463,13 @@ def _components(ids: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
     return components
 
 
-def _parted(cell: set[Id], kind: str, graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
-    """The parts of a cell, one for each id of the kind: every other goes to the nearest, and to none at a tie."""
-    seeds = {key: _distances(key, cell, graph) for key in cell if key[0] == kind}
+def _of_kind(cell: set[Id], kind: str) -> set[Id]:
+    return {key for key in cell if key[0] == kind}
+
+
+def _parted(cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
+    """The parts of a cell, one for each of these ids: every other goes to the nearest, and to none at a tie."""
+    seeds = {key: _distances(key, cell, graph) for key in around}
     if len(seeds) < 2:
         return [cell]
     parts: dict[Id, set[Id]] = {seed: set() for seed in seeds}
@@ -490,7 +551,7 @@ def credit(
 
     def answer(user: str, rule: str, link: Row | None = None) -> Row:
         return {
-            "stitched_user_id": user,
+            "stitched_user_id": links.name(user) if rule in BY_A_USER else user,
             "stitched_by": rule,
             "linked_at": link and link["first_seen_at"],
             "link_event_id": link and link["first_event_id"],
@@ -499,15 +560,15 @@ def credit(
     if device is None:
         if own_user is None:
             return answer(own_id, "none")
-        return answer(links.name(own_user) if rules.stitching else own_user, "own")
+        return answer(own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
     window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
-    if len({link["user_id"] for link in window}) > rules.max_users_per_device:
-        return answer(own_id, "shared device") if own_user is None else answer(links.name(own_user), "own")
+    if _is_shared(device, {link["person"] for link in window}, rules):
+        return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
     if rules.policy == "graph":
         if own_user is not None:
-            return answer(links.name(own_user), "own")
+            return answer(own_user, "own")
         if links.persons.get(("device", device), device) is None:
             return answer(own_id, "shared device")
         window = [link for link in links.of_person(device) if _is_within(link["event_date"], day, rules)]
@@ -616,10 +677,43 @@ def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
     return rows
 
 
-def user_devices(links: list[Row]) -> list[Row]:
+def current_mapping(links: Links, rules: Rules) -> list[Row]:
+    """What is known now of whose the anonymous rows of devices are: asked at each midnight and each link."""
+    shared = {device for decision, device, _ in rules.decisions if decision == "shared_device"}
+    rows: list[Row] = []
+    known = {name for name, own in links.by_device.items() if own}
+    if rules.policy == "graph":
+        known |= {name for name, own in links.identifiers_by_device.items() if own}
+    for device in sorted(known | shared):
+        own = [*links.of(device), *(links.identifiers_by_device.get(device, ()) if rules.policy == "graph" else ())]
+        first = min((link["event_date"] for link in own), default=date(2026, 1, 1))
+        last = max((link["event_date"] for link in own), default=date(2026, 1, 1))
+        day = first - timedelta(days=(rules.lookback_days or 0) + 2)
+        times = {link["first_seen_at"] for link in own}
+        while day <= last + timedelta(days=(rules.carry_forward_days or 0) + 2):
+            times.add(datetime.combine(day, time()))
+            day += timedelta(days=1)
+        spans: list[Row] = []
+        for at in sorted(times):
+            answer = credit(at.date(), at, {"anonymous_id": device, "user_id": None}, links, rules, device)
+            who = {name: answer[name] for name in ("stitched_user_id", "stitched_by")}
+            if spans and spans[-1].items() >= who.items():
+                continue
+            if spans:
+                spans[-1]["valid_until"] = at
+            user = who["stitched_user_id"] if who["stitched_by"] in BY_A_USER else None
+            valid_from = at if spans else datetime(1, 1, 1)
+            spans.append(
+                {"anonymous_id": device, **who, "user_id": user, "valid_from": valid_from, "valid_until": None}
+            )
+        rows += spans
+    return rows
+
+
+def user_devices(links: list[Row], names: Links) -> list[Row]:
     pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for link in links:
-        pairs[link["user_id"], link["anonymous_id"]].append(link)
+        pairs[names.name(link["user_id"]), link["anonymous_id"]].append(link)
     return [
         {
             "user_id": user,

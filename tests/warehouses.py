@@ -80,6 +80,16 @@ class Warehouse:
         (self.directory / "stitch.toml").write_text(text)
         self.load_settings()
 
+    def write_overrides(self, lines: Iterable[str]) -> None:
+        """Write overrides.csv with its header and load the settings anew; without lines there is no file."""
+        path = self.directory / "overrides.csv"
+        written = "".join(f"{line}\n" for line in ("project_id,decision,id,other_id,reason", *lines))
+        if written.count("\n") > 1:
+            path.write_text(written)
+        else:
+            path.unlink(missing_ok=True)
+        self.load_settings()
+
     def land(self, landing_file: str, rows: Iterable[Mapping[str, Any] | str]) -> None:
         """Write an NDJSON file of documents in the feed's own format; a ``str`` is written as it is."""
         path = self.settings.landing_dir / landing_file

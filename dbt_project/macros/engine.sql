@@ -16,6 +16,10 @@
 {% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
 {% macro duckdb__white_space() %}E' \t\r\n'{% endmacro %}
 
+{# Orders events by time, and those at one instant by id. #}
+{% macro place_in_time(occurred_at, event_id) %}{{ return(adapter.dispatch('place_in_time')(occurred_at, event_id)) }}{% endmacro %}
+{% macro duckdb__place_in_time(occurred_at, event_id) %}row({{ occurred_at }}, {{ event_id }}){% endmacro %}
+
 {# A whole number, so that sums do not depend on the order of the rows. #}
 {% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
 {% macro duckdb__microseconds_between(start, stop) %}(epoch_us({{ stop }}) - epoch_us({{ start }})){% endmacro %}

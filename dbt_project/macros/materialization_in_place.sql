@@ -21,10 +21,14 @@
     {%- set added = model['name'] ~ '__added' -%}
     {%- set gone = model['name'] ~ '__gone' -%}
 
+    {#- The table is created in a transaction of its own: DuckDB 2.0.0 does not show a table's rows until the file is opened again
+        if it was created by `as … limit 0` in the transaction that then inserts more than 122,880 of them. -#}
     {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {% if load_cached_relation(this) is none %}
         {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
+        {% do adapter.commit() %}
+        {% call statement('begin_again', auto_begin=True) %} select 1 {% endcall %}
     {% endif %}
 
     {%- set in_scope -%}
@@ -35,30 +39,48 @@
         {%- endif -%}
     {%- endset -%}
     {%- set key_columns = key | join(', ') -%}
+    {%- set stored = '(select * from ' ~ target ~ ' as old where ' ~ in_scope ~ ')' -%}
 
-    {% do run_query('create or replace temporary table ' ~ new ~ ' as ' ~ sql) %}
-    {% do run_query(
-        'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ target ~ ' as old where ' ~ in_scope
-        ~ ' except select * from ' ~ new
-    ) %}
-    {% do run_query(
-        'create or replace temporary table ' ~ added ~ ' as select * from ' ~ new
-        ~ ' except select * from ' ~ target ~ ' as old where ' ~ in_scope
-    ) %}
-    {% call statement('delete_gone') %}
-        delete from {{ target }} as old
-        where
-            {{ in_scope }}
-            and exists (
-                select 1 from {{ gone }} as gone
-                -- The day too: while a row moves to another day its key may stand on both.
-                where {% for column in key + ([day] if day else []) -%}
-                    {{ 'and ' if not loop.first }}gone.{{ column }} = old.{{ column }} {% endfor %}
-            )
-    {% endcall %}
-    {% call statement('main') %}
-        insert into {{ target }} select * from {{ added }}
-    {% endcall %}
+    {#- Without a day a model is of no window. -#}
+    {%- set model_steps = steps() if day else [{}] -%}
+    {%- set is_new = run_query('select 1 from ' ~ stored ~ ' as stored limit 1').rows | length == 0 -%}
+    {% if is_new %}
+        {#- Nothing to compare with, so nothing is written twice. -#}
+        {%- set added = stored -%}
+        {%- set gone = '(select * from ' ~ target ~ ' limit 0)' -%}
+        {% for step in model_steps %}
+            {% call statement('main') %}
+                insert into {{ target }} {{ within_step(sql, step) }}
+            {% endcall %}
+        {% endfor %}
+    {% else %}
+        {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
+        {% for step in model_steps %}
+            {% do run_query('insert into ' ~ new ~ ' ' ~ within_step(sql, step)) %}
+        {% endfor %}
+        {% do run_query(
+            'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ stored ~ ' as stored'
+            ~ ' except select * from ' ~ new
+        ) %}
+        {% do run_query(
+            'create or replace temporary table ' ~ added ~ ' as select * from ' ~ new
+            ~ ' except select * from ' ~ stored ~ ' as stored'
+        ) %}
+        {% call statement('delete_gone') %}
+            delete from {{ target }} as old
+            where
+                {{ in_scope }}
+                and exists (
+                    select 1 from {{ gone }} as gone
+                    -- The day too: while a row moves to another day its key may stand on both.
+                    where {% for column in key + ([day] if day else []) -%}
+                        {{ 'and ' if not loop.first }}gone.{{ column }} = old.{{ column }} {% endfor %}
+                )
+        {% endcall %}
+        {% call statement('main') %}
+            insert into {{ target }} select * from {{ added }}
+        {% endcall %}
+    {% endif %}
 
     {% if on_change %}
         {% for statement_sql in context[on_change](added, gone) %}
@@ -70,9 +92,13 @@
         insert into {{ pipeline_table('changed_rows') }}
         select '{{ model['name'] }}', changed_day, count(*)
         from (
-            select {{ key_columns }}, {{ day or 'cast(null as date)' }} as changed_day from {{ added }}
+            {% if is_new -%}
+            select {{ day or 'cast(null as date)' }} as changed_day from {{ added }} as added
+            {%- else -%}
+            select {{ key_columns }}, {{ day or 'cast(null as date)' }} as changed_day from {{ added }} as added
             union
-            select {{ key_columns }}, {{ day or 'cast(null as date)' }} as changed_day from {{ gone }}
+            select {{ key_columns }}, {{ day or 'cast(null as date)' }} as changed_day from {{ gone }} as gone
+            {%- endif %}
         ) as changes
         group by changed_day
     {% endcall %}

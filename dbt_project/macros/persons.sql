@@ -4,6 +4,8 @@
 
   - an id is a hub: a device or identifier with more than max_users_per_device users (or values of another
     kind), over all time. It ties nothing together and is nobody's.
+  - people have decided so (overrides.csv): links that are wrong are left out, devices that are shared are hubs, and
+    two who are never the same are cut apart like two values of a unique kind.
   - more than one value of a kind that is unique hangs together (unique_identifiers, one kind after the other).
     Then every id goes to the value that is nearest to it; an id between two that are equally near is contested:
     it ties nothing together and is nobody's, and only a user stays a person of its own.
@@ -89,6 +91,12 @@ person_hubs as materialized (
     ) as neighbours
     inner join person_settings on neighbours.project_id = person_settings.project_id
     where neighbours.neighbour_count > person_settings.max_users_per_device
+    union
+    select
+        project_id,
+        'device' as id_kind,
+        anonymous_id as id
+    from {{ pipeline_table('shared_devices') }}
 ),
 
 person_ties as materialized (
@@ -203,14 +211,51 @@ person_graph as materialized (
 person_cells_0 as (
     select node, component as cell from person_components
 ),
-{% set cuts = 3 %}{# settings.MAX_UNIQUE_IDENTIFIERS #}
-{% for cut in range(1, cuts + 1) %}
+
+-- Whom somebody says never to be the same. They are named as decided, as the evidence names them.
+person_never_same as (
+    select
+        ones.node,
+        others.node as other_node
+    from {{ pipeline_table('never_same') }} as pairs
+    inner join person_nodes as ones
+        on pairs.project_id = ones.project_id and ones.id_kind = 'user' and pairs.person_id = ones.id
+    inner join person_nodes as others
+        on pairs.project_id = others.project_id and others.id_kind = 'user' and pairs.other_person_id = others.id
+),
+
+person_crowds_1 as (
+    select distinct ones.cell
+    from person_never_same as pairs
+    inner join person_cells_0 as ones on pairs.node = ones.node
+    inner join person_cells_0 as others on pairs.other_node = others.node
+    where ones.cell = others.cell
+),
+
+-- Only if both hang together: that two others do is no reason to cut off an id that has nothing to do with them.
+person_seeds_1 as (
+    select pairs.node
+    from person_never_same as pairs
+    inner join person_cells_0 as ones on pairs.node = ones.node
+    inner join person_cells_0 as others on pairs.other_node = others.node
+    where ones.cell = others.cell
+    union
+    select pairs.other_node as node
+    from person_never_same as pairs
+    inner join person_cells_0 as ones on pairs.node = ones.node
+    inner join person_cells_0 as others on pairs.other_node = others.node
+    where ones.cell = others.cell
+),
+
+{{ cut_cells(1) }},
+{% set cuts = 4 %}{# One for never_same, and settings.MAX_UNIQUE_IDENTIFIERS #}
+{% for cut in range(2, cuts + 1) %}
 person_crowds_{{ cut }} as (
     select cells.cell
     from person_cells_{{ cut - 1 }} as cells
     inner join person_node_facts as facts on cells.node = facts.node
     inner join {{ pipeline_table('unique_identifiers') }} as kinds
-        on facts.project_id = kinds.project_id and facts.id_kind = kinds.id_kind and kinds.cut = {{ cut }}
+        on facts.project_id = kinds.project_id and facts.id_kind = kinds.id_kind and kinds.cut = {{ cut - 1 }}
     group by cells.cell
     having count(*) > 1
 ),
@@ -219,7 +264,7 @@ person_seeds_{{ cut }} as (
     select facts.node
     from person_node_facts as facts
     inner join {{ pipeline_table('unique_identifiers') }} as kinds
-        on facts.project_id = kinds.project_id and facts.id_kind = kinds.id_kind and kinds.cut = {{ cut }}
+        on facts.project_id = kinds.project_id and facts.id_kind = kinds.id_kind and kinds.cut = {{ cut - 1 }}
 ),
 
 {{ cut_cells(cut) }},
@@ -360,25 +405,32 @@ resolved_persons as (
 )
 {%- endmacro %}
 
-{# Every link as (id_kind, id) that ties (other_kind, other_id). #}
+{# Every link that counts as (id_kind, id) that ties (other_kind, other_id). Users whom somebody says to be the same are
+   one id already here, so no cut parts them. #}
 {% macro person_evidence() -%}
 select
         project_id,
         'device' as id_kind,
         anonymous_id as id,
         'user' as other_kind,
-        user_id as other_id,
+        person_id as other_id,
         first_seen_at
-    from {{ ref('identity_map') }}
+    from {{ links_in_force(decided_names()) }} as links
     union all
     select
-        project_id,
-        case when linked_kind = 'device' then 'device' else id_kind end as id_kind,
-        case when linked_kind = 'device' then linked_id else id end as id,
-        case when linked_kind = 'device' then id_kind else 'user' end as other_kind,
-        case when linked_kind = 'device' then id else linked_id end as other_id,
-        first_seen_at
-    from {{ ref('identifier_links') }}
+        links.project_id,
+        case when links.linked_kind = 'device' then 'device' else links.id_kind end as id_kind,
+        case when links.linked_kind = 'device' then links.linked_id else links.id end as id,
+        case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
+        case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
+        links.first_seen_at
+    from {{ ref('identifier_links') }} as links
+    left join {{ decided_names() }} as names
+        on
+            links.linked_kind = 'user'
+            and links.project_id = names.project_id
+            and links.linked_id = names.user_id
+    where not {{ is_wrong_identifier('links') }}
 {%- endmacro %}
 
 {% macro is_among(ids, row, kind, id) -%}
@@ -506,20 +558,27 @@ person_cells_{{ cut }} as materialized (
 )
 {%- endmacro %}
 
-{#
-  What every user id is finally called: a CTE with project_id, user_id and person_id, without those that keep
-  their name. Asked of rows under policy `graph` only.
-#}
-{% macro policy_names() -%}
-policy_names as (
-    select
-        persons.project_id,
-        persons.id as user_id,
-        persons.person_id
-    from {{ ref('persons') }} as persons
-    inner join {{ pipeline_table('project_settings') }} as settings on persons.project_id = settings.project_id
-    where persons.id_kind = 'user' and persons.id != persons.person_id and settings.policy = 'graph'
-)
+{# What every user id is finally called under `graph`, without those that keep their name. #}
+{% macro graph_names() -%}
+(
+        select
+            persons.project_id,
+            persons.id as user_id,
+            persons.person_id
+        from {{ pipeline_table('persons') }} as persons
+        where persons.id_kind = 'user' and persons.id != persons.person_id
+        union all
+        select
+            decided.project_id,
+            decided.user_id,
+            coalesce(persons.person_id, decided.person_id) as person_id
+        from {{ decided_names() }} as decided
+        left join {{ pipeline_table('persons') }} as persons
+            on
+                decided.project_id = persons.project_id
+                and persons.id_kind = 'user'
+                and decided.person_id = persons.id
+    )
 {%- endmacro %}
 
 {# The ids that a run resolves again: those whose links changed, what their links tie them to now, and
@@ -551,6 +610,8 @@ policy_names as (
         ) as neighbours
         inner join {{ pipeline_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
         where neighbours.neighbour_count > settings.max_users_per_device
+        union
+        select project_id, 'device', anonymous_id from {{ pipeline_table('shared_devices') }}
     ),
 
     near as (

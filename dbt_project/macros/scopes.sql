@@ -1,28 +1,61 @@
 {# Which rows a run may touch. Model and materialization use the same words, so they cannot disagree. #}
 
-{% macro day_literal(name) %}cast('{{ var(name) | replace("'", "''") }}' as date){% endmacro %}
+{% macro day_literal(name, day=none) -%}
+    cast('{{ (day or var(name)) | replace("'", "''") }}' /* {{ name }} */ as date)
+{%- endmacro %}
+
+{# The window in steps of step_days: what a step sorts and joins fits in memory, however long the window is.
+   A re-stitch touches few rows and is one step. #}
+{% macro steps() %}
+    {%- set first = modules.datetime.date.fromisoformat(var('first_day')) -%}
+    {%- set last = modules.datetime.date.fromisoformat(var('last_day')) -%}
+    {%- set days = (last - first).days + 1 -%}
+    {%- set length = days if var('only_pending') else var('step_days') | int -%}
+    {%- set found = [] -%}
+    {%- for start in range(0, days, length) -%}
+        {%- set step_first = first + modules.datetime.timedelta(days=start) -%}
+        {%- set step_last = first + modules.datetime.timedelta(days=[start + length, days] | min - 1) -%}
+        {%- do found.append({'first_day': step_first.isoformat(), 'last_day': step_last.isoformat()}) -%}
+    {%- endfor -%}
+    {{ return(found) }}
+{% endmacro %}
+
+{# A model's SQL for one step instead of the window. #}
+{% macro within_step(sql, step) %}
+    {%- set parts = namespace(sql=sql) -%}
+    {%- for name, day in step.items() -%}
+        {%- set parts.sql = parts.sql | replace(day_literal(name), day_literal(name, day)) -%}
+    {%- endfor -%}
+    {{ return(parts.sql) }}
+{% endmacro %}
+{# When what this run finds became known. #}
+{% macro known_at() -%} cast('{{ var("known_at") | replace("'", "''") }}' as timestamp) {%- endmacro %}
 
 {% macro is_in_window(day) -%}
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
 {%- endmacro %}
 
-{# The rows of the window; for a run over changed links only, those of the devices whose links changed. #}
+{# Events of devices in the window and a day to either side: what the sessions of the window depend on. #}
+{% macro is_near_window(row=none) -%}
+    {%- set prefix = row ~ '.' if row else '' -%}
+    {{ prefix }}anonymous_id is not null
+    and {{ prefix }}event_date between {{ days_later(day_literal('first_day'), -1) }}
+    and {{ days_later(day_literal('last_day'), 1) }}
+{%- endmacro %}
+
+{# The rows of the window; for a run over changed links only, those of the devices whose links changed. Rows
+   without a device are pending as those of the device ''. The mapping of a device has no day. #}
 {% macro is_in_scope(day, grain=none, row=none) -%}
-    {{ is_in_window(day) }}
-    {%- if var('only_pending') and grain %}
-    and exists (
+    {%- if grain != 'mapping' -%} {{ is_in_window(day) }} {%- endif -%}
+    {%- if grain == 'mapping' or (var('only_pending') and grain) %}
+    {{ 'and ' if grain != 'mapping' }}exists (
         select 1 from {{ pipeline_table('pending_devices') }} as pending
         where
             pending.grain = '{{ grain }}'
             and pending.project_id = {{ row }}.project_id
-            and pending.anonymous_id = {{ pending_key(row) }}
+            and pending.anonymous_id = coalesce({{ row }}.anonymous_id, '')
     )
     {%- endif %}
-{%- endmacro %}
-
-{# What a row is pending under: its device, or the user of a row without one, who may get another name. #}
-{% macro pending_key(row) -%}
-coalesce({{ row }}.anonymous_id, {{ row }}.user_id)
 {%- endmacro %}
 
 {# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}

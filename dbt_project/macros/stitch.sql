@@ -11,12 +11,13 @@
   Gives the CTEs up to `stitched`: the columns of `subjects` and stitched_user_id, stitched_by, linked_at,
   link_event_id, policy.
 
-  A policy is one macro in macros/policies. It is given its subjects and their links, and gives the CTE
-  `<policy>_candidates`: the columns of the subjects, the one link that it picks for each (link_user_id,
-  link_day, candidate_linked_at, candidate_event_id, all null for no link) and keeps_own_user, whether a
-  row's own user goes before any link. That a link counts only within the window, that a shared device's
-  rows are nobody's and that stitching may be off is the same for all policies and said here. A new policy
-  is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
+  A policy is one macro in macros/policies. It is given what it is asked (devices and times, with the window
+  within which a link counts) and the links of the devices, and gives the CTE `<policy>_candidates`: the
+  columns of what is asked and the one link that it picks for each (link_user_id, link_day,
+  candidate_linked_at, candidate_event_id, all null for no link). That a link counts only within the window,
+  that a row's own user may go before any link, that a shared device's rows are nobody's, that stitching may
+  be off, and what people have decided (macros/overrides.sql) is the same for all policies and said here. A
+  new policy is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
   that nobody uses costs nothing.
 #}
 {% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
@@ -33,40 +34,66 @@ policy_subjects as (
     inner join {{ settings }} as settings on subjects.project_id = settings.project_id
 ),
 
+-- Most rows are of devices that nobody ever logged in on: they are asked nothing. The others are asked once
+-- per device and time, without the columns that the answer does not depend on.
+policy_asks as (
+    select distinct
+        subjects.project_id,
+        subjects.anonymous_id,
+        subjects.subject_day,
+        subjects.subject_at,
+        subjects.policy,
+        subjects.max_users_per_device,
+        subjects.last_link_day,
+        subjects.first_link_day
+    from policy_subjects as subjects
+    where exists (
+        select 1 from (
+            select project_id, anonymous_id from {{ ref('identity_map') }}
+            union all
+            select project_id, linked_id as anonymous_id from {{ ref('identifier_links') }}
+            where linked_kind = 'device'
+        ) as links
+        where links.project_id = subjects.project_id and links.anonymous_id = subjects.anonymous_id
+    )
+),
+
+-- A person is here whom people have decided on: what `graph` makes of persons is its own answer.
 policy_links as (
     select
         links.project_id,
         links.anonymous_id,
         links.user_id as link_user_id,
+        links.person_id as link_person_id,
         links.event_date as link_day,
         links.first_seen_at as linked_at,
         links.first_event_id as link_event_id
-    from {{ ref('identity_map') }} as links
+    from {{ links_in_force(decided_names()) }} as links
     where exists (
-        select 1 from policy_subjects as subjects
-        where subjects.project_id = links.project_id and subjects.anonymous_id = links.anonymous_id
+        select 1 from policy_asks as asks
+        where asks.project_id = links.project_id and asks.anonymous_id = links.anonymous_id
     )
 ),
 
 {{ rows_of_policy('latest') }},
 
-{{ policy_latest('latest_subjects', 'latest_links') }},
+{{ policy_latest('latest_asks', 'latest_links') }},
 
 {{ rows_of_policy('first') }},
 
-{{ policy_first('first_subjects', 'first_links') }},
+{{ policy_first('first_asks', 'first_links') }},
 
 {{ rows_of_policy('device_split') }},
 
-{{ policy_device_split('device_split_subjects', 'device_split_links') }},
+{{ policy_device_split('device_split_asks', 'device_split_links') }},
 
 {{ rows_of_policy('next_identify') }},
 
-{{ policy_next_identify('next_identify_subjects', 'next_identify_links') }},
+{{ policy_next_identify('next_identify_asks', 'next_identify_links') }},
 
 {{ rows_of_policy('graph') }},
 
-{{ policy_graph('graph_subjects', 'graph_links') }},
+{{ policy_graph('graph_asks', 'graph_links') }},
 
 policy_candidates as (
     select * from latest_candidates
@@ -87,8 +114,10 @@ policy_crowded_devices as (
     from policy_links
     inner join {{ settings }} as settings on policy_links.project_id = settings.project_id
     group by policy_links.project_id, policy_links.anonymous_id, settings.max_users_per_device
-    having count(distinct policy_links.link_user_id) > settings.max_users_per_device
+    having count(distinct policy_links.link_person_id) > settings.max_users_per_device
 ),
+
+{{ days_shared_by_decision('policy_subjects', 'policy_links') }},
 
 -- Counting users within the window is dear, so it is done for the few devices with many users only.
 policy_shared_device_days as (
@@ -98,17 +127,17 @@ policy_shared_device_days as (
         subjects.subject_day
     from (
         select distinct
-            policy_subjects.project_id,
-            policy_subjects.anonymous_id,
-            policy_subjects.subject_day,
-            policy_subjects.first_link_day,
-            policy_subjects.last_link_day,
-            policy_subjects.max_users_per_device
-        from policy_subjects
+            policy_asks.project_id,
+            policy_asks.anonymous_id,
+            policy_asks.subject_day,
+            policy_asks.first_link_day,
+            policy_asks.last_link_day,
+            policy_asks.max_users_per_device
+        from policy_asks
         inner join policy_crowded_devices
             on
-                policy_subjects.project_id = policy_crowded_devices.project_id
-                and policy_subjects.anonymous_id = policy_crowded_devices.anonymous_id
+                policy_asks.project_id = policy_crowded_devices.project_id
+                and policy_asks.anonymous_id = policy_crowded_devices.anonymous_id
     ) as subjects
     inner join policy_links
         on
@@ -116,87 +145,128 @@ policy_shared_device_days as (
             and subjects.anonymous_id = policy_links.anonymous_id
             and policy_links.link_day between subjects.first_link_day and subjects.last_link_day
     group by subjects.project_id, subjects.anonymous_id, subjects.subject_day, subjects.max_users_per_device
-    having count(distinct policy_links.link_user_id) > subjects.max_users_per_device
+    having count(distinct policy_links.link_person_id) > subjects.max_users_per_device
     union
     select
         project_id,
         anonymous_id,
         subject_day
-    from graph_shared_device_days
+    from policy_days_shared_by_decision
+),
+
+policy_answers as (
+    select
+        subjects.*,
+        candidates.link_user_id,
+        candidates.link_day,
+        candidates.candidate_linked_at,
+        candidates.candidate_event_id,
+        subjects.policy in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
+        shared.project_id is not null or graph_shared.project_id is not null as is_on_shared_device
+    from policy_subjects as subjects
+    left join policy_candidates as candidates
+        on
+            subjects.project_id = candidates.project_id
+            and subjects.anonymous_id = candidates.anonymous_id
+            and subjects.subject_day = candidates.subject_day
+            and subjects.subject_at = candidates.subject_at
+            and subjects.policy = candidates.policy
+    left join policy_shared_device_days as shared
+        on
+            subjects.project_id = shared.project_id
+            and subjects.anonymous_id = shared.anonymous_id
+            and subjects.subject_day = shared.subject_day
+    left join graph_shared_devices as graph_shared
+        on
+            subjects.policy = 'graph'
+            and subjects.project_id = graph_shared.project_id
+            and subjects.anonymous_id = graph_shared.anonymous_id
 ),
 
 policy_rules as (
     select
-        candidates.*,
+        *,
         case
             -- Without a device there is nothing to stitch: the row is its own user's, or nobody's.
-            when candidates.anonymous_id is null
-                then case when candidates.user_id is null then 'none' else 'own' end
-            when not candidates.is_stitched then 'off'
-            when shared.project_id is not null
-                then case when candidates.user_id is null then 'shared device' else 'own' end
-            when candidates.keeps_own_user and candidates.user_id is not null then 'own'
-            when candidates.link_user_id is null then 'none'
-            when candidates.link_day not between candidates.first_link_day and candidates.last_link_day then 'none'
-            when candidates.link_user_id = candidates.user_id then 'own'
-            when candidates.candidate_linked_at <= candidates.subject_at then 'link before'
+            when anonymous_id is null then case when user_id is null then 'none' else 'own' end
+            when not is_stitched then 'off'
+            when is_on_shared_device then case when user_id is null then 'shared device' else 'own' end
+            when keeps_own_user and user_id is not null then 'own'
+            when link_user_id is null then 'none'
+            when link_day not between first_link_day and last_link_day then 'none'
+            when link_user_id = user_id then 'own'
+            when candidate_linked_at <= subject_at then 'link before'
             else 'link after'
         end as rule,
-        candidates.anonymous_id is not null
-        and shared.project_id is null
-        and not (candidates.keeps_own_user and candidates.user_id is not null) as is_asked_of_links
-    from policy_candidates as candidates
-    left join policy_shared_device_days as shared
-        on
-            candidates.project_id = shared.project_id
-            and candidates.anonymous_id = shared.anonymous_id
-            and candidates.subject_day = shared.subject_day
+        anonymous_id is not null
+        and not is_on_shared_device
+        and not (keeps_own_user and user_id is not null) as is_asked_of_links
+    from policy_answers
 ),
 
-{{ policy_names() }},
+-- Whoever a row is credited to is at last called as the person is: the only place where ids are exchanged.
+policy_names as (
+    select
+        project_id,
+        user_id,
+        person_id,
+        false as is_of_graph
+    from {{ decided_names() }}
+    union all
+    select
+        project_id,
+        user_id,
+        person_id,
+        true as is_of_graph
+    from {{ graph_names() }} as graph_names
+),
 
 stitched as (
     select
-        policy_rules.*,
+        credited.*,
         case
-            when rule in ('off', 'none', 'shared device') then own_id
-            else coalesce(policy_names.person_id, credited_user_id)
+            when credited.rule in ('off', 'none', 'shared device') then credited.own_id
+            else coalesce(names.person_id, credited.credited_user_id)
         end as stitched_user_id,
-        rule as stitched_by,
-        case when is_by_link then candidate_linked_at end as linked_at,
-        case when is_by_link then candidate_event_id end as link_event_id
+        credited.rule as stitched_by,
+        case when credited.is_by_link then credited.candidate_linked_at end as linked_at,
+        case when credited.is_by_link then credited.candidate_event_id end as link_event_id
     from (
         select
             policy_rules.*,
-            case when rule = 'own' then user_id else link_user_id end as credited_user_id,
+            case
+                when rule = 'own' then user_id
+                when rule in ('link before', 'link after') then link_user_id
+            end as credited_user_id,
             is_asked_of_links and rule in ('own', 'link before', 'link after') as is_by_link
         from policy_rules
-    ) as policy_rules
-    -- The one place where a user id gets another name.
-    left join policy_names
+    ) as credited
+    left join policy_names as names
         on
-            policy_rules.project_id = policy_names.project_id
-            and policy_rules.credited_user_id = policy_names.user_id
-            and policy_rules.policy = 'graph'
-            and policy_rules.is_stitched
+            credited.project_id = names.project_id
+            and credited.credited_user_id = names.user_id
+            and names.is_of_graph = (credited.policy = 'graph')
 )
 {%- endmacro %}
 
-{# The subjects whose project has the policy, and the links of their devices. #}
+{# What is asked in projects that have the policy, and the links of the devices it is asked of. #}
 {% macro rows_of_policy(policy) -%}
-{{ policy }}_subjects as (
-    select * from policy_subjects
+{{ policy }}_asks as (
+    select * from policy_asks
     where policy = '{{ policy }}'
 ),
 
 {{ policy }}_links as (
     select * from policy_links as links
     where exists (
-        select 1 from {{ policy }}_subjects as subjects
-        where subjects.project_id = links.project_id and subjects.anonymous_id = links.anonymous_id
+        select 1 from {{ policy }}_asks as asks
+        where asks.project_id = links.project_id and asks.anonymous_id = links.anonymous_id
     )
 )
 {%- endmacro %}
+
+{# Under these a row's own user goes before any link. #}
+{% macro policies_that_keep_own_users() %}'device_split', 'next_identify', 'graph'{% endmacro %}
 
 {# The policies there are, one row each. #}
 {% macro all_policies() -%}

@@ -3,24 +3,29 @@
 {# Links changed: the rows of their devices may be somebody else's now, their users' traits may differ. #}
 {% macro note_relinked_devices(added, gone) %}
     {% set statements = [] %}
-    {% for grain in ['sessions', 'page_views'] %}
+    {% for grain in ['sessions', 'page_views', 'mapping'] %}
         {% do statements.append(
             "insert into " ~ pipeline_table('pending_devices')
-            ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added
-            ~ " union select project_id, anonymous_id from " ~ gone ~ ") as changed"
+            ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added ~ " as added"
+            ~ " union select project_id, anonymous_id from " ~ gone ~ " as gone) as changed"
             ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
         ) %}
     {% endfor %}
     {% do statements.append(
         "insert into " ~ pipeline_table('pending_users')
-        ~ " select project_id, user_id from " ~ added ~ " union select project_id, user_id from " ~ gone
+        ~ " select changed.project_id, coalesce(names.person_id, changed.user_id) from ("
+        ~ " select project_id, user_id from " ~ added ~ " as added"
+        ~ " union select project_id, user_id from " ~ gone ~ " as gone) as changed left join " ~ person_names()
+        ~ " as names on changed.project_id = names.project_id and changed.user_id = names.user_id"
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
     ) %}
     {% do statements.append(note_ids(
-        "select project_id, 'device' as id_kind, anonymous_id as id from " ~ added
-        ~ " union select project_id, 'device', anonymous_id from " ~ gone
-        ~ " union select project_id, 'user', user_id from " ~ added
-        ~ " union select project_id, 'user', user_id from " ~ gone
+        "select project_id, 'device' as id_kind, anonymous_id as id from " ~ added ~ " as added"
+        ~ " union select project_id, 'device', anonymous_id from " ~ gone ~ " as gone"
+        ~ " union select changed.project_id, 'user', coalesce(names.person_id, changed.user_id) from ("
+        ~ " select project_id, user_id from " ~ added ~ " as added"
+        ~ " union select project_id, user_id from " ~ gone ~ " as gone) as changed left join " ~ decided_names()
+        ~ " as names on changed.project_id = names.project_id and changed.user_id = names.user_id"
     ) ) %}
     {{ return(statements) }}
 {% endmacro %}
@@ -36,54 +41,69 @@
 
 {# Links to further identifiers changed: the same, and the rows of their devices may be credited for another link. #}
 {% macro note_relinked_identifiers(added, gone) %}
-    {% set changed = "(select * from " ~ added ~ " union all select * from " ~ gone ~ ")" %}
+    {% set changed = "(select * from " ~ added ~ " as added union all select * from " ~ gone ~ " as gone)" %}
     {{ return([
         note_ids(
-            "select project_id, id_kind, id from " ~ changed ~ " union select project_id, linked_kind, linked_id from "
-            ~ changed
+            "select project_id, id_kind, id from " ~ changed ~ " as changed union select project_id, linked_kind, linked_id from "
+            ~ changed ~ " as changed"
         ),
         note_devices(
-            "select project_id, linked_id as anonymous_id from " ~ changed ~ " where linked_kind = 'device'"
+            "select project_id, linked_id as anonymous_id from " ~ changed ~ " as changed where linked_kind = 'device'"
             ~ " and project_id in (select project_id from " ~ pipeline_table('project_settings')
             ~ " where resolves_persons)"
         ),
     ]) }}
 {% endmacro %}
 
-{# Put devices on the lists of both grains. #}
+{# Put devices on the lists of all grains. #}
 {% macro note_devices(devices) -%}
     insert into {{ pipeline_table('pending_devices') }}
     select grain, project_id, anonymous_id
     from ({{ devices }}) as devices
-    cross join (select 'sessions' as grain union all select 'page_views') as grains
+    cross join (select 'sessions' as grain union all select 'page_views' union all select 'mapping') as grains
     except select grain, project_id, anonymous_id from {{ pipeline_table('pending_devices') }}
 {%- endmacro %}
 
-{# Ids became somebody else's: every device that one of them was seen on (and every user, for rows without a device)
+{# Ids became somebody else's: every device that one of them was seen on (and '', if it has rows without a device)
    may have rows to re-stitch, and whoever had them and has them now needs a new row. #}
 {% macro note_renamed_people(added, gone) %}
     {{ return([
         "create or replace temporary table renamed_ids as
         select project_id, id_kind, id, person_id from (
-            (select project_id, id_kind, id, person_id from " ~ added
-        ~ " except select project_id, id_kind, id, person_id from " ~ gone ~ ")
+            (select project_id, id_kind, id, person_id from " ~ added ~ " as added"
+        ~ " except select project_id, id_kind, id, person_id from " ~ gone ~ " as gone)
             union all
-            (select project_id, id_kind, id, person_id from " ~ gone
-        ~ " except select project_id, id_kind, id, person_id from " ~ added ~ ")
+            (select project_id, id_kind, id, person_id from " ~ gone ~ " as gone"
+        ~ " except select project_id, id_kind, id, person_id from " ~ added ~ " as added)
         ) as renamed",
         note_devices(
             "select project_id, id as anonymous_id from renamed_ids where id_kind = 'device'"
             ~ " union select links.project_id, links.linked_id from " ~ ref('identifier_links') ~ " as links"
             ~ " where links.linked_kind = 'device' and " ~ is_among('renamed_ids', 'links', 'id_kind', 'id')
-            ~ " union select events.project_id, " ~ pending_key('events')
-            ~ " from " ~ source('landing', 'raw_events') ~ " as events"
-            ~ " inner join (select distinct project_id, id from renamed_ids where id_kind = 'user') as users"
+            ~ " union select events.project_id, coalesce(events.anonymous_id, '') from " ~ source('landing', 'raw_events') ~ " as events"
+            ~ " inner join (select project_id, id from renamed_ids where id_kind = 'user'"
+            ~ " union select names.project_id, names.user_id from " ~ decided_names() ~ " as names"
+            ~ " inner join renamed_ids as renamed on names.project_id = renamed.project_id"
+            ~ " and renamed.id_kind = 'user' and names.person_id = renamed.id) as users"
             ~ " on events.project_id = users.project_id and events.user_id = users.id"
         ),
         "insert into " ~ pipeline_table('pending_users')
         ~ " (select project_id, person_id from renamed_ids where person_id is not null"
         ~ " union select project_id, id from renamed_ids where id_kind = 'user')"
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users'),
+    ] + remember_names()) }}
+{% endmacro %}
+
+{# By which id a person goes from now on, as of this run: what is so no more is ended, what is new begun. #}
+{% macro remember_names() %}
+    {% set history = pipeline_table('person_name_history') %}
+    {% set known = "select project_id, user_id, person_id from " ~ history ~ " where followed_until is null" %}
+    {% set names = "select project_id, user_id, person_id from " ~ person_names() ~ " as names" %}
+    {{ return([
+        "update " ~ history ~ " set followed_until = " ~ known_at() ~ " where followed_until is null"
+        ~ " and (project_id, user_id, person_id) not in (" ~ names ~ ")",
+        "insert into " ~ history ~ " select project_id, user_id, person_id, " ~ known_at() ~ ", null"
+        ~ " from (" ~ names ~ " except " ~ known ~ ") as begun",
     ]) }}
 {% endmacro %}
 
@@ -91,19 +111,21 @@
 {% macro note_changed_users(added, gone) %}
     {{ return([
         "insert into " ~ pipeline_table('pending_users')
-        ~ " select project_id, stitched_user_id from " ~ added
-        ~ " union select project_id, stitched_user_id from " ~ gone
+        ~ " select project_id, stitched_user_id from " ~ added ~ " as added"
+        ~ " union select project_id, stitched_user_id from " ~ gone ~ " as gone"
         ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
     ]) }}
 {% endmacro %}
 
-{# Views written without stitching: the next view stitch must look at their devices. #}
+{# Views written without stitching: the next view stitch must look at their devices, and at those without a
+   device whose user's person goes by another id. #}
 {% macro note_unstitched_views(added, gone) %}
     {% if var('view_stitching') %}{{ return([]) }}{% endif %}
     {{ return([
         "insert into " ~ pipeline_table('pending_devices')
-        ~ " select 'page_views', project_id, " ~ pending_key('added') ~ " from " ~ added ~ " as added"
-        ~ " where " ~ pending_key('added') ~ " is not null"
+        ~ " select 'page_views', project_id, coalesce(anonymous_id, '') from " ~ added ~ " as added"
+        ~ " where anonymous_id is not null or exists (select 1 from " ~ person_names()
+        ~ " as names where names.project_id = added.project_id and names.user_id = added.user_id)"
         ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
     ]) }}
 {% endmacro %}
@@ -112,7 +134,10 @@
    changed links only, who was active in the window. #}
 {% macro collect_affected_users() %}
     create or replace temporary table affected_users as
-    with {{ policy_names() }}
+    with policy_names as (
+        select project_id, user_id, person_id from {{ person_names() }} as names
+    )
+
     select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
     -- A user whose links changed has its traits in the row of the person that it belongs to.
     union

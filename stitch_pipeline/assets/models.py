@@ -6,6 +6,7 @@ them into the metadata of what it materialized, where ``identify_sensor`` finds 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,19 @@ from stitch_pipeline.assets.landing_zone import OWNERS, POOL
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.planning.days import DayRange, ranges, settled_by
-from stitch_pipeline.planning.dbt_variables import dbt_variables
+from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
 from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
 
 TABLES = (
-    *("identity_map", "identifier_links", "persons", "sessions", "stitched_sessions", "page_views"),
-    *("users", "visitor_stats"),
+    *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
+    *("page_views", "users", "visitor_stats"),
 )
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
+# So many events are sorted and joined within some 2 GB.
+EVENTS_PER_STEP = 5_000_000
 
 
 class ModelsConfig(Config):
@@ -94,7 +97,10 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             if "persons" not in models:
                 resolve_persons(con, warehouse.path, settings)
             try:
-                events, succeeded, messages, seconds = _run(context, warehouse, settings, window, models, config)
+                counted = partition_facts.events_in_window(con, window)
+                events, succeeded, messages, seconds = _run(
+                    context, warehouse, settings, window, models, config, counted
+                )
                 for name in keep_views(con, warehouse.path, settings):
                     yield AssetMaterialization(name)
             finally:
@@ -132,7 +138,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         with warehouse.get_connection() as con:
             schema.create_tables(con)
             today = DayRange(last_day(), last_day())
-            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig())
+            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig(), 0)
         yield from events
         if messages:
             raise Failure("\n".join(messages))
@@ -155,7 +161,7 @@ def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfi
         override["lookback_days"] = config.lookback_days
     schema.create_tables(con)
     names = {*schema.projects(con), *settings.projects}
-    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)})
+    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)}, settings.overrides)
     own = {name: settings.rules(name) for name in sorted(names)}
     resolved = [name for name, rules in own.items() if rules.resolves_persons]
     if config.policy == Policy.graph and len(resolved) < len(own):
@@ -176,6 +182,7 @@ def _run(
     window: DayRange,
     models: Sequence[str],
     config: ModelsConfig,
+    events_in_window: int,
 ) -> tuple[list[Any], list[str], list[str], dict[str, float]]:
     """Dagster's events, the models that were built, what went wrong, and seconds per model."""
     manifest = dbt_models.manifest()
@@ -195,7 +202,7 @@ def _run(
     results = dbt_models.run_models(
         warehouse.path,
         models=models,
-        variables=_variables(settings, config, window),
+        variables=_variables(settings, config, window, events_in_window),
         on_event=on_event,
     )
     names = {result.unique_id: result.unique_id.split(".")[2] for result in results}
@@ -211,13 +218,15 @@ def _run(
     return events, succeeded, messages, seconds
 
 
-def _variables(settings: Settings, config: ModelsConfig, window: DayRange) -> dict[str, Any]:
+def _variables(settings: Settings, config: ModelsConfig, window: DayRange, events_in_window: int) -> dict[str, Any]:
     return dbt_variables(
         window,
         session_timeout_minutes=settings.session_timeout_minutes,
         only_pending=config.only_pending,
         restitch_only=config.restitch_only,
         view_stitching=_views_are_stitched(settings, config),
+        step_days=days_per_step(window, events_in_window, EVENTS_PER_STEP),
+        known_at=datetime.now(UTC).replace(tzinfo=None),
     )
 
 
@@ -258,6 +267,10 @@ def stale_partitions(
 ) -> dict[str, MetadataValue]:
     """Which days hold a wrong answer, as metadata: lists of [first day, last day]; and how much there is to do."""
     sessions = stale.stale_rows(con, "sessions", built_sessions)
+    without_day = {"user_mapping_history": stale.stale_mappings(con), "users": stale.stale_users(con)}
+    # Any run over sessions brings these up to date; where no session is wrong, one has to be asked for.
+    is_asked_for = not sessions and any(without_day.values())
+    days_to_restitch = stale.last_session_day(con) if is_asked_for else sessions
     if settings.view_stitching_is_on:
         views = stale.stale_rows(con, "page_views", built_page_views)
     else:
@@ -265,11 +278,13 @@ def stale_partitions(
         stale.forget_pending(con, "page_views")
         views = {}
     metadata: dict[str, MetadataValue] = {}
-    for key, found in ((STALE_SESSION_DAYS, sessions), (STALE_PAGE_VIEW_DAYS, views)):
-        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(found)])
+    for key, listed in ((STALE_SESSION_DAYS, days_to_restitch), (STALE_PAGE_VIEW_DAYS, views)):
+        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(listed)])
     for table, found in (("stitched_sessions", sessions), ("page_views", views)):
         metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(found.values()))
         metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(found))
+    if is_asked_for:
+        metadata |= {f"{table}_stale_rows": MetadataValue.int(count) for table, count in without_day.items() if count}
     return metadata
 
 
@@ -295,7 +310,7 @@ def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[
         if node["resource_type"] == "model" and node["config"]["materialized"] == "view"
     ]
     today = DayRange(last_day(), last_day())
-    variables = _variables(settings, ModelsConfig(), today)
+    variables = _variables(settings, ModelsConfig(), today, 0)
     results = dbt_models.run_models(path, models=views, variables=variables, on_event=lambda event: None)
     messages = [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]
     if messages:
@@ -309,7 +324,7 @@ def resolve_persons(con: DuckDBPyConnection, path: Path, settings: Settings) -> 
     if not stale.has_pending_ids(con) or not stale.tables_exist(con, ["identity_map"]):
         return
     today = DayRange(last_day(), last_day())
-    variables = _variables(settings, ModelsConfig(), today)
+    variables = _variables(settings, ModelsConfig(), today, 0)
     results = dbt_models.run_models(path, models=["persons"], variables=variables, on_event=lambda event: None)
     if messages := [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]:
         raise Failure("\n".join(messages))

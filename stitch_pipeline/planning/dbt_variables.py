@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from stitch_pipeline.planning.days import DayRange
@@ -14,6 +15,8 @@ def dbt_variables(
     only_pending: bool,
     restitch_only: bool,
     view_stitching: bool,
+    step_days: int,
+    known_at: datetime,
 ) -> dict[str, Any]:
     """The variables that ``dbt_project.yml`` declares, for a run over ``window``."""
     return {
@@ -23,4 +26,12 @@ def dbt_variables(
         "only_pending": only_pending,
         "restitch_only": restitch_only,
         "view_stitching": view_stitching,
+        "step_days": step_days,
+        "known_at": known_at.isoformat(sep=" ", timespec="microseconds"),
     }
+
+
+def days_per_step(window: DayRange, events: int, events_per_step: int) -> int:
+    """How many days of the window the models take at once, when there are ``events`` in it; at least one."""
+    days = (window.last - window.first).days + 1
+    return min(days, max(1, days * events_per_step // max(events, 1)))

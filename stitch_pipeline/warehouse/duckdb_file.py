@@ -117,6 +117,10 @@ class WarehouseResource(DuckDBResource):
         default=60.0, description="How long to wait for another process that has the file open."
     )
 
+    memory_limit: str | None = Field(
+        default=None, description="How much memory DuckDB may use, for instance 4GB; by default most of the machine's."
+    )
+
     @property
     def path(self) -> Path:
         return Path(self.database)
@@ -125,6 +129,9 @@ class WarehouseResource(DuckDBResource):
     def get_connection(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = connect(self.path, wait_seconds=self.lock_wait_seconds, read_only=read_only)
         try:
+            if self.memory_limit is not None:
+                # Of the whole process: dbt's own connection to the file is held to it too.
+                connection.execute(f"set memory_limit = {literal(self.memory_limit)}")
             yield connection
         finally:
             connection.close()

@@ -283,9 +283,16 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
 
 def repeated_events(con: duckdb.DuckDBPyConnection, window: DayRange) -> list[list[str]]:
     """Up to ten (project, event id) pairs that stand more than once among the window's days: a defect."""
+    # By hash first: ids by themselves take three times as long to group.
     rows = con.execute(
-        "select project_id, event_id from stitch.raw_events where event_date between $first and $last "
-        "group by all having count(*) > 1 order by all limit 10",
+        """
+        select project_id, event_id from stitch.raw_events
+        where event_date between $first and $last and hash(project_id, event_id) in (
+          select hash(project_id, event_id) from stitch.raw_events where event_date between $first and $last
+          group by all having count(*) > 1
+        )
+        group by all having count(*) > 1 order by all limit 10
+        """,
         {"first": window.first, "last": window.last},
     ).fetchall()
     return [list(row) for row in rows]

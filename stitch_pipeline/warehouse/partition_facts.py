@@ -84,5 +84,13 @@ def changed_rows(con: duckdb.DuckDBPyConnection, model: str) -> dict[date | None
     return dict(con.execute("select day, rows_changed from stitch.changed_rows where model = ?", [model]).fetchall())
 
 
+def events_in_window(con: duckdb.DuckDBPyConnection, window: DayRange) -> int:
+    found = con.execute(
+        "select count(*) from stitch.raw_events where event_date between $first and $last",
+        {"first": window.first, "last": window.last},
+    ).fetchall()
+    return int(found[0][0])
+
+
 def row_count(con: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(con.execute(f"select count(*) from stitch.{table}").fetchall()[0][0])

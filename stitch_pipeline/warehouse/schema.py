@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 import duckdb
 
+from stitch_pipeline.overrides import Decision, Override, consequences
 from stitch_pipeline.settings import ProjectSettings
+from stitch_pipeline.warehouse.quoting import literals
 from stitch_pipeline.warehouse.reading import BLOCKED_IDS
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
@@ -34,6 +38,14 @@ RAW_EVENT_COLUMNS: dict[str, str] = {
     "landing_file": "varchar not null",
     "blocked_anonymous_id": "varchar",
     "blocked_user_id": "varchar",
+}
+
+_OVERRIDE_COLUMNS = {
+    "project_id": "varchar not null",
+    "decision": "varchar not null",
+    "id": "varchar not null",
+    "other_id": "varchar not null",
+    "reason": "varchar not null",
 }
 
 _TABLES: dict[str, dict[str, str]] = {
@@ -109,8 +121,66 @@ _TABLES: dict[str, dict[str, str]] = {
         "component_id": "varchar",
         "first_seen_at": "timestamp",
     },
-    # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`).
-    "followed_rules": {"project_id": "varchar not null", "rules": "varchar not null"},
+    # The human decisions that are followed, and all that ever were, with since when and until when (UTC).
+    "overrides": _OVERRIDE_COLUMNS,
+    "override_history": {
+        **_OVERRIDE_COLUMNS,
+        "followed_since": "timestamp not null",
+        "followed_until": "timestamp",
+    },
+    # What they amount to, as the models ask for it; `line` is the decision as it was written.
+    "person_names": {
+        "project_id": "varchar not null",
+        "user_id": "varchar not null",
+        "person_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    "wrong_links": {
+        "project_id": "varchar not null",
+        "anonymous_id": "varchar not null",
+        "user_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    "shared_devices": {
+        "project_id": "varchar not null",
+        "anonymous_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    "never_same": {
+        "project_id": "varchar not null",
+        "person_id": "varchar not null",
+        "other_person_id": "varchar not null",
+        "line": "varchar not null",
+    },
+    # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`), and
+    # by which id a person went: with since when and until when (UTC).
+    "rules_history": {
+        "project_id": "varchar not null",
+        "policy": "varchar not null",
+        "stitching": "boolean not null",
+        "rules": "varchar not null",
+        "followed_since": "timestamp not null",
+        "followed_until": "timestamp",
+    },
+    "person_name_history": {
+        "project_id": "varchar not null",
+        "user_id": "varchar not null",
+        "person_id": "varchar not null",
+        "followed_since": "timestamp not null",
+        "followed_until": "timestamp",
+    },
+    # A model fills it. It is made here because that model reads it, and never makes it anew.
+    "user_mapping_history": {
+        "project_id": "varchar",
+        "anonymous_id": "varchar",
+        "user_id": "varchar",
+        "stitched_user_id": "varchar",
+        "stitched_by": "varchar",
+        "valid_from": "timestamp",
+        "valid_until": "timestamp",
+        "known_since": "timestamp",
+        "known_until": "timestamp",
+    },
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",
@@ -143,6 +213,7 @@ TABLES_OF_RULES = (
     "identifier_fields",
     "blocked_identifiers",
 )
+TABLES_OF_DECISIONS = ("person_names", "wrong_links", "shared_devices", "never_same")
 
 # Far beyond any event: what `null` (unlimited) means as a number of days.
 UNLIMITED_DAYS = 36_500
@@ -229,6 +300,90 @@ def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[tuple[o
                 json_path = "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
                 steps = ("trim" in found.normalise, "lower" in found.normalise, "digits" in found.normalise)
                 yield project, kind, place, json_path, preference, *steps
+
+
+def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Override]:
+    """The overrides by which the models answer."""
+    rows = con.execute("select project_id, decision, id, other_id, reason from stitch.overrides").fetchall()
+    return [Override(project, Decision(decision), *others) for project, decision, *others in rows]
+
+
+def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override], joined: Sequence[str] = ()) -> None:
+    """Have the models answer by these overrides, and remember since when. The caller's transaction holds it.
+
+    In the projects of ``joined``, persons' names follow from their links as well: the model ``persons`` remembers them.
+    """
+    con.execute("delete from stitch.overrides")
+    _insert(con, "overrides", map(_row, overrides))
+    write_consequences(con, overrides)
+    now = _now()
+    _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides", now)
+    elsewhere = literals(joined) or "null"
+    _remember(
+        con,
+        "person_name_history",
+        "select project_id, user_id, person_id from stitch.person_names "
+        f"where (project_id in ({elsewhere})) is not true "
+        "union all select project_id, user_id, person_id from stitch.person_name_history "
+        f"where followed_until is null and project_id in ({elsewhere})",
+        now,
+    )
+
+
+def followed_rules(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The rules by which answers are given, by project."""
+    return dict(
+        con.execute("select project_id, rules from stitch.rules_history where followed_until is null").fetchall()
+    )
+
+
+def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
+    """Note for these projects by which rules answers are given from now on. The caller's transaction holds it."""
+    now = _now()
+    con.execute(
+        "update stitch.rules_history set followed_until = ? "
+        "where followed_until is null and list_contains(?, project_id)",
+        [now, list(rules)],
+    )
+    parsed = {project: json.loads(own) for project, own in rules.items()}
+    _insert(
+        con,
+        "rules_history",
+        ((project, own["policy"], own["stitching"], rules[project], now, None) for project, own in parsed.items()),
+    )
+
+
+def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str, now: datetime) -> None:
+    """End what the history has and is in force no more; begin what it has not."""
+    columns = ", ".join(name for name in _TABLES[history] if not name.startswith("followed_"))
+    known = f"select {columns} from stitch.{history} where followed_until is null"
+    con.execute(f"create or replace temp table ended as {known} except {in_force}")
+    con.execute(f"create or replace temp table begun as {in_force} except {known}")
+    con.execute(
+        f"update stitch.{history} set followed_until = ? "
+        f"where followed_until is null and ({columns}) in (select ({columns}) from temp.ended)",
+        [now],
+    )
+    con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [now])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:
+    """Only what the models read."""
+    follows = consequences(overrides)
+    for table in TABLES_OF_DECISIONS:
+        con.execute(f"delete from stitch.{table}")
+    _insert(con, "person_names", ((*key, *named) for key, named in follows.person_names.items()))
+    _insert(con, "wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
+    _insert(con, "shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
+    _insert(con, "never_same", ((*key, line) for key, line in follows.never_same.items()))
+
+
+def _row(override: Override) -> tuple[object, ...]:
+    return (*override.is_about, override.reason)
 
 
 def projects(con: duckdb.DuckDBPyConnection) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Literal
 
 import duckdb
 
+from stitch_pipeline.overrides import Override, concerned
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Policy
+from stitch_pipeline.warehouse import schema
 
 Grain = Literal["sessions", "page_views"]
 _VIEWS: dict[Grain, tuple[str, str]] = {
@@ -18,6 +20,9 @@ _VIEWS: dict[Grain, tuple[str, str]] = {
     "page_views": ("stale_page_views", "event_date"),
 }
 _LINKED_IDS = (("id_kind", "id"), ("linked_kind", "linked_id"))
+
+NO_DEVICE = ""
+"""Among pending devices: the rows of a project that have none. No device is called so, a blank id being none."""
 
 
 def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRange | None = None) -> dict[date, int]:
@@ -35,8 +40,8 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
     try:
         con.execute(
             f"create or replace temp table still_stale as "
-            f"select project_id, anonymous_id, {day} as day, count(*) as row_count from stitch.{view} {outside} "
-            f"group by all",
+            f"select project_id, coalesce(anonymous_id, '{NO_DEVICE}') as anonymous_id, {day} as day, "
+            f"count(*) as row_count from stitch.{view} {outside} group by all",
             window,
         )
         con.execute(
@@ -52,9 +57,48 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
     return dict(found)
 
 
+def stale_users(con: duckdb.DuckDBPyConnection) -> int:
+    """How many rows of ``users`` are to be looked at although their sessions may be right."""
+    # Mostly nobody is pending, and then the sessions need not be read.
+    if not _exists(con, "stitched_sessions") or not _count(con, "from stitch.pending_users"):
+        return 0
+    return _count(
+        con,
+        "from stitch.pending_users where (project_id, stitched_user_id) in "
+        "(select project_id, stitched_user_id from stitch.stitched_sessions)",
+    )
+
+
+def stale_mappings(con: duckdb.DuckDBPyConnection) -> int:
+    """How many spans of the mapping are to begin or to end; devices without one are taken off the list."""
+    if not _exists(con, "stale_user_mappings"):
+        return 0
+    con.begin()
+    try:
+        con.execute("create or replace temp table still_stale as select * from stitch.stale_user_mappings")
+        con.execute(
+            "delete from stitch.pending_devices where grain = 'mapping' "
+            "and (project_id, anonymous_id) not in (select project_id, anonymous_id from temp.still_stale)"
+        )
+        count = _count(con, "from temp.still_stale")
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+    return count
+
+
+def last_session_day(con: duckdb.DuckDBPyConnection) -> list[date]:
+    """A day whose re-stitch also brings up to date what has no day; none if there is no session."""
+    if not _exists(con, "sessions"):
+        return []
+    ((day,),) = con.execute("select max(session_date) from stitch.sessions").fetchall()
+    return [] if day is None else [day]
+
+
 def suspect_every_device(con: duckdb.DuckDBPyConnection) -> None:
     """Make every device pending, so that the next ``stale_rows`` looks at everything; and every id, before that."""
-    _suspect(con, "true", [])
+    _suspect_devices_of(con, "true", [])
     _suspect_ids(con, "project_id in (select project_id from stitch.project_settings where resolves_persons)", [])
 
 
@@ -63,48 +107,90 @@ def has_pending_ids(con: duckdb.DuckDBPyConnection) -> bool:
     return bool(con.execute("select 1 from stitch.pending_ids limit 1").fetchall())
 
 
-def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
-    """Make the devices of every project pending whose rules are not those that were followed last.
+def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overrides: Sequence[Override] = ()) -> None:
+    """Make the devices of every project pending whose rules are not those that were followed last, and the
+    devices that other overrides than those that were followed last concern.
 
     That the rules are followed is remembered in the same transaction, so a run that is killed at any moment
     leaves either the old rules remembered or the devices on the list.
     """
-    followed = dict(con.execute("select project_id, rules from stitch.followed_rules").fetchall())
+    followed = schema.followed_rules(con)
     changed = [project for project, own in rules.items() if followed.get(project) != own]
-    if not changed:
+    decided = schema.followed_overrides(con)
+    if not changed and set(decided) == set(overrides):
         return
     con.begin()
     try:
-        _suspect(con, "list_contains(?, project_id)", [changed])
-        # Projects that follow `graph` now, or did: who is whom may follow from the rules that changed.
-        joined = [project for project in changed if _joins_ids(rules[project]) or _joins_ids(followed.get(project))]
-        if joined:
-            _suspect_ids(con, "list_contains(?, project_id)", [joined])
-        con.execute("delete from stitch.followed_rules where list_contains(?, project_id)", [changed])
-        con.executemany("insert into stitch.followed_rules values (?, ?)", [[name, rules[name]] for name in changed])
+        if changed:
+            _suspect_devices_of(con, "list_contains(?, project_id)", [changed])
+            # Projects that follow `graph` now, or did: who is whom may follow from the rules that changed.
+            joined = [project for project in changed if _joins_ids(rules[project]) or _joins_ids(followed.get(project))]
+            if joined:
+                _suspect_ids(con, "list_contains(?, project_id)", [joined])
+            schema.remember_rules(con, {name: rules[name] for name in changed})
+        if set(decided) != set(overrides):
+            joined = [project for project, own in rules.items() if _joins_ids(own)]
+            _suspect_concerned(con, decided, overrides, joined)
+            schema.write_overrides(con, overrides, joined)
         con.commit()
     except BaseException:
         con.rollback()
         raise
 
 
-def _suspect(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[list[str]]) -> None:
-    tables = [table for table in ("sessions", "stitched_sessions") if _exists(con, table)]
-    for grain in _VIEWS:
-        for table in tables:
-            con.execute(
-                f"insert into stitch.pending_devices "
-                f"select distinct '{grain}', project_id, anonymous_id from stitch.{table} where {condition} "
-                f"except select grain, project_id, anonymous_id from stitch.pending_devices",
-                parameters,
-            )
-
+def _suspect_devices_of(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[list[str]]) -> None:
+    for table in ("sessions", "stitched_sessions"):
+        if _exists(con, table):
+            _suspect(con, f"select project_id, anonymous_id from stitch.{table} where {condition}", parameters)
     if _exists(con, "page_views"):
-        # Views without a device are pending under their user.
+        _suspect(
+            con,
+            f"select project_id, anonymous_id from stitch.page_views where anonymous_id is null and {condition}",
+            parameters,
+        )
+
+
+def _suspect_concerned(
+    con: duckdb.DuckDBPyConnection, before: Sequence[Override], after: Sequence[Override], joined: Sequence[str]
+) -> None:
+    who = concerned(before, after)
+    con.execute("create or replace temp table concerned (kind varchar, project_id varchar, id varchar)")
+    rows = [
+        (kind, *key)
+        for kind, keys in (("device", who.devices), ("user", who.users), ("person", who.people))
+        for key in sorted(keys)
+    ]
+    if not rows:
+        return
+    places = ", ".join(["(?, ?, ?)"] * len(rows))
+    con.execute(f"insert into temp.concerned values {places}", [value for row in rows for value in row])
+    _suspect(con, "select project_id, id as anonymous_id from temp.concerned where kind = 'device'", [])
+    for table in ("identity_map", "sessions", "page_views"):
+        if _exists(con, table):
+            _suspect(
+                con,
+                f"select project_id, anonymous_id from stitch.{table} where (project_id, user_id) in "
+                "(select project_id, id from temp.concerned where kind = 'user')",
+                [],
+            )
+    # Where ids are joined to persons (``joined``), a line may tie them or cut them.
+    con.execute(
+        "insert into stitch.pending_ids "
+        "select project_id, case kind when 'device' then 'device' else 'user' end, id from temp.concerned "
+        "where list_contains(?, project_id) except select project_id, id_kind, id from stitch.pending_ids",
+        [list(joined)],
+    )
+    con.execute(
+        "insert into stitch.pending_users select project_id, id from temp.concerned where kind = 'person' "
+        "except select project_id, stitched_user_id from stitch.pending_users"
+    )
+
+
+def _suspect(con: duckdb.DuckDBPyConnection, devices: str, parameters: list[list[str]]) -> None:
+    for grain in (*_VIEWS, "mapping"):
         con.execute(
             f"insert into stitch.pending_devices "
-            f"select distinct 'page_views', project_id, user_id from stitch.page_views "
-            f"where anonymous_id is null and user_id is not null and {condition} "
+            f"select distinct '{grain}', project_id, coalesce(anonymous_id, '{NO_DEVICE}') from ({devices}) as found "
             f"except select grain, project_id, anonymous_id from stitch.pending_devices",
             parameters,
         )
@@ -136,6 +222,10 @@ def forget_pending(con: duckdb.DuckDBPyConnection, grain: Grain) -> None:
 
 def tables_exist(con: duckdb.DuckDBPyConnection, tables: list[str]) -> bool:
     return all(_exists(con, table) for table in tables)
+
+
+def _count(con: duckdb.DuckDBPyConnection, rows: str) -> int:
+    return int(con.execute(f"select count(*) {rows}").fetchall()[0][0])
 
 
 def _exists(con: duckdb.DuckDBPyConnection, relation: str) -> bool:

@@ -44,6 +44,8 @@ class Scenario:
     """By the first event of the session."""
     device_answers: Answers
     usual: Usual | None
+    overrides: Sequence[Mapping[str, str]] = ()
+    """Lines of overrides.csv but for the project."""
 
     def project(self, policy: str) -> str:
         return f"{self.name}-{policy}"
@@ -57,6 +59,12 @@ class Scenario:
             lines.append(f"[projects.{self.project(policy)}.identifiers.{kind}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in found.items()]
         return f"[projects.{self.project(policy)}]\n" + "\n".join(lines) + "\n"
+
+    def override_lines(self, policy: str) -> list[str]:
+        return [
+            f"{self.project(policy)},{line['decision']},{line['id']},{_meant(line['other id']) or ''},"
+            for line in self.overrides
+        ]
 
     def landed(self, policy: str, batch: int) -> list[dict[str, Any]]:
         own = [event for event in self.events if event["batch"] == batch]
@@ -75,6 +83,7 @@ def read(path: Path) -> Scenario:
         session_answers=_answers(_table(document["sessions"]), "begins with"),
         device_answers=_answers(_table(document["devices"]), "device"),
         usual=None if usual is None else _usual(usual),
+        overrides=_table(document.get("overrides", "decision")),
     )
 
 

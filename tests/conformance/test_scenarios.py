@@ -36,6 +36,7 @@ class Told:
 @pytest.fixture(scope="module")
 def in_batches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     with ephemeral_warehouse(tmp_path_factory.mktemp("batches"), stitch_toml=stitch_toml()) as warehouse:
+        warehouse.write_overrides(override_lines())
         for batch in BATCHES:
             land(warehouse, batch)
             warehouse.settle(view_stitching=batch == BATCHES[-1])
@@ -45,6 +46,7 @@ def in_batches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 @pytest.fixture(scope="module")
 def all_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     with ephemeral_warehouse(tmp_path_factory.mktemp("at-once"), stitch_toml=stitch_toml()) as warehouse:
+        warehouse.write_overrides(override_lines())
         for batch in BATCHES:
             land(warehouse, batch)
         warehouse.settle()
@@ -53,6 +55,10 @@ def all_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 
 def stitch_toml() -> str:
     return "".join(scenario.stitch_toml(policy) for scenario in SCENARIOS for policy in POLICIES)
+
+
+def override_lines() -> list[str]:
+    return [line for scenario in SCENARIOS for policy in POLICIES for line in scenario.override_lines(policy)]
 
 
 def land(warehouse: Warehouse, batch: int) -> None:

@@ -24,13 +24,14 @@ ASSETS = {
     "identity_map",
     "identifier_links",
     "persons",
+    "user_mapping_history",
     "sessions",
     "stitched_sessions",
     "users",
     "page_views",
     "visitor_stats",
 }
-INTERNAL_VIEWS = {"stale_sessions", "stale_page_views"}
+INTERNAL_VIEWS = {"stale_sessions", "stale_page_views", "stale_user_mappings"}
 
 
 def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import oracle
 import pytest
-from histories import History, history, land, stitch_toml
+from histories import History, history, land, write_rules
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from warehouses import START, TABLES, Row, Warehouse, differences, ephemeral_warehouse
@@ -26,18 +26,30 @@ def check(history: History) -> None:
             history.play(lived)
             lived.settle()
             contents = lived.contents()
+            mapping = known_now(lived)
             assert_is_as_the_oracle_says(lived, history)
             assert_nothing_is_lost(contents, history)
-            assert_tenants_are_apart(contents)
+            assert_tenants_are_apart(contents, history)
             assert_nothing_is_left_to_do(lived, contents)
         with ephemeral_warehouse(Path(directory) / "fresh") as fresh:
-            fresh.write_stitch_toml(stitch_toml(history.rules))
+            write_rules(fresh, history.rules)
             for file in history.files.values():
                 land(fresh, file)
             fresh.settle()
             rebuilt = fresh.contents()
+            rebuilt_mapping = known_now(fresh)
     for table in TABLES:
         assert not differences(contents[table], rebuilt[table]), f"{table}: incremental is not full"
+    assert not differences(mapping, rebuilt_mapping), (
+        "user_mapping_history: what is known now is not what a rebuild says"
+    )
+
+
+def known_now(warehouse: Warehouse) -> list[Row]:
+    """The mapping without the times at which it became known, which are by nature not those of a rebuild."""
+    return warehouse.query(
+        "select * exclude (known_since, known_until) from stitch.user_mapping_history where known_until is null"
+    )
 
 
 def assert_is_as_the_oracle_says(warehouse: Warehouse, history: History) -> None:
@@ -47,6 +59,10 @@ def assert_is_as_the_oracle_says(warehouse: Warehouse, history: History) -> None
             continue
         columns = expected[table][0].keys() if expected[table] else None
         assert not differences(warehouse.rows(table, columns), expected[table]), f"{table} is not what DESIGN says"
+
+    assert not differences(known_now(warehouse), expected["user_mapping_history"]), (
+        "the mapping is not what DESIGN says"
+    )
 
 
 def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> None:
@@ -60,7 +76,7 @@ def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> 
     assert sorted(row["raw_row"] for row in contents["quarantined_events"]) == bad
 
 
-def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
+def assert_tenants_are_apart(contents: dict[str, list[Row]], history: History) -> None:
     def values(project: str) -> set[tuple[str, Any]]:
         return {
             (name, event[name])
@@ -76,6 +92,7 @@ def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
 
     for project in {event["project_id"] for event in contents["raw_events"]}:
         own = {value for _, value in values(project)}
+        own |= {user for decision, *users in history.rules[project].decisions for user in users}
         for table in ("identity_map", "stitched_sessions", "page_views", "users"):
             for row in contents[table]:
                 if row["project_id"] == project:
@@ -84,10 +101,12 @@ def assert_tenants_are_apart(contents: dict[str, list[Row]]) -> None:
 
 def assert_nothing_is_left_to_do(warehouse: Warehouse, contents: dict[str, list[Row]]) -> None:
     assert warehouse.settle().runs == []
+    history = warehouse.rows("user_mapping_history")
     days = [row["event_date"] for row in contents["raw_events"]]
     changed = warehouse.build(START, max(days, default=START))
     assert not any(changed.values()), changed
     assert warehouse.contents() == contents
+    assert warehouse.rows("user_mapping_history") == history
     assert warehouse.settle().runs == []
 
 

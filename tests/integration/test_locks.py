@@ -64,6 +64,13 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
         pass  # another process could open it
 
 
+def test_the_memory_limit_holds_for_every_connection_of_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    warehouse = WarehouseResource(database=str(path), memory_limit="512MiB")
+    with warehouse.get_connection(), connect(path, wait_seconds=0) as other:
+        assert other.execute("select current_setting('memory_limit')").fetchall() == [("512.0 MiB",)]
+
+
 def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callable[..., Warehouse]) -> None:
     warehouse = new_warehouse()
     event = {"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}

@@ -193,6 +193,21 @@ def test_days_built_one_by_one_in_any_order_hold_the_same_rows(
     _agrees(warehouse, settled.contents())
 
 
+@pytest.mark.parametrize("rebuilt", [False, True], ids=["new tables", "over existing rows"])
+def test_a_window_built_in_steps_of_a_day_holds_the_same_rows(
+    rebuilt: bool, settled: Warehouse, deployment: Callable[[], Warehouse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = deployment()
+    warehouse.land_events(FILE, EVENTS)
+    if rebuilt:
+        warehouse.build(DAYS[0], DAYS[-1])
+    monkeypatch.setattr("stitch_pipeline.assets.models.EVENTS_PER_STEP", 1)
+    changed = warehouse.build(DAYS[0], DAYS[-1])
+    expected = settled.contents()
+    _agrees(warehouse, expected)
+    assert changed["sessions"] == (0 if rebuilt else len(expected["sessions"]))
+
+
 def test_each_partition_depends_on_its_neighbours_only(deployment: Callable[[], Warehouse]) -> None:
     """Day 3 alone, with the events of days 2 to 4 and nothing else, holds what it holds among all days."""
     warehouse = deployment()

@@ -41,6 +41,7 @@ def test_an_unlimited_lookback_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STITCH_START_DATE", "first of May", "STITCH_START_DATE = 'first of May'"),
         ("STITCH_PROJECT_FILE", "/nowhere/stitch.toml", "which does not exist: create it, or unset the variable"),
         ("STITCH_DUCKDB_PATH", "/tmp/stitch.duckdb", "must not be named after the schema"),
+        ("STITCH_MEMORY_LIMIT", "plenty", "STITCH_MEMORY_LIMIT = 'plenty': is not a size such as 4GB"),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_value(

@@ -3,31 +3,30 @@
   carry_forward_days have gone by; else the next link that began after it. (Adobe's device-split stitching,
   Amplitude's users on shared devices: a device is split among its users in time.)
 #}
-{% macro policy_device_split(subjects, links) -%}
+{% macro policy_device_split(asks, links) -%}
 {{ spells('device_split_spells', links) }},
 
 device_split_candidates as (
     select
-        {{ subjects }}.*,
+        {{ asks }}.*,
         case
-            when device_split_spells.before_day >= {{ subjects }}.first_link_day then device_split_spells.before_user_id
+            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.before_user_id
             else device_split_spells.after_user_id
         end as link_user_id,
         case
-            when device_split_spells.before_day >= {{ subjects }}.first_link_day then device_split_spells.before_day
+            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.before_day
             else device_split_spells.after_day
         end as link_day,
         case
-            when device_split_spells.before_day >= {{ subjects }}.first_link_day then device_split_spells.since_at
+            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.since_at
             else device_split_spells.after_linked_at
         end as candidate_linked_at,
         case
-            when device_split_spells.before_day >= {{ subjects }}.first_link_day then device_split_spells.before_event_id
+            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.before_event_id
             else device_split_spells.after_event_id
-        end as candidate_event_id,
-        true as keeps_own_user
+        end as candidate_event_id
     from {{ join_latest(
-        subjects, 'device_split_spells', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
+        asks, 'device_split_spells', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
     ) }}
 )
 {%- endmacro %}

@@ -2,7 +2,7 @@
   Policy `first`: the user of the device's first link, whatever came later and whatever the row's own user.
   (Umami's identity links and PostHog's persons: whoever claims a device first keeps it.)
 #}
-{% macro policy_first(subjects, links) -%}
+{% macro policy_first(asks, links) -%}
 first_links_of_devices as (
     select
         project_id,
@@ -17,16 +17,15 @@ first_links_of_devices as (
 
 first_candidates as (
     select
-        {{ subjects }}.*,
+        {{ asks }}.*,
         first_links_of_devices.link_user_id,
         first_links_of_devices.link_day,
         first_links_of_devices.linked_at as candidate_linked_at,
-        first_links_of_devices.link_event_id as candidate_event_id,
-        false as keeps_own_user
-    from {{ subjects }}
+        first_links_of_devices.link_event_id as candidate_event_id
+    from {{ asks }}
     left join first_links_of_devices
         on
-            {{ subjects }}.project_id = first_links_of_devices.project_id
-            and {{ subjects }}.anonymous_id = first_links_of_devices.anonymous_id
+            {{ asks }}.project_id = first_links_of_devices.project_id
+            and {{ asks }}.anonymous_id = first_links_of_devices.anonymous_id
 )
 {%- endmacro %}

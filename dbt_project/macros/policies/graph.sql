@@ -4,7 +4,7 @@
   macros/persons.sql); a link to an id that is another person's, or nobody's, was cut and is passed over.
   (Segment Unify and RudderStack: an identity graph, with limits and unique identifiers.)
 #}
-{% macro policy_graph(subjects, links) -%}
+{% macro policy_graph(asks, links) -%}
 graph_evidence as (
     select
         project_id,
@@ -13,7 +13,7 @@ graph_evidence as (
         linked_at,
         link_event_id,
         'user' as id_kind,
-        link_user_id as id
+        link_person_id as id
     from {{ links }}
     union all
     select
@@ -27,9 +27,10 @@ graph_evidence as (
     from {{ ref('identifier_links') }} as links
     where
         links.linked_kind = 'device'
+        and not {{ is_wrong_identifier('links') }}
         and exists (
-            select 1 from {{ subjects }} as subjects
-            where subjects.project_id = links.project_id and subjects.anonymous_id = links.linked_id
+            select 1 from {{ asks }} as asks
+            where asks.project_id = links.project_id and asks.anonymous_id = links.linked_id
         )
 ),
 
@@ -68,29 +69,27 @@ graph_links_of_days as (
 
 graph_candidates as (
     select
-        {{ subjects }}.*,
+        {{ asks }}.*,
         graph_links_of_days.person_id as link_user_id,
         graph_links_of_days.link_day,
         graph_links_of_days.linked_at as candidate_linked_at,
-        graph_links_of_days.link_event_id as candidate_event_id,
-        true as keeps_own_user
+        graph_links_of_days.link_event_id as candidate_event_id
     from {{ join_latest(
-        subjects, 'graph_links_of_days', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
+        asks, 'graph_links_of_days', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
     ) }}
 ),
 
 -- Devices that are hubs, or that lie between two persons.
-graph_shared_device_days as (
-    select
-        subjects.project_id,
-        subjects.anonymous_id,
-        subjects.subject_day
-    from {{ subjects }} as subjects
+graph_shared_devices as (
+    select distinct
+        asks.project_id,
+        asks.anonymous_id
+    from {{ asks }} as asks
     inner join {{ ref('persons') }} as devices
         on
-            subjects.project_id = devices.project_id
+            asks.project_id = devices.project_id
             and devices.id_kind = 'device'
-            and subjects.anonymous_id = devices.id
+            and asks.anonymous_id = devices.id
     where devices.person_id is null
 )
 {%- endmacro %}

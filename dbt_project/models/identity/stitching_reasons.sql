@@ -60,16 +60,21 @@ identified_events as (
 
 candidates as (
     select
-        project_id,
-        anonymous_id,
-        user_id as candidate_user_id,
-        event_date as candidate_day,
-        first_seen_at as candidate_at,
-        last_seen_at as candidate_last_seen_at,
-        event_count as candidate_event_count,
-        first_event_id as candidate_id,
-        cast(null as varchar) as no_link_because
-    from {{ ref('identity_map') }}
+        links.project_id,
+        links.anonymous_id,
+        links.user_id as candidate_user_id,
+        links.event_date as candidate_day,
+        links.first_seen_at as candidate_at,
+        links.last_seen_at as candidate_last_seen_at,
+        links.event_count as candidate_event_count,
+        links.first_event_id as candidate_id,
+        'no link, as decided: ' || wrong.line as no_link_because
+    from {{ ref('identity_map') }} as links
+    left join {{ pipeline_table('wrong_links') }} as wrong
+        on
+            links.project_id = wrong.project_id
+            and links.anonymous_id = wrong.anonymous_id
+            and links.user_id = wrong.user_id
     union all
     -- What policy graph goes by as well.
     select
@@ -81,9 +86,14 @@ candidates as (
         links.last_seen_at as candidate_last_seen_at,
         links.event_count as candidate_event_count,
         links.first_event_id as candidate_id,
-        cast(null as varchar) as no_link_because
+        'no link, as decided: ' || wrong.line as no_link_because
     from {{ ref('identifier_links') }} as links
     inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
+    left join {{ pipeline_table('wrong_links') }} as wrong
+        on
+            links.project_id = wrong.project_id
+            and links.linked_id = wrong.anonymous_id
+            and wrong.user_id = links.id_kind || ':' || links.id
     where
         settings.policy = 'graph'
         and links.linked_kind = 'device'
@@ -137,7 +147,7 @@ users_in_window as (
         stitched.project_id,
         stitched.anonymous_id,
         stitched.subject_day,
-        count(distinct links.user_id) as user_count
+        count(distinct links.person_id) as user_count
     from (
         select distinct
             project_id,
@@ -147,7 +157,7 @@ users_in_window as (
             last_link_day
         from stitched
     ) as stitched
-    inner join {{ ref('identity_map') }} as links
+    inner join {{ links_in_force(decided_names()) }} as links
         on
             stitched.project_id = links.project_id
             and stitched.anonymous_id = links.anonymous_id
@@ -170,6 +180,8 @@ asked as (
         coalesce(users_in_window.user_count, 0) as user_count,
         candidate_persons.person_id as candidate_person_id,
         device_persons.person_id as device_person_id,
+        decided.line as shared_by_decision,
+        names.line as named_by_decision,
         candidates.candidate_id is not null
         and candidates.no_link_because is null
         and candidates.candidate_id = coalesce(stitched.link_event_id, '')
@@ -193,14 +205,35 @@ asked as (
             and stitched.project_id = device_persons.project_id
             and device_persons.id_kind = 'device'
             and stitched.anonymous_id = device_persons.id
+    left join {{ decided_names() }} as candidate_names
+        on
+            stitched.policy = 'graph'
+            and stitched.project_id = candidate_names.project_id
+            and candidates.candidate_user_id = candidate_names.user_id
     left join {{ ref('persons') }} as candidate_persons
         on
             stitched.policy = 'graph'
             and stitched.project_id = candidate_persons.project_id
-            and candidates.candidate_user_id
+            and coalesce(candidate_names.person_id, candidates.candidate_user_id)
             = case when candidate_persons.id_kind = 'user' then '' else candidate_persons.id_kind || ':' end
             || candidate_persons.id
             and candidate_persons.id_kind != 'device'
+    left join policy_days_shared_by_decision as decided
+        on
+            stitched.project_id = decided.project_id
+            and stitched.anonymous_id = decided.anonymous_id
+            and stitched.subject_day = decided.subject_day
+    -- Only for the candidate that the row is credited by.
+    left join {{ decided_names() }} as names
+        on
+            stitched.project_id = names.project_id
+            -- Under graph it is the person to which the candidate led.
+            and (
+                stitched.credited_user_id = names.user_id
+                or (stitched.policy = 'graph' and stitched.link_event_id is not null)
+            )
+            and candidates.candidate_user_id = names.user_id
+            and candidates.no_link_because is null
 ),
 
 reasons as (
@@ -215,6 +248,10 @@ reasons as (
                 then 'device is shared by ' || user_count || ' users, more than ' || max_users_per_device
             when user_count > max_users_per_device
                 then 'own user decides: device is shared by ' || user_count || ' users, more than ' || max_users_per_device
+            when shared_by_decision is not null and user_id is null
+                then 'device is shared, as decided: ' || shared_by_decision
+            when shared_by_decision is not null
+                then 'own user decides: device is shared, as decided: ' || shared_by_decision
             when stitched_by = 'shared device' and policy = 'graph'
                 then 'device is nobody''s under graph: it has too many users, or lies between two persons'
             when not is_asked_of_links then 'own user decides under ' || policy
@@ -266,7 +303,11 @@ select
     events.received_at as candidate_received_at,
     files.loaded_at as candidate_loaded_at,
     reasons.decides,
-    reasons.reason
+    reasons.reason || case
+        when reasons.named_by_decision is not null and (reasons.decides or not reasons.is_asked_of_links)
+            then '; goes by ' || reasons.stitched_user_id || ', as decided: ' || reasons.named_by_decision
+        else ''
+    end as reason
 from reasons
 left join {{ source('landing', 'raw_events') }} as events
     on

@@ -2,10 +2,10 @@
 
 select
     project_id,
-    user_id,
+    person_id as user_id,
     anonymous_id,
     min(first_seen_at) as first_seen_at,
     max(last_seen_at) as last_seen_at,
     cast(sum(event_count) as bigint) as event_count
-from {{ ref('identity_map') }}
-group by project_id, user_id, anonymous_id
+from {{ links_in_force() }} as links
+group by project_id, person_id, anonymous_id

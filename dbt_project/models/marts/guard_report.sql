@@ -21,21 +21,37 @@ with blocked_ids as (
     where blocked_user_id is not null
 ),
 
--- A device can be shared within some window only if it has too many users over all time.
-crowded_devices as (
+links as (
+    select * from {{ links_in_force(decided_names()) }} as links_in_force
+),
+
+-- A device can be shared within some window only if it has too many users over all time, or by decision.
+suspect_devices as (
     select
         links.project_id,
         links.anonymous_id
-    from {{ ref('identity_map') }} as links
+    from links
     inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
     group by links.project_id, links.anonymous_id, settings.max_users_per_device
-    having count(distinct links.user_id) > settings.max_users_per_device
+    having count(distinct links.person_id) > settings.max_users_per_device
     union
     select
         project_id,
         id as anonymous_id
     from {{ ref('persons') }}
     where id_kind = 'device' and person_id is null
+    union
+    select
+        project_id,
+        anonymous_id
+    from {{ pipeline_table('shared_devices') }}
+    union
+    select
+        links.project_id,
+        links.anonymous_id
+    from {{ pipeline_table('never_same') }} as pairs
+    inner join links
+        on pairs.project_id = links.project_id and links.person_id in (pairs.person_id, pairs.other_person_id)
 ),
 
 subjects as (
@@ -47,23 +63,45 @@ subjects as (
         events.occurred_at as subject_at,
         events.anonymous_id as own_id
     from {{ source('landing', 'raw_events') }} as events
-    inner join crowded_devices
+    inner join suspect_devices
         on
-            events.project_id = crowded_devices.project_id
-            and events.anonymous_id = crowded_devices.anonymous_id
+            events.project_id = suspect_devices.project_id
+            and events.anonymous_id = suspect_devices.anonymous_id
 ),
 
 {{ stitch('subjects') }},
 
 shared_devices as (
     select
-        project_id,
-        'shared device' as guard,
+        stitched.project_id,
+        case when decided.project_id is null then 'shared device' else 'shared by decision' end as guard,
         'anonymous_id' as field,
-        anonymous_id as found,
-        subject_at as occurred_at
+        stitched.anonymous_id as found,
+        stitched.subject_at as occurred_at
     from stitched
-    where stitched_by = 'shared device'
+    left join policy_days_shared_by_decision as decided
+        on
+            stitched.project_id = decided.project_id
+            and stitched.anonymous_id = decided.anonymous_id
+            and stitched.subject_day = decided.subject_day
+    where stitched.stitched_by = 'shared device'
+),
+
+wrong_links as (
+    select
+        events.project_id,
+        'wrong link' as guard,
+        'user_id' as field,
+        events.user_id as found,
+        events.occurred_at
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ pipeline_table('wrong_links') }} as wrong
+        on
+            events.project_id = wrong.project_id
+            and events.anonymous_id = wrong.anonymous_id
+            and events.user_id = wrong.user_id
+    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
+    where events.event_type = 'identify' or not settings.links_on_identify_only
 ),
 
 -- Where only identify events link: users who were never identified on the device that named them.
@@ -110,6 +148,8 @@ guarded as (
     select * from blocked_ids
     union all
     select * from shared_devices
+    union all
+    select * from wrong_links
     union all
     select * from unlinked_users
     union all

@@ -45,16 +45,21 @@ events as (
         and {{ is_in_scope('events.event_date', 'page_views', 'events') }}
 ),
 
--- A view's session starts on the view's own day or on the day before.
-candidate_sessions as (
+-- By the days on which they have views: a session runs past one midnight at most.
+sessions_by_day as (
     select
-        project_id,
-        anonymous_id,
-        coalesce(source_session_id, '') as stream_session_id,
-        session_id,
-        started_at
+        *,
+        session_date as event_date
     from {{ ref('sessions') }}
-    where session_date between {{ days_later(day_literal('first_day'), -1) }} and {{ day_literal('last_day') }}
+    where session_date between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
+    union all
+    select
+        *,
+        cast(ended_at as date) as event_date
+    from {{ ref('sessions') }}
+    where
+        session_date between {{ days_later(day_literal('first_day'), -1) }} and {{ day_literal('last_day') }}
+        and cast(ended_at as date) > session_date
 ),
 
 views as (
@@ -65,13 +70,18 @@ views as (
         events.occurred_at,
         events.anonymous_id,
         events.user_id,
-        candidate_sessions.session_id,
+        sessions.session_id,
         events.page_url,
         events.page_path,
         events.page_title
-    from {{ join_latest(
-        'events', 'candidate_sessions', ['project_id', 'anonymous_id', 'stream_session_id'], 'occurred_at', 'started_at'
-    ) }}
+    from events
+    left join sessions_by_day as sessions
+        on
+            events.project_id = sessions.project_id
+            and events.anonymous_id = sessions.anonymous_id
+            and events.stream_session_id = coalesce(sessions.source_session_id, '')
+            and events.event_date = sessions.event_date
+            and events.occurred_at between sessions.started_at and sessions.ended_at
 ),
 {%- endif %}
 

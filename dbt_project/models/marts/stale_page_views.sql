@@ -18,7 +18,7 @@ with subjects as (
         where
             pending.grain = 'page_views'
             and pending.project_id = views.project_id
-            and pending.anonymous_id = {{ pending_key('views') }}
+            and pending.anonymous_id = coalesce(views.anonymous_id, '')
     )
 ),
 
@@ -28,7 +28,7 @@ select
     project_id,
     event_id,
     event_date,
-    {{ pending_key('stitched') }} as anonymous_id,
+    anonymous_id,
     stored_user_id as stitched_user_id,
     stitched_user_id as right_user_id
 from stitched

@@ -13,31 +13,23 @@ with subjects as (
 
 links as (
     select
-        named.*,
+        project_id,
+        person_id,
+        traits,
         row_number() over (
-            partition by named.project_id, named.stitched_user_id
-            order by named.last_seen_at, named.first_event_id
+            partition by project_id, person_id
+            order by last_seen_at, first_event_id
         ) as position
-    from (
-        select
-            links.project_id,
-            coalesce(policy_names.person_id, links.user_id) as stitched_user_id,
-            links.last_seen_at,
-            links.first_event_id,
-            links.traits
-        from {{ ref('identity_map') }} as links
-        left join policy_names
-            on links.project_id = policy_names.project_id and links.user_id = policy_names.user_id
-    ) as named
+    from {{ links_in_force() }} as links
 ),
 
 latest_traits as (
     select
         project_id,
-        stitched_user_id,
+        person_id,
         {{ last_known_by('traits', 'position') }} as traits
     from links
-    group by project_id, stitched_user_id
+    group by project_id, person_id
 )
 
 select
@@ -71,4 +63,4 @@ from stitched
 left join latest_traits
     on
         stitched.project_id = latest_traits.project_id
-        and stitched.stitched_user_id = latest_traits.stitched_user_id
+        and stitched.stitched_user_id = latest_traits.person_id

@@ -6,9 +6,7 @@
     post_hook="delete from {{ pipeline_table('pending_users') }}",
 ) }}
 
-with {{ policy_names() }},
-
-sessions as (
+with sessions as (
     select *
     from {{ ref('stitched_sessions') }} as sessions
     where {{ is_affected_user('sessions') }}
@@ -45,34 +43,29 @@ activity as (
 
 links as (
     select
-        named.*,
+        links.project_id,
+        links.person_id,
+        links.first_seen_at,
+        links.traits,
         row_number() over (
-            partition by named.project_id, named.stitched_user_id
-            order by named.last_seen_at, named.first_event_id
+            partition by links.project_id, links.person_id
+            order by links.last_seen_at, links.first_event_id
         ) as position
-    from (
-        select
-            links.project_id,
-            coalesce(policy_names.person_id, links.user_id) as stitched_user_id,
-            links.first_seen_at,
-            links.last_seen_at,
-            links.first_event_id,
-            links.traits
-        from {{ ref('identity_map') }} as links
-        left join policy_names
-            on links.project_id = policy_names.project_id and links.user_id = policy_names.user_id
-    ) as named
-    where {{ is_affected_user('named') }}
+    from {{ links_in_force() }} as links
+    where exists (
+        select 1 from affected_users as affected
+        where affected.project_id = links.project_id and affected.stitched_user_id = links.person_id
+    )
 ),
 
 identities as (
     select
         project_id,
-        stitched_user_id,
+        person_id,
         min(first_seen_at) as identified_at,
         {{ last_known_by('traits', 'position') }} as traits
     from links
-    group by project_id, stitched_user_id
+    group by project_id, person_id
 )
 
 select
@@ -95,4 +88,4 @@ from activity
 left join identities
     on
         activity.project_id = identities.project_id
-        and activity.stitched_user_id = identities.stitched_user_id
+        and activity.stitched_user_id = identities.person_id

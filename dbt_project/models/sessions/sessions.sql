@@ -6,42 +6,31 @@
 
 {#- A stream is what one session is cut from: a device's events, or, where the tracker numbers its sessions,
     the device's events of one such number. -#}
-{%- set stream = "project_id, anonymous_id, coalesce(source_session_id, '')" -%}
 {%- set timeout = minutes(var('session_timeout_minutes')) -%}
 
-with events as (
+{#- Sorting is what costs, so only what the cuts depend on is sorted, and the rest of each event is joined to
+    them. Events at one instant are never cut apart, so that their order does not matter here. -#}
+with instants as (
     select
         project_id,
         anonymous_id,
-        source_session_id,
-        event_id,
+        coalesce(source_session_id, '') as stream_session_id,
+        source_session_id is null as is_unnumbered,
         occurred_at,
-        event_date,
-        user_id,
-        event_type,
-        page_path,
-        referrer,
-        utm_source,
-        utm_medium,
-        utm_campaign,
-        platform
+        event_date
     from {{ source('landing', 'raw_events') }}
-    where
-        anonymous_id is not null
-        and event_date between {{ days_later(day_literal('first_day'), -1) }}
-        and {{ days_later(day_literal('last_day'), 1) }}
+    where {{ is_near_window() }}
 ),
 
 ordered as (
     select
         *,
-        row_number() over stream_in_time as position,
         lag(occurred_at) over stream_in_time as previous_at,
         lag(event_date) over stream_in_time as previous_date
-    from events
+    from instants
     window stream_in_time as (
-        partition by {{ stream }}
-        order by occurred_at, event_id
+        partition by project_id, anonymous_id, stream_session_id
+        order by occurred_at
     )
 ),
 
@@ -59,7 +48,7 @@ crossings as (
     select distinct
         project_id,
         anonymous_id,
-        coalesce(source_session_id, '') as stream_session_id
+        stream_session_id
     from gaps
     where is_after_midnight and not is_after_gap
 ),
@@ -70,58 +59,104 @@ full_days as (
     select
         gaps.project_id,
         gaps.anonymous_id,
-        crossings.stream_session_id,
+        gaps.stream_session_id,
         gaps.event_date
     from gaps
     inner join crossings
         on
             gaps.project_id = crossings.project_id
             and gaps.anonymous_id = crossings.anonymous_id
-            and coalesce(gaps.source_session_id, '') = crossings.stream_session_id
-    group by gaps.project_id, gaps.anonymous_id, crossings.stream_session_id, gaps.event_date
+            and gaps.stream_session_id = crossings.stream_session_id
+    group by gaps.project_id, gaps.anonymous_id, gaps.stream_session_id, gaps.event_date
     having
         min(gaps.occurred_at) - cast(gaps.event_date as timestamp) < {{ timeout }}
         and cast({{ days_later('gaps.event_date', 1) }} as timestamp) - max(gaps.occurred_at) < {{ timeout }}
-        and sum(
-            case
-                when gaps.source_session_id is null and gaps.is_after_gap and not gaps.is_after_midnight then 1
-                else 0
-            end
-        ) = 0
+        and sum(case when gaps.is_unnumbered and gaps.is_after_gap and not gaps.is_after_midnight then 1 else 0 end) = 0
 ),
 
--- The first events of the days at whose beginning a session is cut, although it has not fallen silent.
-cuts as (
+starts as (
+    select
+        project_id,
+        anonymous_id,
+        stream_session_id,
+        occurred_at as started_at,
+        event_date as session_date
+    from gaps
+    where is_first_of_stream or (is_after_gap and (is_unnumbered or is_after_midnight))
+    union all
+    -- The beginnings of the days at which a session is cut, although it has not fallen silent.
     select distinct
         gaps.project_id,
-        gaps.event_id
+        gaps.anonymous_id,
+        gaps.stream_session_id,
+        gaps.occurred_at as started_at,
+        gaps.event_date as session_date
     from gaps
     inner join full_days
         on
             gaps.project_id = full_days.project_id
             and gaps.anonymous_id = full_days.anonymous_id
-            and coalesce(gaps.source_session_id, '') = full_days.stream_session_id
+            and gaps.stream_session_id = full_days.stream_session_id
             and (gaps.event_date = full_days.event_date or gaps.previous_date = full_days.event_date)
     where gaps.is_after_midnight and not gaps.is_after_gap
 ),
 
-starts as (
-    select
-        gaps.*,
-        case
-            when gaps.is_first_of_stream or cuts.event_id is not null then 1
-            when gaps.is_after_gap and (gaps.source_session_id is null or gaps.is_after_midnight) then 1
-            else 0
-        end as is_start
-    from gaps
-    left join cuts on gaps.project_id = cuts.project_id and gaps.event_id = cuts.event_id
-),
-
-numbered as (
+spans as (
     select
         *,
-        sum(is_start) over (partition by {{ stream }} order by position) as session_number
+        lead(started_at) over (
+            partition by project_id, anonymous_id, stream_session_id
+            order by started_at
+        ) as until_at
     from starts
+),
+
+-- By the days on which a session can have events: it runs past one midnight at most.
+spans_by_day as (
+    select
+        *,
+        session_date as event_date
+    from spans
+    where {{ is_in_window('session_date') }}
+    union all
+    select
+        *,
+        {{ days_later('session_date', 1) }} as event_date
+    from spans
+    where
+        {{ is_in_window('session_date') }}
+        and (until_at is null or until_at > cast({{ days_later('session_date', 1) }} as timestamp))
+),
+
+events as (
+    select
+        events.project_id,
+        events.anonymous_id,
+        events.source_session_id,
+        spans.started_at,
+        spans.session_date,
+        events.event_id,
+        events.occurred_at,
+        {{ place_in_time('events.occurred_at', 'events.event_id') }} as place,
+        events.occurred_at = spans.started_at as is_at_start,
+        events.event_type in ('page', 'screen') as is_view,
+        events.user_id,
+        events.page_path,
+        events.referrer,
+        events.utm_source,
+        events.utm_medium,
+        events.utm_campaign,
+        events.platform
+    from {{ source('landing', 'raw_events') }} as events
+    inner join spans_by_day as spans
+        on
+            events.project_id = spans.project_id
+            and events.anonymous_id = spans.anonymous_id
+            and coalesce(events.source_session_id, '') = spans.stream_session_id
+            and events.event_date = spans.event_date
+            and events.occurred_at >= spans.started_at
+            and (spans.until_at is null or events.occurred_at < spans.until_at)
+    where {{ is_near_window('events') }}
 ),
 
 sessions as (
@@ -129,22 +164,22 @@ sessions as (
         project_id,
         anonymous_id,
         source_session_id,
-        md5({{ first_known_by('event_id', 'position') }}) as session_id,
-        cast(min(occurred_at) as date) as session_date,
-        {{ last_known_by('user_id', 'position') }} as user_id,
-        min(occurred_at) as started_at,
+        session_date,
+        started_at,
+        md5(min(case when is_at_start then event_id end)) as session_id,
+        {{ last_known_by('user_id', 'case when user_id is not null then place end') }} as user_id,
         max(occurred_at) as ended_at,
         count(*) as event_count,
-        sum(case when event_type in ('page', 'screen') then 1 else 0 end) as page_view_count,
-        {{ first_known_by("case when event_type in ('page', 'screen') then page_path end", 'position') }} as first_page_path,
-        {{ last_known_by("case when event_type in ('page', 'screen') then page_path end", 'position') }} as last_page_path,
-        {{ first_value_by('referrer', 'position') }} as referrer,
-        {{ first_value_by('utm_source', 'position') }} as utm_source,
-        {{ first_value_by('utm_medium', 'position') }} as utm_medium,
-        {{ first_value_by('utm_campaign', 'position') }} as utm_campaign,
-        {{ first_value_by('platform', 'position') }} as platform
-    from numbered
-    group by project_id, anonymous_id, source_session_id, session_number
+        sum(case when is_view then 1 else 0 end) as page_view_count,
+        {{ first_known_by('page_path', 'case when is_view then place end') }} as first_page_path,
+        {{ last_known_by('page_path', 'case when is_view then place end') }} as last_page_path,
+        {{ first_value_by('referrer', 'case when is_at_start then event_id end') }} as referrer,
+        {{ first_value_by('utm_source', 'case when is_at_start then event_id end') }} as utm_source,
+        {{ first_value_by('utm_medium', 'case when is_at_start then event_id end') }} as utm_medium,
+        {{ first_value_by('utm_campaign', 'case when is_at_start then event_id end') }} as utm_campaign,
+        {{ first_value_by('platform', 'case when is_at_start then event_id end') }} as platform
+    from events
+    group by project_id, anonymous_id, source_session_id, session_date, started_at
 )
 
 select
@@ -166,4 +201,3 @@ select
     platform,
     source_session_id
 from sessions
-where {{ is_in_window('session_date') }}

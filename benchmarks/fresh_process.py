@@ -1,0 +1,90 @@
+"""What a program costs in a process of its own: CPU seconds, seconds, and the most memory it held."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Cost:
+    cpu_seconds: float
+    """User and system time of the process and all it started."""
+    seconds: float
+    memory_mb: int
+    """The largest resident set."""
+    output: str
+
+    def figures(self) -> dict[str, float]:
+        """What goes into a result."""
+        return {
+            "cpu_seconds": round(self.cpu_seconds, 2),
+            "seconds": round(self.seconds, 2),
+            "memory_mb": self.memory_mb,
+        }
+
+
+def cost(arguments: Sequence[str], environment: Mapping[str, str]) -> Cost:
+    """Run ``python`` with the arguments. Raises RuntimeError with what it printed if it fails."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**inherited, "PYTHONPATH": str(REPOSITORY), **environment},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{output[-4000:]}")
+    return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss // 1024, output)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A landing zone, a warehouse and a Dagster instance below one directory."""
+
+    directory: Path
+    settings: Mapping[str, str]
+
+    @classmethod
+    def create(cls, directory: Path, **settings: str) -> Deployment:
+        home = directory / "dagster_home"
+        home.mkdir(parents=True)
+        shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+        (directory / "landing").mkdir()
+        return cls(directory, settings)
+
+    @property
+    def landing_dir(self) -> Path:
+        return self.directory / "landing"
+
+    @property
+    def duckdb_path(self) -> Path:
+        return self.directory / "warehouse.duckdb"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "DAGSTER_HOME": str(self.directory / "dagster_home"),
+            "STITCH_LANDING_DIR": str(self.landing_dir),
+            "STITCH_DUCKDB_PATH": str(self.duckdb_path),
+            **self.settings,
+        }
+
+    def settle(self, *arguments: str) -> Cost:
+        """``python -m stitch_pipeline settle``, start-up and all."""
+        return cost(["-m", "stitch_pipeline", "settle", *arguments], self.environment)

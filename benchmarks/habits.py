@@ -1,0 +1,93 @@
+"""Sixty days one after the other, against what home-made pipelines usually do after each of them.
+
+``python benchmarks/habits.py [EVENTS]``, where EVENTS is what all days hold together. Day after day a file lands and
+is settled, late logins and page views included. Beside it, on the same files:
+
+- `rebuild`: everything built again from all files so far, by the cheapest script there is (``floor.py``). Run on every
+  tenth day; in between it is interpolated, because it grows evenly.
+- `post-hook`: after each day every row of ``stitched_sessions`` whose device has a mapping is set to its device's
+  latest user, as the usual post-hook does. Only this statement is counted, not the build before it.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from fresh_process import REPOSITORY, Deployment, cost
+from results import keep
+from traffic import FIRST_DAY, Traffic
+
+REBUILD_EVERY_DAYS = 10
+POST_HOOK = """
+update sessions set stitched_user_id = mapping.user_id
+from (
+  select project_id, anonymous_id, arg_max(user_id, last_seen_at) as user_id
+  from now.stitch.identity_map group by project_id, anonymous_id
+) as mapping
+where sessions.project_id = mapping.project_id and sessions.anonymous_id = mapping.anonymous_id
+"""
+
+
+def measure(events: int, directory: Path) -> dict[str, Any]:
+    traffic = Traffic(events)
+    deployment = Deployment.create(directory, STITCH_START_DATE=str(FIRST_DAY))
+    feed = deployment.landing_dir / "snowplow"
+    ours, ours_rows, rebuild, hook, hook_rows = 0.0, 0, 0.0, 0.0, 0
+    last_rebuild = 0.0
+    for number in range(traffic.days):
+        with duckdb.connect() as con:
+            traffic.write_day(con, number, feed)
+        settled = deployment.settle("--view-stitching")
+        ours += settled.cpu_seconds
+        for changes in re.findall("restitch_job.*changed (.*)", settled.output):
+            ours_rows += sum(
+                int(rows.replace(",", "")) for rows in re.findall(r"stitched_sessions ([\d,]+) rows?", changes)
+            )
+        seconds, rows = _post_hook(deployment)
+        hook += seconds
+        hook_rows += rows
+        if (number + 1) % REBUILD_EVERY_DAYS == 0:
+            database = directory / "rebuild.duckdb"
+            script = str(REPOSITORY / "benchmarks" / "floor.py")
+            measured = cost([script, str(feed), str(database), ""], {}).cpu_seconds
+            database.unlink()
+            rebuild += REBUILD_EVERY_DAYS * (last_rebuild + measured) / 2
+            last_rebuild = measured
+    return {
+        "events": events,
+        "days": traffic.days,
+        "settled_day_by_day": {"cpu_seconds": round(ours, 1), "sessions_rewritten": ours_rows},
+        "rebuilt_every_day": {"cpu_seconds": round(rebuild, 1), "last_day_cpu_seconds": round(last_rebuild, 1)},
+        "post_hook": {"cpu_seconds": round(hook, 1), "sessions_rewritten": hook_rows},
+        "ratios": {
+            "rebuild_to_ours_cpu": round(rebuild / ours, 2),
+            "post_hook_rows_to_ours": round(hook_rows / max(ours_rows, 1), 1),
+        },
+    }
+
+
+def _post_hook(deployment: Deployment) -> tuple[float, int]:
+    """CPU seconds of the statement, and the rows that it writes."""
+    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(f"{scratch}/copy.duckdb") as con:
+        con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
+        con.execute("create table sessions as select * from now.stitch.stitched_sessions")
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        rows = con.execute(POST_HOOK).fetchall()[0][0]
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime), rows
+
+
+def main() -> None:
+    events = int(float(sys.argv[1])) if len(sys.argv) > 1 else 3_000_000
+    with tempfile.TemporaryDirectory() as scratch:
+        keep("habits", measure(events, Path(scratch) / "deployment"))
+
+
+if __name__ == "__main__":
+    main()

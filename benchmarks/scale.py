@@ -1,0 +1,168 @@
+"""Full build, one more day, late logins and page views at one size, each against the full build or the floor.
+
+``python benchmarks/scale.py EVENTS [MEMORY_LIMIT]``. Every step is a process of its own, start-up and all; what
+start-up alone costs is the last step, a settle with nothing to do. Rows written are what the runs report; rows
+changed are counted here, by comparing the tables before and after.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from fresh_process import REPOSITORY, Cost, Deployment, cost
+from results import keep
+from traffic import FIRST_DAY, Traffic
+
+LATE_LOGINS = 1_000
+LATE_LOGIN_DAYS = 30
+TABLES = ("stitched_sessions", "users", "page_views")
+
+
+def measure(events: int, memory_limit: str, directory: Path, login_percent: int = 15) -> dict[str, Any]:
+    traffic = Traffic(events, login_percent=login_percent)
+    settings = {"STITCH_START_DATE": str(FIRST_DAY)}
+    if memory_limit:
+        settings["STITCH_MEMORY_LIMIT"] = memory_limit
+    deployment = Deployment.create(directory, **settings)
+    feed = deployment.landing_dir / "snowplow"
+    with duckdb.connect() as con:
+        for number in range(traffic.days):
+            traffic.write_day(con, number, feed)
+    floor_database = directory / "floor.duckdb"
+    floor = cost([str(REPOSITORY / "benchmarks" / "floor.py"), str(feed), str(floor_database), memory_limit], {})
+    floor_database.unlink()
+
+    full = deployment.settle()
+    counted = _rows(deployment)
+    with duckdb.connect() as con:
+        traffic.write_day(con, traffic.days, feed)
+    one_day = _step(deployment, lambda: deployment.settle())
+    _write_late_logins(deployment, traffic, feed)
+    late_logins = _step(deployment, lambda: deployment.settle())
+    page_views = _step(deployment, lambda: deployment.settle("--view-stitching"))
+    nothing = deployment.settle()
+    start_up = cost(["-c", "from stitch_pipeline.definitions import defs"], deployment.environment)
+
+    beyond = {
+        name: step["cpu_seconds"] - nothing.cpu_seconds
+        for name, step in (("one_day", one_day), ("late_logins", late_logins), ("page_views", page_views))
+    }
+    build = full.cpu_seconds - nothing.cpu_seconds
+    return {
+        "events": counted["raw_events"],
+        "memory_limit": memory_limit or None,
+        "login_percent": login_percent,
+        "rows": counted,
+        "floor": floor.figures(),
+        "full_build": full.figures(),
+        "one_more_day": one_day,
+        "late_logins": late_logins,
+        "late_page_views": page_views,
+        "nothing_to_do": nothing.figures(),
+        "start_up": start_up.figures(),
+        "ratios": {
+            "full_build_to_floor_cpu": round(full.cpu_seconds / floor.cpu_seconds, 3),
+            "full_build_to_floor_seconds": round(full.seconds / floor.seconds, 3),
+            "full_build_to_floor_without_start_up": round(build / floor.cpu_seconds, 3),
+            "one_more_day_to_full_build": round(one_day["cpu_seconds"] / full.cpu_seconds, 4),
+            "one_more_day_to_full_build_without_start_up": round(beyond["one_day"] / build, 4),
+            "late_logins_to_full_build": round(late_logins["cpu_seconds"] / full.cpu_seconds, 4),
+            "late_logins_to_full_build_without_start_up": round(beyond["late_logins"] / build, 4),
+            "late_page_views_to_full_build": round(page_views["cpu_seconds"] / full.cpu_seconds, 4),
+            "late_page_views_to_full_build_without_start_up": round(beyond["page_views"] / build, 4),
+        },
+        "nothing_to_do_beyond_start_up_cpu_seconds": round(nothing.cpu_seconds - start_up.cpu_seconds, 2),
+    }
+
+
+def _write_late_logins(deployment: Deployment, traffic: Traffic, feed: Path) -> None:
+    """Devices that were never logged in on, and were seen in the last days, log in on the day after the last."""
+    day = traffic.day(traffic.days + 1)
+    with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
+        con.execute(
+            f"""
+            copy (
+              with devices as (
+                select anonymous_id from stitch.sessions
+                where session_date > $day - {LATE_LOGIN_DAYS}
+                  and anonymous_id not in (select anonymous_id from stitch.identity_map)
+                group by anonymous_id order by hash(anonymous_id) limit {LATE_LOGINS}
+              )
+              select
+                'shop' as app_id, 'web' as platform, $noon as collector_tstamp, $noon as derived_tstamp,
+                'struct' as event, 'late-' || anonymous_id as event_id, 'late-' || anonymous_id as user_id,
+                anonymous_id as domain_userid
+              from devices
+            ) to '{feed / "late.parquet"}' (format parquet)
+            """,
+            {"day": day, "noon": datetime.combine(day, time(12))},
+        )
+
+
+def _step(deployment: Deployment, run: Callable[[], Cost]) -> dict[str, Any]:
+    before = deployment.directory / "before.duckdb"
+    _keep_tables(deployment, before)
+    measured = run()
+    written = dict.fromkeys(TABLES, 0)
+    for changes in re.findall("changed (.*)", measured.output):
+        for table, rows in re.findall(r"(\w+) ([\d,]+) rows?", changes):
+            if table in written:
+                written[table] += int(rows.replace(",", ""))
+    figures = {**measured.figures(), "rows_written": written, "rows_changed": _changed(deployment, before)}
+    before.unlink()
+    return figures
+
+
+def _keep_tables(deployment: Deployment, before: Path) -> None:
+    with duckdb.connect(str(before)) as con:
+        con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
+        for table in TABLES:
+            con.execute(
+                f"create table {table} as select {_key(table)}, hash(kept) as content from now.stitch.{table} as kept"
+            )
+
+
+def _changed(deployment: Deployment, before: Path) -> dict[str, int]:
+    """Rows that are other than before, not there any more, or new."""
+    with duckdb.connect(str(before)) as con:
+        con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
+        return {
+            table: con.execute(
+                f"""
+                select count(*) from {table} as old
+                full outer join (select {_key(table)}, hash(kept) as content from now.stitch.{table} as kept) as new
+                  on old.project_id = new.project_id and old.id = new.id
+                where old.content is distinct from new.content
+                """
+            ).fetchall()[0][0]
+            for table in TABLES
+        }
+
+
+def _key(table: str) -> str:
+    key = {"stitched_sessions": "session_id", "users": "stitched_user_id", "page_views": "event_id"}[table]
+    return f"project_id, {key} as id"
+
+
+def _rows(deployment: Deployment) -> dict[str, int]:
+    tables = ("raw_events", "identity_map", "sessions", *TABLES, "visitor_stats")
+    with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
+        return {table: con.execute(f"select count(*) from stitch.{table}").fetchall()[0][0] for table in tables}
+
+
+def main() -> None:
+    events = int(float(sys.argv[1]))
+    memory_limit = sys.argv[2] if len(sys.argv) > 2 else ""
+    with tempfile.TemporaryDirectory(dir=REPOSITORY / "data" if (REPOSITORY / "data").is_dir() else None) as scratch:
+        keep(f"scale_{events // 1_000_000}m", measure(events, memory_limit, Path(scratch) / "deployment"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+{#
+  What human decisions (overrides.csv) mean, for every policy. Python reads and checks the file
+  (`stitch_pipeline/overrides.py`) and leaves four tables, whose `line` is the decision as it was written:
+
+    person_names    by which id a person with several goes (same_person)
+    wrong_links     devices and users whose links do not count (wrong_link)
+    shared_devices  devices that are nobody's (shared_device)
+    never_same      pairs of people who are two (never_same): a device linked with both is nobody's
+#}
+
+{# The id that a user's person goes by, as people have decided, for the users that have another than their own. #}
+{% macro decided_names() -%} {{ pipeline_table('person_names') }} {%- endmacro %}
+
+{# The same under the policy of each project. Under `graph` it is the name of the person to which the links tie
+   the id that was decided on. #}
+{% macro person_names() -%}
+(
+        select
+            named.project_id,
+            named.user_id,
+            named.person_id
+        from (
+            select project_id, user_id, person_id, false as is_of_graph from {{ decided_names() }}
+            union all
+            select project_id, user_id, person_id, true as is_of_graph from {{ graph_names() }} as of_graph
+        ) as named
+        inner join {{ pipeline_table('project_settings') }} as settings on named.project_id = settings.project_id
+        where named.is_of_graph = (settings.policy = 'graph')
+    )
+{%- endmacro %}
+
+{# That a device was seen with a further identifier is no evidence: the line names it as `email:sam@example.com`. #}
+{% macro is_wrong_identifier(links) -%}
+exists (
+            select 1 from {{ pipeline_table('wrong_links') }} as wrong
+            where
+                wrong.project_id = {{ links }}.project_id
+                and {{ links }}.linked_kind = 'device'
+                and wrong.anonymous_id = {{ links }}.linked_id
+                and wrong.user_id = {{ links }}.id_kind || ':' || {{ links }}.id
+        )
+{%- endmacro %}
+
+{# The links of the identity map that count, each with its person. #}
+{% macro links_in_force(names=none) -%}
+(
+        select
+            links.*,
+            coalesce(names.person_id, links.user_id) as person_id
+        from {{ ref('identity_map') }} as links
+        left join {{ names or person_names() }} as names
+            on links.project_id = names.project_id and links.user_id = names.user_id
+        where not exists (
+            select 1 from {{ pipeline_table('wrong_links') }} as wrong
+            where
+                wrong.project_id = links.project_id
+                and wrong.anonymous_id = links.anonymous_id
+                and wrong.user_id = links.user_id
+        )
+    )
+{%- endmacro %}
+
+{# The devices that are shared because somebody says so, by the days of the subjects for which they are. #}
+{% macro days_shared_by_decision(subjects, links) -%}
+policy_contested_devices as (
+    select
+        one.project_id,
+        one.anonymous_id,
+        one.link_day as one_day,
+        other.link_day as other_day,
+        pairs.line
+    from {{ pipeline_table('never_same') }} as pairs
+    inner join {{ links }} as one
+        on pairs.project_id = one.project_id and pairs.person_id = one.link_person_id
+    inner join {{ links }} as other
+        on
+            one.project_id = other.project_id
+            and one.anonymous_id = other.anonymous_id
+            and pairs.other_person_id = other.link_person_id
+),
+
+policy_days_shared_by_decision as (
+    select
+        project_id,
+        anonymous_id,
+        subject_day,
+        min(line) as line
+    from (
+        select
+            subjects.project_id,
+            subjects.anonymous_id,
+            subjects.subject_day,
+            decided.line
+        from {{ subjects }} as subjects
+        inner join {{ pipeline_table('shared_devices') }} as decided
+            on subjects.project_id = decided.project_id and subjects.anonymous_id = decided.anonymous_id
+        union all
+        select
+            subjects.project_id,
+            subjects.anonymous_id,
+            subjects.subject_day,
+            contested.line
+        from {{ subjects }} as subjects
+        inner join policy_contested_devices as contested
+            on
+                subjects.project_id = contested.project_id
+                and subjects.anonymous_id = contested.anonymous_id
+                and contested.one_day between subjects.first_link_day and subjects.last_link_day
+                and contested.other_day between subjects.first_link_day and subjects.last_link_day
+    ) as days
+    group by project_id, anonymous_id, subject_day
+)
+{%- endmacro %}

@@ -1,0 +1,286 @@
+"""Human decisions about identity: a small file of lines, read once, and what follows from them.
+
+A line is undone by taking it out. What the lines mean for a row is said in ``dbt_project/macros/overrides.sql``;
+here they are read, checked against each other and put into the form that the macros ask for.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+COLUMNS = ("project_id", "decision", "id", "other_id", "reason")
+_COMMENT = "#"
+
+
+class OverridesError(ValueError):
+    """Lines of the file are wrong. The message is one sentence for each: file, line, field, value and remedy."""
+
+
+class Decision(StrEnum):
+    same_person = "same_person"
+    """Everything of ``other_id`` is credited to ``id``: two user ids of one person, who goes by the first."""
+    never_same = "never_same"
+    """Two users who are two people: a device that both used is shared."""
+    shared_device = "shared_device"
+    """The device ``id`` is nobody's, however few users it has."""
+    wrong_link = "wrong_link"
+    """That the device ``id`` was used by the user ``other_id`` is no evidence."""
+
+
+# What the two ids of a decision are.
+_IDS = {
+    Decision.same_person: ("user", "user"),
+    Decision.never_same: ("user", "user"),
+    Decision.shared_device: ("device", None),
+    Decision.wrong_link: ("device", "user"),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Override:
+    """One line of the file."""
+
+    project_id: str
+    decision: Decision
+    id: str
+    other_id: str
+    """Empty for a shared device."""
+    reason: str
+
+    @property
+    def is_about(self) -> tuple[str, str, str, str]:
+        """What is decided, whatever the reason."""
+        return self.project_id, self.decision, self.id, self.other_id
+
+    @property
+    def text(self) -> str:
+        """As a person would quote the line."""
+        ids = f"{self.id}, {self.other_id}" if self.other_id else self.id
+        return f"{self.decision} {ids}" + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True)
+class Consequences:
+    """What the lines amount to, in the form of the tables that the models read (``warehouse.schema``)."""
+
+    person_names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """By project and user id the id that the person goes by, and the lines that say so."""
+    wrong_links: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    """By project, device and user."""
+    shared_devices: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By project and device."""
+    never_same: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    """By project and two people, by the ids that they go by, the smaller first."""
+
+    def person(self, project_id: str, user_id: str) -> str:
+        return self.person_names.get((project_id, user_id), (user_id, ""))[0]
+
+    def ids_of(self, project_id: str, person_id: str) -> set[str]:
+        """The ids that are credited to this one, itself included."""
+        return {person_id} | {
+            user
+            for (project, user), (person, _) in self.person_names.items()
+            if (project, person) == (project_id, person_id)
+        }
+
+
+@dataclass(frozen=True)
+class Concerned:
+    """Whose rows other overrides may change, each with its project."""
+
+    devices: frozenset[tuple[str, str]]
+    users: frozenset[tuple[str, str]]
+    """Every device that is linked with one of them, or has a row of which one is the own user."""
+    people: frozenset[tuple[str, str]]
+    """Rows of ``users`` whose traits may differ even if no session changes hands."""
+
+
+def read_overrides(path: Path) -> tuple[Override, ...]:
+    """The lines of a CSV file with a header; blank lines and lines that begin with ``#`` say nothing.
+
+    Raises FileNotFoundError, or OverridesError for whatever is wrong with it: a file is followed as a whole.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise OverridesError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
+    written = [
+        (number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.lstrip().startswith(_COMMENT)
+    ]
+    if not written:
+        return ()
+    errors: list[str] = []
+    (header_number, header_line), *rest = written
+    header = _cells(path, header_number, header_line, errors)
+    for name in dict.fromkeys(header):
+        if name not in COLUMNS or header.count(name) > 1:
+            errors.append(
+                f"{path} line {header_number}: '{name}' is no column, or stands twice; "
+                f"the header is: {','.join(COLUMNS)}."
+            )
+    missing = [name for name in COLUMNS[:-1] if name not in header]
+    if missing and not errors:
+        errors.append(
+            f"{path} line {header_number}: the column {missing[0]} is missing; the header is: {','.join(COLUMNS)}."
+        )
+    found: dict[int, Override] = {}
+    if not errors:
+        for number, line in rest:
+            cells = _cells(path, number, line, errors)
+            if len(cells) == len(header):
+                override = _override(path, number, dict(zip(header, cells, strict=True)), errors)
+                if override is not None:
+                    found[number] = override
+            elif cells:
+                errors.append(
+                    f"{path} line {number}: {len(cells)} fields where the header has {len(header)}: "
+                    "write every comma, and put a value that has one in double quotes."
+                )
+        errors += _contradictions(path, found)
+    if errors:
+        raise OverridesError(" ".join(errors))
+    return tuple(found.values())
+
+
+def consequences(overrides: Iterable[Override]) -> Consequences:
+    """What the lines amount to together; they do not contradict each other (``read_overrides`` sees to that)."""
+    lines = sorted(overrides)
+    named_by = {(line.project_id, line.other_id): line for line in lines if line.decision == Decision.same_person}
+    names: dict[tuple[str, str], tuple[str, str]] = {}
+    for project, user in named_by:
+        steps = _steps(named_by, project, user)
+        names[project, user] = (steps[-1].id, "; ".join(step.text for step in steps))
+    resolved = Consequences(
+        person_names=names,
+        wrong_links={
+            (line.project_id, line.id, line.other_id): line.text
+            for line in lines
+            if line.decision == Decision.wrong_link
+        },
+        shared_devices={
+            (line.project_id, line.id): line.text for line in lines if line.decision == Decision.shared_device
+        },
+    )
+    never_same: dict[tuple[str, str, str], str] = {}
+    for line in lines:
+        if line.decision == Decision.never_same:
+            one, other = sorted(resolved.person(line.project_id, user) for user in (line.id, line.other_id))
+            never_same.setdefault((line.project_id, one, other), line.text)
+    return Consequences(resolved.person_names, resolved.wrong_links, resolved.shared_devices, never_same)
+
+
+def concerned(before: Sequence[Override], after: Sequence[Override]) -> Concerned:
+    """Whose rows may differ once ``after`` is followed instead of ``before``."""
+    old, new = consequences(before), consequences(after)
+    devices = set(old.shared_devices.keys() ^ new.shared_devices.keys())
+    users: set[tuple[str, str]] = set()
+    people: set[tuple[str, str]] = set()
+    for project, device, user in old.wrong_links.keys() ^ new.wrong_links.keys():
+        devices.add((project, device))
+        people |= {(project, known.person(project, user)) for known in (old, new)}
+    for project, user in old.person_names.keys() | new.person_names.keys():
+        was, is_now = old.person(project, user), new.person(project, user)
+        if was != is_now:
+            users.add((project, user))
+            people |= {(project, was), (project, is_now)}
+    for project, *pair in old.never_same.keys() ^ new.never_same.keys():
+        for known in (old, new):
+            users |= {(project, user) for person in pair for user in known.ids_of(project, person)}
+    return Concerned(frozenset(devices), frozenset(users), frozenset(people))
+
+
+def _cells(path: Path, number: int, line: str, errors: list[str]) -> list[str]:
+    try:
+        (cells,) = csv.reader([line], strict=True, skipinitialspace=True)
+    except csv.Error as error:
+        errors.append(
+            f"{path} line {number}: is no CSV ({error}): close every double quote, and double one within a value."
+        )
+        return []
+    return [cell.strip() for cell in cells]
+
+
+def _override(path: Path, number: int, cells: Mapping[str, str], errors: list[str]) -> Override | None:
+    def complain(name: str, remedy: str) -> None:
+        errors.append(f"{path} line {number}: {name} = '{cells[name]}': {remedy}.")
+
+    before = len(errors)
+    if not cells["project_id"]:
+        complain("project_id", "name the project that the ids are of")
+    try:
+        decision = Decision(cells["decision"])
+    except ValueError:
+        complain("decision", f"is no decision; the decisions are: {', '.join(Decision)}")
+        return None
+    kind, other_kind = _IDS[decision]
+    if not cells["id"]:
+        complain("id", f"{decision} needs the id of a {kind} here")
+    if other_kind is None and cells["other_id"]:
+        complain("other_id", f"{decision} is about one {kind}: leave this field empty")
+    if other_kind is not None and not cells["other_id"]:
+        complain("other_id", f"{decision} needs the id of a {other_kind} here")
+    if other_kind == kind and cells["id"] and cells["id"] == cells["other_id"]:
+        complain("other_id", f"{decision} needs two different ids: correct one, or take the line out")
+    if len(errors) > before:
+        return None
+    return Override(cells["project_id"], decision, cells["id"], cells["other_id"], cells.get("reason", ""))
+
+
+def _contradictions(path: Path, lines: Mapping[int, Override]) -> list[str]:
+    """What is wrong with lines that are right one by one."""
+    errors = []
+    numbers: dict[tuple[str, ...], int] = {}
+    named_by: dict[tuple[str, str], Override] = {}
+    for number, line in lines.items():
+        place = f"{path} line {number}"
+        # Which of two people is named first, and which id is the device, makes a difference only for some.
+        ids = (line.id, line.other_id) if line.decision != Decision.never_same else sorted((line.id, line.other_id))
+        key = (line.project_id, line.decision, *ids)
+        if key in numbers:
+            errors.append(f"{place}: '{line.decision} {line.id}' repeats line {numbers[key]}: take one of the two out.")
+            continue
+        numbers[key] = number
+        if line.decision != Decision.same_person:
+            continue
+        already = named_by.get((line.project_id, line.other_id))
+        if already is not None:
+            errors.append(
+                f"{place}: other_id = '{line.other_id}': is already the same person as '{already.id}'; to make all "
+                f"three one person, write 'same_person' with id '{already.id}' and other_id '{line.id}'."
+            )
+            continue
+        if any(step.id == line.other_id for step in _steps(named_by, line.project_id, line.id)):
+            errors.append(
+                f"{place}: other_id = '{line.other_id}': '{line.id}' already goes by this id, so neither would be the "
+                "person's name: take this line out, or exchange the ids of the others."
+            )
+            continue
+        named_by[line.project_id, line.other_id] = line
+    if errors:
+        return errors
+    resolved = consequences(lines.values())
+    for number, line in lines.items():
+        if line.decision != Decision.never_same:
+            continue
+        person = resolved.person(line.project_id, line.id)
+        if person == resolved.person(line.project_id, line.other_id):
+            errors.append(
+                f"{path} line {number}: other_id = '{line.other_id}': never the same as '{line.id}', but by "
+                f"same_person lines both are '{person}': take this line out, or one of those."
+            )
+    return errors
+
+
+def _steps(named_by: Mapping[tuple[str, str], Override], project_id: str, user_id: str) -> list[Override]:
+    """The same_person lines that lead from a user id to the id that the person goes by; none if it is that id."""
+    steps = []
+    while (line := named_by.get((project_id, user_id))) is not None:
+        steps.append(line)
+        user_id = line.id
+    return steps
