@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import datetime, time, timedelta
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,9 @@ def _keep_tables(deployment: Deployment, before: Path) -> None:
     with duckdb.connect(str(before)) as con:
         con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
         for table in TABLES:
-            con.execute(f"create table {table} as select {_key(table)}, hash(kept) as content from now.stitch.{table} as kept")
+            con.execute(
+                f"create table {table} as select {_key(table)}, hash(kept) as content from now.stitch.{table} as kept"
+            )
 
 
 def _changed(deployment: Deployment, before: Path) -> dict[str, int]:
