@@ -9,7 +9,7 @@ export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # One telemetry-free, colour-free environment for every tool that is started from here.
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help demo demo-ui dev settle test check format screenshots clean
+.PHONY: help demo demo-ui dev settle test check format bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,10 @@ format: $(READY) ## put code into the project's format
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
 	$(BIN)/pytest -n 2 --dist loadfile
+
+bench: $(READY) ## every benchmark but the largest; results in benchmarks/results, chart in docs/images (hours)
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --group bench --quiet
+	$(BIN)/python benchmarks/run.py
 
 screenshots: $(READY) ## take the pictures in docs/images anew; needs Debian's chromium
 	$(BIN)/python docs/take_screenshots.py

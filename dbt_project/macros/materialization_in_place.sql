@@ -21,15 +21,16 @@
     {%- set added = model['name'] ~ '__added' -%}
     {%- set gone = model['name'] ~ '__gone' -%}
 
-    {#- The table is created in a transaction of its own: DuckDB 2.0.0 does not show a table's rows until the file is opened again
-        if it was created by `as … limit 0` in the transaction that then inserts more than 122,880 of them. -#}
-    {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
+    {#- In a transaction of their own: DuckDB 2.0.0 shows no rows of a table that is made from an empty result, in
+        the transaction that makes it or after it, once more than 122,880 are inserted in that transaction. -#}
+    {% call statement('begin_preparation', auto_begin=True) %} select 1 {% endcall %}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {% if load_cached_relation(this) is none %}
         {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
-        {% do adapter.commit() %}
-        {% call statement('begin_again', auto_begin=True) %} select 1 {% endcall %}
     {% endif %}
+    {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
+    {% do adapter.commit() %}
+    {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
 
     {%- set in_scope -%}
         {%- if scope == 'users' -%} {{ is_affected_user('old') }}
@@ -54,7 +55,6 @@
             {% endcall %}
         {% endfor %}
     {% else %}
-        {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
         {% for step in model_steps %}
             {% do run_query('insert into ' ~ new ~ ' ' ~ within_step(sql, step)) %}
         {% endfor %}

@@ -107,10 +107,12 @@ def row_accounts(con: duckdb.DuckDBPyConnection) -> Mapping[str, int]:
 def _start(con: duckdb.DuckDBPyConnection, names: list[str]) -> None:
     con.execute("create or replace temp table to_load (landing_file varchar)")
     con.executemany("insert into temp.to_load values (?)", [[name] for name in names])
+    # Not made from a query: see the remark on DuckDB 2.0.0 in `materialization_in_place.sql`.
+    con.execute("create or replace temp table touched (id_hash ubigint, event_date date)")
     con.execute(
         """
-        create or replace temp table touched as
-        select hash(project_id, event_id) as id_hash, event_date from stitch.raw_events
+        insert into temp.touched
+        select hash(project_id, event_id), event_date from stitch.raw_events
         where landing_file in (from temp.to_load)
         """
     )

@@ -1,0 +1,134 @@
+"""From a file that lands to stitched rows, with daemon and webserver running, and where the time goes.
+
+``python benchmarks/latency.py [EVENTS]``. A warehouse of that size is settled; then, several times, a file lands in
+which one more device logs in, weeks after it was seen. The clock starts when the file is there, and stops when the
+warehouse shows the device's old sessions as the user's. Medians, in seconds:
+
+- `until_requested`: the landing sensor finds the file and asks for a run;
+- `until_started`: Dagster takes the run from its queue and starts its process;
+- `building`: the run loads the file and builds the days around it;
+- `until_restitch_requested`, `until_restitch_started`, `restitching`: the same for what the login changes;
+- `until_visible`: from the end of that run until a reader sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from fresh_process import REPOSITORY, Deployment
+from results import keep
+from traffic import FIRST_DAY, Traffic
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "e2e"))
+from dagster_server import dagster_server
+
+REPEATS = 5
+TIMEOUT_SECONDS = 300
+
+
+def measure(events: int, directory: Path) -> dict[str, Any]:
+    traffic = Traffic(events)
+    deployment = Deployment.create(directory, STITCH_START_DATE=str(FIRST_DAY))
+    feed = deployment.landing_dir / "snowplow"
+    with duckdb.connect() as con:
+        for number in range(traffic.days):
+            traffic.write_day(con, number, feed)
+    deployment.settle()
+    devices = _anonymous_devices(deployment, traffic)
+    rounds = []
+    with (
+        dagster_server(directory, start_date=str(FIRST_DAY)),
+        DagsterInstance.from_config(str(directory / "dagster_home")) as instance,
+    ):
+        for number, device in enumerate(devices):
+            rounds.append(_one_login(deployment, instance, traffic, number, device))
+    medians = {name: round(statistics.median(one[name] for one in rounds), 1) for name in rounds[0]}
+    return {"events": events, "repeats": REPEATS, "median_seconds": medians, "rounds": rounds}
+
+
+def _anonymous_devices(deployment: Deployment, traffic: Traffic) -> list[str]:
+    """Devices seen some weeks before the last day, and never logged in on."""
+    with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
+        rows = con.execute(
+            "select anonymous_id from stitch.stitched_sessions where stitched_by = 'none' and session_date = $day "
+            "group by all order by hash(anonymous_id) limit $count",
+            {"day": traffic.day(traffic.days - 20), "count": REPEATS},
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _one_login(
+    deployment: Deployment, instance: DagsterInstance, traffic: Traffic, number: int, device: str
+) -> dict[str, float]:
+    login = {
+        "app_id": "shop",
+        "platform": "web",
+        "event": "struct",
+        "event_id": f"login-{number}",
+        "derived_tstamp": f"{traffic.day(traffic.days - 1)}T23:00:00Z",
+        "domain_userid": device,
+        "user_id": f"late-{number}",
+    }
+    known = {record.dagster_run.run_id for record in instance.get_run_records()}
+    landed_at = time.time()
+    (deployment.landing_dir / "snowplow" / f"login-{number}.ndjson").write_text(json.dumps(login) + "\n")
+    build = _next_run(instance, "build_job", known)
+    restitch = _next_run(instance, "restitch_job", known)
+    while not _is_stitched(deployment, device, f"late-{number}"):
+        time.sleep(0.1)
+    seen_at = time.time()
+    return {
+        "until_requested": build["requested"] - landed_at,
+        "until_started": build["started"] - build["requested"],
+        "building": build["ended"] - build["started"],
+        "until_restitch_requested": restitch["requested"] - build["ended"],
+        "until_restitch_started": restitch["started"] - restitch["requested"],
+        "restitching": restitch["ended"] - restitch["started"],
+        "until_visible": seen_at - restitch["ended"],
+        "total": seen_at - landed_at,
+    }
+
+
+def _next_run(instance: DagsterInstance, job_name: str, known: set[str]) -> dict[str, float]:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        for record in instance.get_run_records(RunsFilter(job_name=job_name, statuses=[DagsterRunStatus.SUCCESS])):
+            if record.dagster_run.run_id not in known and record.start_time and record.end_time:
+                return {
+                    "requested": record.create_timestamp.timestamp(),
+                    "started": record.start_time,
+                    "ended": record.end_time,
+                }
+        time.sleep(0.1)
+    raise RuntimeError(f"No {job_name} ended within {TIMEOUT_SECONDS} seconds")
+
+
+def _is_stitched(deployment: Deployment, device: str, user: str) -> bool:
+    try:
+        with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
+            rows = con.execute(
+                "select count(*) from stitch.stitched_sessions "
+                "where anonymous_id = $device and stitched_user_id = $user",
+                {"device": device, "user": user},
+            ).fetchall()
+    except duckdb.IOException:
+        return False  # a run has it open
+    return rows[0][0] > 1
+
+
+def main() -> None:
+    events = int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000
+    with tempfile.TemporaryDirectory() as scratch:
+        keep("latency", measure(events, Path(scratch) / "deployment"))
+
+
+if __name__ == "__main__":
+    main()
