@@ -59,7 +59,7 @@ def _anonymous_devices(deployment: Deployment, traffic: Traffic) -> list[str]:
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
         rows = con.execute(
             "select anonymous_id from stitch.stitched_sessions where stitched_by = 'none' and session_date = $day "
-            "group by all order by hash(anonymous_id) limit $count",
+            "group by anonymous_id order by hash(anonymous_id) limit $count",
             {"day": traffic.day(traffic.days - 20), "count": REPEATS},
         ).fetchall()
     return [row[0] for row in rows]
