@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 
 import duckdb
 
 from stitch_pipeline.overrides import Decision, Override, consequences
 from stitch_pipeline.settings import ProjectSettings
+from stitch_pipeline.warehouse.duckdb_file import transaction
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
     "source": "varchar not null",
@@ -173,13 +175,12 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 
 def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]) -> None:
     """Make the rules of each project readable to the models."""
-    con.begin()
-    try:
+    with transaction(con):
         con.execute("delete from stitch.project_settings")
         con.execute("delete from stitch.conversion_events")
-        _insert(
+        insert_rows(
             con,
-            "project_settings",
+            "stitch.project_settings",
             (
                 (
                     project,
@@ -194,19 +195,15 @@ def write_project_settings(con: duckdb.DuckDBPyConnection, rules: Mapping[str, P
                 for project, own in rules.items()
             ),
         )
-        _insert(
+        insert_rows(
             con,
-            "conversion_events",
+            "stitch.conversion_events",
             (
                 (project, event, position)
                 for project, own in rules.items()
                 for position, event in enumerate(own.conversion_events, start=1)
             ),
         )
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Override]:
@@ -218,9 +215,9 @@ def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Override]:
 def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:
     """Have the models answer by these overrides, and remember since when. The caller's transaction holds it."""
     con.execute("delete from stitch.overrides")
-    _insert(con, "overrides", map(_row, overrides))
+    insert_rows(con, "stitch.overrides", map(astuple, overrides))
     write_consequences(con, overrides)
-    now = _now()
+    now = utc_now()
     _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides", now)
     _remember(con, "person_name_history", "select project_id, user_id, person_id from stitch.person_names", now)
 
@@ -234,16 +231,16 @@ def followed_rules(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
     """Note for these projects by which rules answers are given from now on. The caller's transaction holds it."""
-    now = _now()
+    now = utc_now()
     con.execute(
         "update stitch.rules_history set followed_until = ? "
         "where followed_until is null and list_contains(?, project_id)",
         [now, list(rules)],
     )
     parsed = {project: json.loads(own) for project, own in rules.items()}
-    _insert(
+    insert_rows(
         con,
-        "rules_history",
+        "stitch.rules_history",
         ((project, own["policy"], own["stitching"], rules[project], now, None) for project, own in parsed.items()),
     )
 
@@ -262,7 +259,8 @@ def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str, now: 
     con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [now])
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """As the warehouse keeps times: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -271,14 +269,10 @@ def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Overr
     follows = consequences(overrides)
     for table in TABLES_OF_DECISIONS:
         con.execute(f"delete from stitch.{table}")
-    _insert(con, "person_names", ((*key, *named) for key, named in follows.person_names.items()))
-    _insert(con, "wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
-    _insert(con, "shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
-    _insert(con, "never_same", ((*key, line) for key, line in follows.never_same.items()))
-
-
-def _row(override: Override) -> tuple[object, ...]:
-    return (*override.is_about, override.reason)
+    insert_rows(con, "stitch.person_names", ((*key, *named) for key, named in follows.person_names.items()))
+    insert_rows(con, "stitch.wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
+    insert_rows(con, "stitch.shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
+    insert_rows(con, "stitch.never_same", ((*key, line) for key, line in follows.never_same.items()))
 
 
 def projects(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -297,9 +291,9 @@ def set_views_version(con: duckdb.DuckDBPyConnection, digest: str) -> None:
     con.execute("insert into stitch.views_version values (?)", [digest])
 
 
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
     rows = list(rows)
     if rows:
         # One statement: one per row takes a second for a hundred projects.
         places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
-        con.execute(f"insert into stitch.{table} values {places}", [value for row in rows for value in row])
+        con.execute(f"insert into {table} values {places}", [value for row in rows for value in row])
