@@ -1,14 +1,17 @@
 """The least that any solution must do: read the files, sort by device and time, write the output rows once.
 
-``python floor.py DIRECTORY DATABASE``, run by ``scale.py``. The same engine on the same files, and as many rows and
-columns in every table. What it leaves out is what the product is for: no event is judged or looked for twice, ties,
-midnights, windows and shared devices do not matter, nothing can be interrupted or brought up to date, and nobody
-is told anything.
+``python floor.py DIRECTORY DATABASE MEMORY_LIMIT`` is what ``floor_cost`` measures. The same engine on the same
+files, and as many rows and columns in every table. What it leaves out is what the product is for: no event is judged
+or looked for twice, ties, midnights, windows and shared devices do not matter, nothing can be interrupted or brought
+up to date, and nobody is told anything.
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 import duckdb
+from fresh_process import Cost, cost
 
 RAW_EVENTS = """
 create table raw_events as
@@ -117,6 +120,12 @@ select
 from stitched_sessions
 group by project_id, session_date
 """
+
+
+def floor_cost(feed: Path, memory_limit: str = "") -> Cost:
+    """What the floor costs on the files of a feed. The database lies beside them for as long as it takes."""
+    with tempfile.TemporaryDirectory(dir=feed.parent.parent) as scratch:
+        return cost([__file__, str(feed), f"{scratch}/floor.duckdb", memory_limit], {})
 
 
 def main() -> None:

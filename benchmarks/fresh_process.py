@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,11 @@ class Cost:
     memory_mb: int
     """The largest resident set."""
     output: str
+
+    def rows_written(self, table: str, job_name: str = "") -> int:
+        """Rows of a table that `settle` says were written or taken out; by the runs of one job, or by all."""
+        changes = " ".join(re.findall(f"{job_name}.*changed (.*)", self.output))
+        return sum(int(rows.replace(",", "")) for rows in re.findall(rf"\b{table} ([\d,]+) rows?", changes))
 
     def figures(self) -> dict[str, float]:
         """What goes into a result."""
@@ -71,6 +77,11 @@ class Deployment:
     @property
     def landing_dir(self) -> Path:
         return self.directory / "landing"
+
+    @property
+    def feed(self) -> Path:
+        """Where traffic lands."""
+        return self.landing_dir / "snowplow"
 
     @property
     def duckdb_path(self) -> Path:

@@ -11,7 +11,6 @@ is settled, late logins and page views included. Beside it, on the same files:
 
 from __future__ import annotations
 
-import re
 import resource
 import sys
 import tempfile
@@ -19,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from fresh_process import REPOSITORY, Deployment, cost
+from floor import floor_cost
+from fresh_process import Deployment
 from results import keep
 from traffic import FIRST_DAY, Traffic
+
+from stitch_pipeline.warehouse.quoting import literal
 
 REBUILD_EVERY_DAYS = 10
 POST_HOOK = """
@@ -37,26 +39,19 @@ where sessions.project_id = mapping.project_id and sessions.anonymous_id = mappi
 def measure(events: int, directory: Path) -> dict[str, Any]:
     traffic = Traffic(events)
     deployment = Deployment.create(directory, STITCH_START_DATE=str(FIRST_DAY))
-    feed = deployment.landing_dir / "snowplow"
     ours, ours_rows, rebuild, hook, hook_rows = 0.0, 0, 0.0, 0.0, 0
     last_rebuild = 0.0
     for number in range(traffic.days):
         with duckdb.connect() as con:
-            traffic.write_day(con, number, feed)
+            traffic.write_day(con, number, deployment.feed)
         settled = deployment.settle("--view-stitching")
         ours += settled.cpu_seconds
-        for changes in re.findall("restitch_job.*changed (.*)", settled.output):
-            ours_rows += sum(
-                int(rows.replace(",", "")) for rows in re.findall(r"stitched_sessions ([\d,]+) rows?", changes)
-            )
+        ours_rows += settled.rows_written("stitched_sessions", "restitch_job")
         seconds, rows = _post_hook(deployment)
         hook += seconds
         hook_rows += rows
         if (number + 1) % REBUILD_EVERY_DAYS == 0:
-            database = directory / "rebuild.duckdb"
-            script = str(REPOSITORY / "benchmarks" / "floor.py")
-            measured = cost([script, str(feed), str(database), ""], {}).cpu_seconds
-            database.unlink()
+            measured = floor_cost(deployment.feed).cpu_seconds
             rebuild += REBUILD_EVERY_DAYS * (last_rebuild + measured) / 2
             last_rebuild = measured
     return {
@@ -75,7 +70,7 @@ def measure(events: int, directory: Path) -> dict[str, Any]:
 def _post_hook(deployment: Deployment) -> tuple[float, int]:
     """CPU seconds of the statement, and the rows that it writes."""
     with tempfile.TemporaryDirectory() as scratch, duckdb.connect(f"{scratch}/copy.duckdb") as con:
-        con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
+        con.execute(f"attach {literal(str(deployment.duckdb_path))} as now (read_only)")
         con.execute("create table sessions as select * from now.stitch.stitched_sessions")
         before = resource.getrusage(resource.RUSAGE_SELF)
         rows = con.execute(POST_HOOK).fetchall()[0][0]

@@ -37,10 +37,7 @@ TIMEOUT_SECONDS = 300
 def measure(events: int, directory: Path) -> dict[str, Any]:
     traffic = Traffic(events)
     deployment = Deployment.create(directory, STITCH_START_DATE=str(FIRST_DAY))
-    feed = deployment.landing_dir / "snowplow"
-    with duckdb.connect() as con:
-        for number in range(traffic.days):
-            traffic.write_day(con, number, feed)
+    traffic.write(deployment.feed)
     deployment.settle()
     devices = _anonymous_devices(deployment, traffic)
     rounds = []
@@ -59,7 +56,7 @@ def _anonymous_devices(deployment: Deployment, traffic: Traffic) -> list[str]:
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
         rows = con.execute(
             "select anonymous_id from stitch.stitched_sessions where stitched_by = 'none' and session_date = $day "
-            "group by all order by hash(anonymous_id) limit $count",
+            "group by anonymous_id order by hash(anonymous_id) limit $count",
             {"day": traffic.day(traffic.days - 20), "count": REPEATS},
         ).fetchall()
     return [row[0] for row in rows]
@@ -79,7 +76,7 @@ def _one_login(
     }
     known = {record.dagster_run.run_id for record in instance.get_run_records()}
     landed_at = time.time()
-    (deployment.landing_dir / "snowplow" / f"login-{number}.ndjson").write_text(json.dumps(login) + "\n")
+    (deployment.feed / f"login-{number}.ndjson").write_text(json.dumps(login) + "\n")
     build = _next_run(instance, "build_job", known)
     restitch = _next_run(instance, "restitch_job", known)
     while not _is_stitched(deployment, device, f"late-{number}"):

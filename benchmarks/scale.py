@@ -7,7 +7,6 @@ changed are counted here, by comparing the tables before and after.
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from floor import floor_cost
 from fresh_process import REPOSITORY, Cost, Deployment, cost
 from results import keep
 from traffic import FIRST_DAY, Traffic
+
+from stitch_pipeline.warehouse.quoting import literal
 
 LATE_LOGINS = 1_000
 LATE_LOGIN_DAYS = 30
@@ -31,20 +33,15 @@ def measure(events: int, memory_limit: str, directory: Path, login_percent: int 
     if memory_limit:
         settings["STITCH_MEMORY_LIMIT"] = memory_limit
     deployment = Deployment.create(directory, **settings)
-    feed = deployment.landing_dir / "snowplow"
-    with duckdb.connect() as con:
-        for number in range(traffic.days):
-            traffic.write_day(con, number, feed)
-    floor_database = directory / "floor.duckdb"
-    floor = cost([str(REPOSITORY / "benchmarks" / "floor.py"), str(feed), str(floor_database), memory_limit], {})
-    floor_database.unlink()
+    traffic.write(deployment.feed)
+    floor = floor_cost(deployment.feed, memory_limit)
 
     full = deployment.settle()
     counted = _rows(deployment)
     with duckdb.connect() as con:
-        traffic.write_day(con, traffic.days, feed)
+        traffic.write_day(con, traffic.days, deployment.feed)
     one_day = _step(deployment, lambda: deployment.settle())
-    _write_late_logins(deployment, traffic, feed)
+    _write_late_logins(deployment, traffic)
     late_logins = _step(deployment, lambda: deployment.settle())
     page_views = _step(deployment, lambda: deployment.settle("--view-stitching"))
     nothing = deployment.settle()
@@ -82,7 +79,7 @@ def measure(events: int, memory_limit: str, directory: Path, login_percent: int 
     }
 
 
-def _write_late_logins(deployment: Deployment, traffic: Traffic, feed: Path) -> None:
+def _write_late_logins(deployment: Deployment, traffic: Traffic) -> None:
     """Devices that were never logged in on, and were seen in the last days, log in on the day after the last."""
     day = traffic.day(traffic.days + 1)
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
@@ -100,7 +97,7 @@ def _write_late_logins(deployment: Deployment, traffic: Traffic, feed: Path) -> 
                 'struct' as event, 'late-' || anonymous_id as event_id, 'late-' || anonymous_id as user_id,
                 anonymous_id as domain_userid
               from devices
-            ) to '{feed / "late.parquet"}' (format parquet)
+            ) to {literal(str(deployment.feed / "late.parquet"))} (format parquet)
             """,
             {"day": day, "noon": datetime.combine(day, time(12))},
         )
@@ -110,11 +107,7 @@ def _step(deployment: Deployment, run: Callable[[], Cost]) -> dict[str, Any]:
     before = deployment.directory / "before.duckdb"
     _keep_tables(deployment, before)
     measured = run()
-    written = dict.fromkeys(TABLES, 0)
-    for changes in re.findall("changed (.*)", measured.output):
-        for table, rows in re.findall(r"(\w+) ([\d,]+) rows?", changes):
-            if table in written:
-                written[table] += int(rows.replace(",", ""))
+    written = {table: measured.rows_written(table) for table in TABLES}
     figures = {**measured.figures(), "rows_written": written, "rows_changed": _changed(deployment, before)}
     before.unlink()
     return figures
@@ -122,7 +115,7 @@ def _step(deployment: Deployment, run: Callable[[], Cost]) -> dict[str, Any]:
 
 def _keep_tables(deployment: Deployment, before: Path) -> None:
     with duckdb.connect(str(before)) as con:
-        con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
+        con.execute(f"attach {literal(str(deployment.duckdb_path))} as now (read_only)")
         for table in TABLES:
             con.execute(
                 f"create table {table} as select {_key(table)}, hash(kept) as content from now.stitch.{table} as kept"
@@ -132,7 +125,7 @@ def _keep_tables(deployment: Deployment, before: Path) -> None:
 def _changed(deployment: Deployment, before: Path) -> dict[str, int]:
     """Rows that are other than before, not there any more, or new."""
     with duckdb.connect(str(before)) as con:
-        con.execute(f"attach '{deployment.duckdb_path}' as now (read_only)")
+        con.execute(f"attach {literal(str(deployment.duckdb_path))} as now (read_only)")
         return {
             table: con.execute(
                 f"""

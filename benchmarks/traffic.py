@@ -13,6 +13,8 @@ from pathlib import Path
 
 import duckdb
 
+from stitch_pipeline.warehouse.quoting import literal
+
 EVENTS_PER_SESSION = 6
 EVENTS_PER_DEVICE = 25
 FIRST_DAY = date(2026, 1, 1)
@@ -35,11 +37,17 @@ class Traffic:
         """The day of that number, from 0; numbers from ``days`` on are days that come later."""
         return FIRST_DAY + timedelta(days=number)
 
+    def write(self, directory: Path) -> None:
+        """Write the files of all days."""
+        with duckdb.connect() as con:
+            for number in range(self.days):
+                self.write_day(con, number, directory)
+
     def write_day(self, con: duckdb.DuckDBPyConnection, number: int, directory: Path) -> Path:
         """Write one day's file and return its path."""
         path = directory / f"{self.day(number)}.parquet"
         directory.mkdir(parents=True, exist_ok=True)
-        con.execute(f"copy ({self._day_sql(number)}) to '{path}' (format parquet, compression zstd)")
+        con.execute(f"copy ({self._day_sql(number)}) to {literal(str(path))} (format parquet, compression zstd)")
         return path
 
     def _day_sql(self, number: int) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tomllib
+from dataclasses import astuple
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -346,7 +347,7 @@ class Settings(BaseSettings):
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
         rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
         if self.overrides:
-            rules["overrides"] = [[*override.is_about, override.reason] for override in sorted(self.overrides)]
+            rules["overrides"] = [astuple(override) for override in sorted(self.overrides)]
         return json.dumps(rules)
 
     @classmethod

@@ -1,6 +1,7 @@
 {# What differs between SQL dialects, one dispatched macro each. #}
 
-{# The value of `column` on the row with the smallest `position`, null included. #}
+{# The value of `column` on the row with the smallest `position`, null included. Here and below, rows without a
+   position do not count. #}
 {% macro first_value_by(column, position) %}{{ return(adapter.dispatch('first_value_by')(column, position)) }}{% endmacro %}
 {% macro duckdb__first_value_by(column, position) %}arg_min_null({{ column }}, {{ position }}){% endmacro %}
 

@@ -1,6 +1,7 @@
 {#
   A table whose rows within the run's scope are made equal to the model's, by writing only the rows
-  that differ. All of it is one transaction: killed at any moment, the table is as before or as after.
+  that differ. All that is written is one transaction: killed at any moment, the table is as before or as
+  after. Before it, what it needs is prepared: the hooks, and the table itself if there is none.
 
   dbt's own incremental strategies leave stale rows when a day becomes empty, and rewrite every row of
   a day to change one.
@@ -21,17 +22,6 @@
     {%- set added = model['name'] ~ '__added' -%}
     {%- set gone = model['name'] ~ '__gone' -%}
 
-    {#- In a transaction of their own: DuckDB 2.0.0 shows no rows of a table that is made from an empty result, in
-        the transaction that makes it or after it, once more than 122,880 are inserted in that transaction. -#}
-    {% call statement('begin_preparation', auto_begin=True) %} select 1 {% endcall %}
-    {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {% if load_cached_relation(this) is none %}
-        {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
-    {% endif %}
-    {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
-    {% do adapter.commit() %}
-    {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
-
     {%- set in_scope -%}
         {%- if scope == 'users' -%} {{ is_affected_user('old') }}
         {%- elif scope == 'persons' -%} {{ is_among('unresolved_ids', 'old', 'id_kind', 'id') }}
@@ -41,10 +31,23 @@
     {%- endset -%}
     {%- set key_columns = key | join(', ') -%}
     {%- set stored = '(select * from ' ~ target ~ ' as old where ' ~ in_scope ~ ')' -%}
-
     {#- Without a day a model is of no window. -#}
     {%- set model_steps = steps() if day else [{}] -%}
+
+    {#- In a transaction of their own: DuckDB 2.0.0 shows no rows of a table that is made from an empty result, in
+        the transaction that makes it or after it, once more than 122,880 are inserted in that transaction. -#}
+    {% call statement('begin_preparation', auto_begin=True) %} select 1 {% endcall %}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {% if load_cached_relation(this) is none %}
+        {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
+    {% endif %}
     {%- set is_new = run_query('select 1 from ' ~ stored ~ ' as stored limit 1').rows | length == 0 -%}
+    {% if not is_new %}
+        {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
+    {% endif %}
+    {% do adapter.commit() %}
+    {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
+
     {% if is_new %}
         {#- Nothing to compare with, so nothing is written twice. -#}
         {%- set added = stored -%}

@@ -4,13 +4,12 @@
     cast('{{ (day or var(name)) | replace("'", "''") }}' /* {{ name }} */ as date)
 {%- endmacro %}
 
-{# The window in steps of step_days: what a step sorts and joins fits in memory, however long the window is.
-   A re-stitch touches few rows and is one step. #}
+{# The window in steps of step_days: what a step sorts and joins fits in memory, however long the window is. #}
 {% macro steps() %}
     {%- set first = modules.datetime.date.fromisoformat(var('first_day')) -%}
     {%- set last = modules.datetime.date.fromisoformat(var('last_day')) -%}
     {%- set days = (last - first).days + 1 -%}
-    {%- set length = days if var('only_pending') else var('step_days') | int -%}
+    {%- set length = var('step_days') | int -%}
     {%- set found = [] -%}
     {%- for start in range(0, days, length) -%}
         {%- set step_first = first + modules.datetime.timedelta(days=start) -%}
@@ -28,6 +27,7 @@
     {%- endfor -%}
     {{ return(parts.sql) }}
 {% endmacro %}
+
 {# When what this run finds became known. #}
 {% macro known_at() -%} cast('{{ var("known_at") | replace("'", "''") }}' as timestamp) {%- endmacro %}
 
@@ -36,10 +36,9 @@
 {%- endmacro %}
 
 {# Events of devices in the window and a day to either side: what the sessions of the window depend on. #}
-{% macro is_near_window(row=none) -%}
-    {%- set prefix = row ~ '.' if row else '' -%}
-    {{ prefix }}anonymous_id is not null
-    and {{ prefix }}event_date between {{ days_later(day_literal('first_day'), -1) }}
+{% macro is_near_window(row) -%}
+    {{ row }}.anonymous_id is not null
+    and {{ row }}.event_date between {{ days_later(day_literal('first_day'), -1) }}
     and {{ days_later(day_literal('last_day'), 1) }}
 {%- endmacro %}
 

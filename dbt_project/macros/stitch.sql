@@ -238,7 +238,7 @@ stitched as (
                 when rule = 'own' then user_id
                 when rule in ('link before', 'link after') then link_user_id
             end as credited_user_id,
-            is_asked_of_links and rule in ('own', 'link before', 'link after') as is_by_link
+            is_asked_of_links and {{ is_of_a_user('rule') }} as is_by_link
         from policy_rules
     ) as credited
     left join policy_names as names
@@ -264,6 +264,9 @@ stitched as (
     )
 )
 {%- endmacro %}
+
+{# Whether a row is credited to a user, as its rule says; else it is its device's, or nobody's. #}
+{% macro is_of_a_user(rule='stitched_by') -%} {{ rule }} in ('own', 'link before', 'link after') {%- endmacro %}
 
 {# Under these a row's own user goes before any link. #}
 {% macro policies_that_keep_own_users() %}'device_split', 'next_identify', 'graph'{% endmacro %}

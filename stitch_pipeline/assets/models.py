@@ -6,7 +6,6 @@ them into the metadata of what it materialized, where ``identify_sensor`` finds 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +96,9 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             if "persons" not in models:
                 resolve_persons(con, warehouse.path, settings)
             try:
-                counted = partition_facts.events_in_window(con, window)
+                step_days = _step_days(con, window, config)
                 events, succeeded, messages, seconds = _run(
-                    context, warehouse, settings, window, models, config, counted
+                    context, warehouse, settings, window, models, config, step_days
                 )
                 for name in keep_views(con, warehouse.path, settings):
                     yield AssetMaterialization(name)
@@ -138,7 +137,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         with warehouse.get_connection() as con:
             schema.create_tables(con)
             today = DayRange(last_day(), last_day())
-            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig(), 0)
+            events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig())
         yield from events
         if messages:
             raise Failure("\n".join(messages))
@@ -182,7 +181,7 @@ def _run(
     window: DayRange,
     models: Sequence[str],
     config: ModelsConfig,
-    events_in_window: int,
+    step_days: int = 1,
 ) -> tuple[list[Any], list[str], list[str], dict[str, float]]:
     """Dagster's events, the models that were built, what went wrong, and seconds per model."""
     manifest = dbt_models.manifest()
@@ -202,7 +201,7 @@ def _run(
     results = dbt_models.run_models(
         warehouse.path,
         models=models,
-        variables=_variables(settings, config, window, events_in_window),
+        variables=_variables(settings, config, window, step_days),
         on_event=on_event,
     )
     names = {result.unique_id: result.unique_id.split(".")[2] for result in results}
@@ -218,15 +217,21 @@ def _run(
     return events, succeeded, messages, seconds
 
 
-def _variables(settings: Settings, config: ModelsConfig, window: DayRange, events_in_window: int) -> dict[str, Any]:
+def _step_days(con: DuckDBPyConnection, window: DayRange, config: ModelsConfig) -> int:
+    """How many days the models take at once: a re-stitch all of them, because it touches few of their rows."""
+    events = 0 if config.only_pending else partition_facts.events_in_window(con, window)
+    return days_per_step(window, events, EVENTS_PER_STEP)
+
+
+def _variables(settings: Settings, config: ModelsConfig, window: DayRange, step_days: int = 1) -> dict[str, Any]:
     return dbt_variables(
         window,
         session_timeout_minutes=settings.session_timeout_minutes,
         only_pending=config.only_pending,
         restitch_only=config.restitch_only,
         view_stitching=_views_are_stitched(settings, config),
-        step_days=days_per_step(window, events_in_window, EVENTS_PER_STEP),
-        known_at=datetime.now(UTC).replace(tzinfo=None),
+        step_days=step_days,
+        known_at=schema.utc_now(),
     )
 
 
@@ -310,7 +315,7 @@ def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[
         if node["resource_type"] == "model" and node["config"]["materialized"] == "view"
     ]
     today = DayRange(last_day(), last_day())
-    variables = _variables(settings, ModelsConfig(), today, 0)
+    variables = _variables(settings, ModelsConfig(), today)
     results = dbt_models.run_models(path, models=views, variables=variables, on_event=lambda event: None)
     messages = [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]
     if messages:

@@ -23,8 +23,7 @@ from stitch_pipeline.settle import Settled, settle
 from stitch_pipeline.warehouse import schema
 from stitch_pipeline.warehouse.duckdb_file import connect
 from stitch_pipeline.warehouse.overlay import STORED, overlay
-
-_IS_CREDITED = "stitched_by in ('own', 'link before', 'link after')"
+from stitch_pipeline.warehouse.partition_facts import IS_STITCHED
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,9 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
 
     def rate(table: str) -> float:
         return float(
-            con.execute(f"select avg(case when {_IS_CREDITED} then 1.0 else 0.0 end) from stitch.{table}").fetchall()[
+            con.execute(f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from stitch.{table}").fetchall()[0][
                 0
-            ][0]
+            ]
         )
 
     history = con.execute(
@@ -179,7 +178,7 @@ def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str, asked: s
         f"""
         with compared as (
           select
-            {policy} as policy, {_IS_CREDITED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
+            {policy} as policy, {IS_STITCHED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
           from (select * from stitch.{view} {asked}) as events
           inner join read_parquet(?) as truth using (project_id, event_id)
           where events.anonymous_id is not null

@@ -32,6 +32,6 @@ def dbt_variables(
 
 
 def days_per_step(window: DayRange, events: int, events_per_step: int) -> int:
-    """How many days of the window the models take at once, when there are ``events`` in it; at least one."""
+    """How many days of the window the models take at once, to look at ``events``; at least one."""
     days = (window.last - window.first).days + 1
     return min(days, max(1, days * events_per_step // max(events, 1)))

@@ -66,6 +66,18 @@ def connect_beside(path: Path, *, wait_seconds: float, name: str) -> duckdb.Duck
     return connection
 
 
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """What is done within is done as a whole, or not at all if it raises."""
+    connection.begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
 def _must_exist(path: Path) -> None:
     if not path.exists():
         raise WarehouseError(f"There is no warehouse at '{path}' yet: materialize something, or run `settle`.")

@@ -17,6 +17,7 @@ import duckdb
 
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.warehouse import reading
+from stitch_pipeline.warehouse.duckdb_file import transaction
 from stitch_pipeline.warehouse.landed_file import LandedFile
 from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 from stitch_pipeline.warehouse.schema import RAW_EVENT_COLUMNS
@@ -74,8 +75,7 @@ def load(
     files = list(files)
     if not files:
         return Loaded(0, 0, frozenset())
-    con.begin()
-    try:
+    with transaction(con):
         _start(con, [file.landing_file for file in files])
         report(f"{len(files):,} files to load")
         rows = _insert_files(con, files, rules, report)
@@ -83,10 +83,6 @@ def load(
         _set_duplicates_aside(con)
         changed = frozenset(row[0] for row in con.execute("select distinct event_date from temp.touched").fetchall())
         before_commit(changed)
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
     return Loaded(len(files), rows, changed)
 
 

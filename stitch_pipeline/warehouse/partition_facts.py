@@ -9,8 +9,8 @@ import duckdb
 
 from stitch_pipeline.planning.days import DayRange
 
-_IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
-_STITCH_RATE = f"round(avg(case when {_IS_STITCHED} then 1.0 else 0.0 end), 4)"
+IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
+_STITCH_RATE = f"round(avg(case when {IS_STITCHED} then 1.0 else 0.0 end), 4)"
 _ON_SHARED_DEVICES = "count(*) filter (stitched_by = 'shared device')"
 # Per table: its day column and what to say about a day beside the number of rows.
 _FACTS: dict[str, tuple[str, dict[str, str]]] = {
@@ -35,7 +35,7 @@ _FACTS: dict[str, tuple[str, dict[str, str]]] = {
         "session_date",
         {
             "stitch_rate": _STITCH_RATE,
-            "users": f"count(distinct (project_id, stitched_user_id)) filter ({_IS_STITCHED})",
+            "users": f"count(distinct (project_id, stitched_user_id)) filter ({IS_STITCHED})",
             "on_shared_devices": _ON_SHARED_DEVICES,
         },
     ),

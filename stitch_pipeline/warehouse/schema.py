@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 
 import duckdb
 
 from stitch_pipeline.overrides import Decision, Override, consequences
 from stitch_pipeline.settings import ProjectSettings
+from stitch_pipeline.warehouse.duckdb_file import transaction
 from stitch_pipeline.warehouse.quoting import literals
 from stitch_pipeline.warehouse.reading import BLOCKED_IDS
 
@@ -234,13 +236,12 @@ def write_project_settings(
     """
     if resolved is None:
         resolved = [project for project, own in rules.items() if own.resolves_persons]
-    con.begin()
-    try:
+    with transaction(con):
         for table in TABLES_OF_RULES:
             con.execute(f"delete from stitch.{table}")
-        _insert(
+        insert_rows(
             con,
-            "project_settings",
+            "stitch.project_settings",
             (
                 (
                     project,
@@ -257,28 +258,28 @@ def write_project_settings(
                 for project, own in rules.items()
             ),
         )
-        _insert(
+        insert_rows(
             con,
-            "conversion_events",
+            "stitch.conversion_events",
             (
                 (project, event, position)
                 for project, own in rules.items()
                 for position, event in enumerate(own.conversion_events, start=1)
             ),
         )
-        _insert(
+        insert_rows(
             con,
-            "unique_identifiers",
+            "stitch.unique_identifiers",
             (
                 (project, cut, kind)
                 for project, own in rules.items()
                 for cut, kind in enumerate(dict.fromkeys(own.unique_identifiers), start=1)
             ),
         )
-        _insert(con, "identifier_fields", _identifier_fields(rules))
-        _insert(
+        insert_rows(con, "stitch.identifier_fields", _identifier_fields(rules))
+        insert_rows(
             con,
-            "blocked_identifiers",
+            "stitch.blocked_identifiers",
             (
                 (project, value)
                 for project, own in rules.items()
@@ -286,10 +287,6 @@ def write_project_settings(
                 for value in dict.fromkeys((*BLOCKED_IDS, *(value.strip().lower() for value in own.blocked_ids)))
             ),
         )
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[tuple[object, ...]]:
@@ -314,9 +311,9 @@ def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override
     In the projects of ``joined``, persons' names follow from their links as well: the model ``persons`` remembers them.
     """
     con.execute("delete from stitch.overrides")
-    _insert(con, "overrides", map(_row, overrides))
+    insert_rows(con, "stitch.overrides", map(astuple, overrides))
     write_consequences(con, overrides)
-    now = _now()
+    now = utc_now()
     _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides", now)
     elsewhere = literals(joined) or "null"
     _remember(
@@ -339,16 +336,16 @@ def followed_rules(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
     """Note for these projects by which rules answers are given from now on. The caller's transaction holds it."""
-    now = _now()
+    now = utc_now()
     con.execute(
         "update stitch.rules_history set followed_until = ? "
         "where followed_until is null and list_contains(?, project_id)",
         [now, list(rules)],
     )
     parsed = {project: json.loads(own) for project, own in rules.items()}
-    _insert(
+    insert_rows(
         con,
-        "rules_history",
+        "stitch.rules_history",
         ((project, own["policy"], own["stitching"], rules[project], now, None) for project, own in parsed.items()),
     )
 
@@ -367,7 +364,8 @@ def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str, now: 
     con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [now])
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """As the warehouse keeps times: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -376,14 +374,10 @@ def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Overr
     follows = consequences(overrides)
     for table in TABLES_OF_DECISIONS:
         con.execute(f"delete from stitch.{table}")
-    _insert(con, "person_names", ((*key, *named) for key, named in follows.person_names.items()))
-    _insert(con, "wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
-    _insert(con, "shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
-    _insert(con, "never_same", ((*key, line) for key, line in follows.never_same.items()))
-
-
-def _row(override: Override) -> tuple[object, ...]:
-    return (*override.is_about, override.reason)
+    insert_rows(con, "stitch.person_names", ((*key, *named) for key, named in follows.person_names.items()))
+    insert_rows(con, "stitch.wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
+    insert_rows(con, "stitch.shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
+    insert_rows(con, "stitch.never_same", ((*key, line) for key, line in follows.never_same.items()))
 
 
 def projects(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -402,9 +396,9 @@ def set_views_version(con: duckdb.DuckDBPyConnection, digest: str) -> None:
     con.execute("insert into stitch.views_version values (?)", [digest])
 
 
-def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
     rows = list(rows)
     if rows:
         # One statement: one per row takes a second for a hundred projects.
         places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
-        con.execute(f"insert into stitch.{table} values {places}", [value for row in rows for value in row])
+        con.execute(f"insert into {table} values {places}", [value for row in rows for value in row])

@@ -13,6 +13,7 @@ from stitch_pipeline.overrides import Override, concerned
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Policy
 from stitch_pipeline.warehouse import schema
+from stitch_pipeline.warehouse.duckdb_file import transaction
 
 Grain = Literal["sessions", "page_views"]
 _VIEWS: dict[Grain, tuple[str, str]] = {
@@ -32,28 +33,19 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
     without a wrong row are taken off the list of pending ones.
     """
     view, day = _VIEWS[grain]
-    if not _exists(con, view):
+    if not _exists(con, view) or not _is_pending(con, grain):
         return {}
     outside = f"where not {day} between $first and $last" if just_built else ""
     window = {"first": just_built.first, "last": just_built.last} if just_built else {}
-    con.begin()
-    try:
+    with transaction(con):
         con.execute(
             f"create or replace temp table still_stale as "
             f"select project_id, coalesce(anonymous_id, '{NO_DEVICE}') as anonymous_id, {day} as day, "
             f"count(*) as row_count from stitch.{view} {outside} group by all",
             window,
         )
-        con.execute(
-            "delete from stitch.pending_devices where grain = $grain and (project_id, anonymous_id) not in "
-            "(select project_id, anonymous_id from temp.still_stale)",
-            {"grain": grain},
-        )
+        _keep_pending_what_is_still_stale(con, grain)
         found = con.execute("select day, sum(row_count)::bigint from temp.still_stale group by day").fetchall()
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
     return dict(found)
 
 
@@ -71,21 +63,12 @@ def stale_users(con: duckdb.DuckDBPyConnection) -> int:
 
 def stale_mappings(con: duckdb.DuckDBPyConnection) -> int:
     """How many spans of the mapping are to begin or to end; devices without one are taken off the list."""
-    if not _exists(con, "stale_user_mappings"):
+    if not _exists(con, "stale_user_mappings") or not _is_pending(con, "mapping"):
         return 0
-    con.begin()
-    try:
+    with transaction(con):
         con.execute("create or replace temp table still_stale as select * from stitch.stale_user_mappings")
-        con.execute(
-            "delete from stitch.pending_devices where grain = 'mapping' "
-            "and (project_id, anonymous_id) not in (select project_id, anonymous_id from temp.still_stale)"
-        )
-        count = _count(con, "from temp.still_stale")
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
-    return count
+        _keep_pending_what_is_still_stale(con, "mapping")
+        return _count(con, "from temp.still_stale")
 
 
 def last_session_day(con: duckdb.DuckDBPyConnection) -> list[date]:
@@ -119,8 +102,7 @@ def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overr
     decided = schema.followed_overrides(con)
     if not changed and set(decided) == set(overrides):
         return
-    con.begin()
-    try:
+    with transaction(con):
         if changed:
             _suspect_devices_of(con, "list_contains(?, project_id)", [changed])
             # Projects that follow `graph` now, or did: who is whom may follow from the rules that changed.
@@ -132,10 +114,6 @@ def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overr
             joined = [project for project, own in rules.items() if _joins_ids(own)]
             _suspect_concerned(con, decided, overrides, joined)
             schema.write_overrides(con, overrides, joined)
-        con.commit()
-    except BaseException:
-        con.rollback()
-        raise
 
 
 def _suspect_devices_of(con: duckdb.DuckDBPyConnection, condition: str, parameters: list[list[str]]) -> None:
@@ -155,15 +133,15 @@ def _suspect_concerned(
 ) -> None:
     who = concerned(before, after)
     con.execute("create or replace temp table concerned (kind varchar, project_id varchar, id varchar)")
-    rows = [
-        (kind, *key)
-        for kind, keys in (("device", who.devices), ("user", who.users), ("person", who.people))
-        for key in sorted(keys)
-    ]
-    if not rows:
-        return
-    places = ", ".join(["(?, ?, ?)"] * len(rows))
-    con.execute(f"insert into temp.concerned values {places}", [value for row in rows for value in row])
+    schema.insert_rows(
+        con,
+        "temp.concerned",
+        (
+            (kind, *key)
+            for kind, keys in (("device", who.devices), ("user", who.users), ("person", who.people))
+            for key in sorted(keys)
+        ),
+    )
     _suspect(con, "select project_id, id as anonymous_id from temp.concerned where kind = 'device'", [])
     for table in ("identity_map", "sessions", "page_views"):
         if _exists(con, table):
@@ -218,6 +196,19 @@ def _suspect_ids(con: duckdb.DuckDBPyConnection, condition: str, parameters: lis
 
 def forget_pending(con: duckdb.DuckDBPyConnection, grain: Grain) -> None:
     con.execute("delete from stitch.pending_devices where grain = ?", [grain])
+
+
+def _is_pending(con: duckdb.DuckDBPyConnection, grain: str) -> bool:
+    # Asked first, because planning the view takes longer than all the rest if nothing is.
+    return bool(con.execute("select 1 from stitch.pending_devices where grain = ? limit 1", [grain]).fetchall())
+
+
+def _keep_pending_what_is_still_stale(con: duckdb.DuckDBPyConnection, grain: str) -> None:
+    con.execute(
+        "delete from stitch.pending_devices where grain = ? "
+        "and (project_id, anonymous_id) not in (select project_id, anonymous_id from temp.still_stale)",
+        [grain],
+    )
 
 
 def tables_exist(con: duckdb.DuckDBPyConnection, tables: list[str]) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from histories import POLICIES
 
-POLICIES = ("latest", "first", "device_split", "next_identify", "graph")
 DIRECTORY = Path(__file__).parent / "scenarios"
 _BLANK = "(blank)"
 _NOTHING = "-"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
+from histories import POLICIES
 from warehouses import Row, Warehouse, at, ephemeral_warehouse
 
 from stitch_pipeline.settings import REPOSITORY
 
-POLICIES = ("latest", "first", "device_split", "next_identify", "graph")
 OTHERS = {"shared": "max_users_per_device = 1", "identify-only": 'link_on = "identify"\npolicy = "device_split"'}
 PROJECTS = (*POLICIES, *OTHERS)
 RULES = {**{policy: f'policy = "{policy}"' for policy in POLICIES}, **OTHERS}

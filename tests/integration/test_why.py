@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from histories import POLICIES
 from test_locks import held_by_another_process
 from warehouses import Row, Warehouse, at, ephemeral_warehouse
 
@@ -20,7 +21,6 @@ from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.run_history import run_request
 
 Why = Callable[..., tuple[int, str, str]]
-POLICIES = ("latest", "first", "device_split", "next_identify")
 WINDOWS = "lookback_days = 5\ncarry_forward_days = 2\n"
 GUARDS = {
     "shared": "max_users_per_device = 1",

@@ -61,7 +61,7 @@ device_split_candidates as (
             anonymous_id,
             cast(null as varchar) as link_user_id,
             cast(null as date) as link_day,
-            cast('0001-01-01' as timestamp) as linked_at,
+            {{ since_ever() }} as linked_at,
             cast(null as varchar) as link_event_id
         from {{ links }}
     ) as beginnings

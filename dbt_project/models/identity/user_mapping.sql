@@ -32,7 +32,7 @@ subjects as (
 select
     project_id,
     anonymous_id,
-    case when stitched_by in ('own', 'link before', 'link after') then stitched_user_id end as user_id,
+    case when {{ is_of_a_user() }} then stitched_user_id end as user_id,
     stitched_user_id,
     stitched_by,
     linked_at,

@@ -58,7 +58,7 @@ select
     stitched.stitched_by,
     stitched.linked_at,
     stitched.link_event_id,
-    case when stitched.stitched_by in ('own', 'link before', 'link after') then latest_traits.traits end as traits
+    case when {{ is_of_a_user('stitched.stitched_by') }} then latest_traits.traits end as traits
 from stitched
 left join latest_traits
     on

@@ -7,7 +7,7 @@ with events as (
         event_name,
         occurred_at
     from {{ ref('stitched_events') }}
-    where stitched_by in ('own', 'link before', 'link after')
+    where {{ is_of_a_user() }}
 ),
 
 first_seen as (

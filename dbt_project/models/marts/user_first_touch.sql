@@ -8,7 +8,7 @@ with events as (
             order by occurred_at, event_id
         ) as position
     from {{ ref('stitched_events') }}
-    where stitched_by in ('own', 'link before', 'link after')
+    where {{ is_of_a_user() }}
 )
 
 select

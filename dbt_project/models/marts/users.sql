@@ -26,7 +26,7 @@ activity as (
     select
         project_id,
         stitched_user_id,
-        max(case when stitched_by in ('own', 'link before', 'link after') then 1 else 0 end) = 1 as is_identified,
+        max(case when {{ is_of_a_user() }} then 1 else 0 end) = 1 as is_identified,
         min(started_at) as first_seen_at,
         max(ended_at) as last_seen_at,
         count(*) as session_count,

@@ -18,8 +18,8 @@ with instants as (
         source_session_id is null as is_unnumbered,
         occurred_at,
         event_date
-    from {{ source('landing', 'raw_events') }}
-    where {{ is_near_window() }}
+    from {{ source('landing', 'raw_events') }} as events
+    where {{ is_near_window('events') }}
 ),
 
 ordered as (
@@ -137,9 +137,13 @@ events as (
         spans.session_date,
         events.event_id,
         events.occurred_at,
+        -- The first event is the one with the least id of those at which the session starts.
+        case when events.occurred_at = spans.started_at then events.event_id end as start_event_id,
         {{ place_in_time('events.occurred_at', 'events.event_id') }} as place,
-        events.occurred_at = spans.started_at as is_at_start,
-        events.event_type in ('page', 'screen') as is_view,
+        case
+            when events.event_type in ('page', 'screen')
+                then {{ place_in_time('events.occurred_at', 'events.event_id') }}
+        end as view_place,
         events.user_id,
         events.page_path,
         events.referrer,
@@ -166,18 +170,18 @@ sessions as (
         source_session_id,
         session_date,
         started_at,
-        md5(min(case when is_at_start then event_id end)) as session_id,
-        {{ last_known_by('user_id', 'case when user_id is not null then place end') }} as user_id,
+        md5(min(start_event_id)) as session_id,
+        {{ last_known_by('user_id', 'place') }} as user_id,
         max(occurred_at) as ended_at,
         count(*) as event_count,
-        sum(case when is_view then 1 else 0 end) as page_view_count,
-        {{ first_known_by('page_path', 'case when is_view then place end') }} as first_page_path,
-        {{ last_known_by('page_path', 'case when is_view then place end') }} as last_page_path,
-        {{ first_value_by('referrer', 'case when is_at_start then event_id end') }} as referrer,
-        {{ first_value_by('utm_source', 'case when is_at_start then event_id end') }} as utm_source,
-        {{ first_value_by('utm_medium', 'case when is_at_start then event_id end') }} as utm_medium,
-        {{ first_value_by('utm_campaign', 'case when is_at_start then event_id end') }} as utm_campaign,
-        {{ first_value_by('platform', 'case when is_at_start then event_id end') }} as platform
+        count(view_place) as page_view_count,
+        {{ first_known_by('page_path', 'view_place') }} as first_page_path,
+        {{ last_known_by('page_path', 'view_place') }} as last_page_path,
+        {{ first_value_by('referrer', 'start_event_id') }} as referrer,
+        {{ first_value_by('utm_source', 'start_event_id') }} as utm_source,
+        {{ first_value_by('utm_medium', 'start_event_id') }} as utm_medium,
+        {{ first_value_by('utm_campaign', 'start_event_id') }} as utm_campaign,
+        {{ first_value_by('platform', 'start_event_id') }} as platform
     from events
     group by project_id, anonymous_id, source_session_id, session_date, started_at
 )
