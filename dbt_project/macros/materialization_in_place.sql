@@ -24,7 +24,7 @@
 
     {%- set in_scope -%}
         {%- if scope == 'users' -%} {{ is_affected_user('old') }}
-        {%- elif scope == 'persons' -%} {{ is_among('unresolved_ids', 'old', 'id_kind', 'id') }}
+        {%- elif scope == 'persons' -%} {{ is_unresolved('old') }}
         {%- elif scope == 'window' -%} {{ is_in_scope('old.' ~ day) }}
         {%- else -%} {{ is_in_scope('old.' ~ day, scope, 'old') }}
         {%- endif -%}
