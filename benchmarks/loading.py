@@ -7,7 +7,7 @@ writes it, CSV and Parquet as Snowplow's canonical columns. For each, in CPU sec
 - `index`: what the landing sensor does to find the days that a file holds;
 - `load`: what a run does: map, judge, find duplicates, and write ``raw_events``, all in one transaction.
 
-The ratio is (index + load) / bare. The last columns are the most memory that the loading process held, in MB, with
+The ratio is (index + load) / bare. Memory is the most that the loading process held, in MB, with
 DuckDB limited to 600: a load must not need more as files grow, so it is measured at a tenth of the events too.
 """
 
@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from results import keep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REPEATS = 3
@@ -152,8 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         files = write_files(Path(directory) / "all", events)
         tenth = write_files(Path(directory) / "tenth", events // 10)
-        print(f"{events:,} events, medians of {REPEATS}, CPU seconds")
-        print(f"{'':9}{'bare':>8}{'index':>8}{'load':>8}{'ratio':>8}{'events/s/core':>16}{'MB':>8}{'MB at 1/10':>12}")
+        figures: dict[str, dict[str, float]] = {}
         for kind, path in files.items():
             bare, measured = [], []
             for _ in range(REPEATS):
@@ -161,14 +162,18 @@ def main() -> None:
                     bare.append(float(run(BARE, {}, kind, str(path), scratch)))
                 measured.append(ours(kind, path))
                 assert measured[-1]["rows"] == events
-            small = ours(kind, tenth[kind])
             index, load = (statistics.median(one[name] for one in measured) for name in ("index", "load"))
             floor = statistics.median(bare)
-            memory = statistics.median(one["memory"] for one in measured)
-            print(
-                f"{kind:9}{floor:8.2f}{index:8.2f}{load:8.2f}{(index + load) / floor:8.2f}"
-                f"{events / (index + load):16,.0f}{memory:8.0f}{small['memory']:12.0f}"
-            )
+            figures[kind] = {
+                "bare_cpu_seconds": round(floor, 2),
+                "index_cpu_seconds": round(index, 2),
+                "load_cpu_seconds": round(load, 2),
+                "ratio": round((index + load) / floor, 2),
+                "events_per_second_and_core": round(events / (index + load)),
+                "memory_mb": statistics.median(one["memory"] for one in measured),
+                "memory_mb_at_a_tenth": ours(kind, tenth[kind])["memory"],
+            }
+    keep("loading", {"events": events, "repeats": REPEATS, "files": figures})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ instance on disk, each making a run twice:
 
 The first run counts everything since the process began (imports, loading definitions); the second is
 what one more run costs in a process that has them, as in `settle`. `sql` is the time that the models report
-and is contained in `day`. Programs alternate and medians are printed, because machines are noisy.
+and is contained in `day`. Programs alternate and medians are kept, because machines are noisy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from results import keep
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REPEATS = 5
@@ -154,13 +156,14 @@ def main() -> None:
     def median(name: str, run: str) -> float:
         return statistics.median(printed[run] for printed in measured[name])
 
-    print(f"CPU seconds, medians of {REPEATS}; SQL ({median('day', 'sql'):.2f} s) is taken off the day")
-    print(f"{'':16}{'fresh process':>16}{'one more run':>16}")
-    for name in measured:
-        print(f"{name:16}{median(name, 'first'):16.2f}{median(name, 'next'):16.2f}")
-    for name in ("hello", "hello with dbt"):
-        beyond = [median("day", run) - median(name, run) for run in ("first", "next")]
-        print(f"day beyond {name + ':':16}{beyond[0]:5.2f}{beyond[1]:16.2f}")
+    programs = {name: {run: round(median(name, run), 2) for run in ("first", "next")} for name in measured}
+    beyond = {
+        f"beyond_{name.replace(' ', '_')}": {
+            run: round(median("day", run) - median(name, run), 2) for run in ("first", "next")
+        }
+        for name in ("hello", "hello with dbt")
+    }
+    keep("orchestration", {"cpu_seconds": {**programs, "sql": round(median("day", "sql"), 2)}, **beyond})
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ def _why(options: argparse.Namespace, console: Console) -> int:
 
 
 def _preview(options: argparse.Namespace, console: Console) -> int:
-    from stitch_pipeline.rules_preview import Proposal, preview_rules, print_preview
+    from stitch_pipeline.preview_report import print_preview
+    from stitch_pipeline.rules_preview import Proposal, preview_rules
 
     proposal = Proposal(
         options.project,

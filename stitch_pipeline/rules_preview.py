@@ -14,9 +14,6 @@ from datetime import date
 from typing import Any
 
 import duckdb
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.warehouse import schema, stale
@@ -25,7 +22,6 @@ from stitch_pipeline.warehouse.quoting import literal
 from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
 
 SAMPLE_ROWS_PER_TABLE = 10
-_SHOWN_DAYS = 31
 # Per table: the view that lists what differs, its day, and its row's id.
 _TABLES = {
     "sessions": ("stale_sessions", "session_date", "session_id"),
@@ -293,33 +289,3 @@ def sentences(preview: RulesPreview) -> list[str]:
     if preview.due_anyway:
         told.append(f"{preview.due_anyway:,} rows are due to be re-stitched anyway: run `settle` first to tell apart")
     return told
-
-
-def print_preview(preview: RulesPreview, proposal: Proposal, console: Console) -> None:
-    """Print the rules, the totals, the days and the sample."""
-    if not preview.changed_rules:
-        console.print("These are the rules in force: what follows is due by them.")
-    _print_table(["project", "rule", "in force", "proposed"], preview.changed_rules, console)
-    for sentence in sentences(preview):
-        console.print(sentence)
-    if preview.days:
-        console.print("\nPer day:")
-        _print_table(["day", "sessions", "page views", "devices"], preview.days[-_SHOWN_DAYS:], console)
-        if len(preview.days) > _SHOWN_DAYS:
-            console.print(f" and {len(preview.days) - _SHOWN_DAYS:,} earlier days")
-        console.print("\nFor instance:")
-        _print_table(["table", "project", "day", "device", "row", "before", "after"], preview.sample, console)
-    if advice := how_to_follow(proposal):
-        console.print(f"\nNothing was changed. To follow these rules, {escape(advice)}")
-
-
-def _print_table(columns: Sequence[str], rows: Sequence[Any], console: Console) -> None:
-    if not rows:
-        return
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        values = vars(row).values()
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else escape(str(value)) for value in values))
-    console.print(table)
