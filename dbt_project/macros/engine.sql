@@ -53,6 +53,10 @@
     end
 {%- endmacro %}
 
+{# A number that is the same for the same values, and hardly ever for others. #}
+{% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}
+{% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}
+
 {% macro digits_of(text) %}{{ return(adapter.dispatch('digits_of')(text)) }}{% endmacro %}
 {% macro duckdb__digits_of(text) %}regexp_replace({{ text }}, '[^0-9]', '', 'g'){% endmacro %}
 

@@ -41,7 +41,8 @@
     {% if load_cached_relation(this) is none %}
         {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
     {% endif %}
-    {%- set is_new = run_query('select 1 from ' ~ stored ~ ' as stored limit 1').rows | length == 0 -%}
+    {%- set all_stored = target ~ ' as old' ~ (' where ' ~ is_in_window('old.' ~ day) if day) -%}
+    {%- set is_new = run_query('select 1 from ' ~ all_stored ~ ' limit 1').rows | length == 0 -%}
     {% if not is_new %}
         {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
     {% endif %}

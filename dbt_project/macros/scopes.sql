@@ -47,14 +47,16 @@
 {% macro is_in_scope(day, grain=none, row=none) -%}
     {%- if grain != 'mapping' -%} {{ is_in_window(day) }} {%- endif -%}
     {%- if grain == 'mapping' or (var('only_pending') and grain) %}
-    {{ 'and ' if grain != 'mapping' }}exists (
-        select 1 from {{ pipeline_table('pending_devices') }} as pending
-        where
-            pending.grain = '{{ grain }}'
-            and pending.project_id = {{ row }}.project_id
-            and pending.anonymous_id = coalesce({{ row }}.anonymous_id, '')
-    )
+    {{ 'and ' if grain != 'mapping' }}{{ is_pending_device(grain, row) }}
     {%- endif %}
+{%- endmacro %}
+
+{# Not `exists`: of a condition on coalesce() DuckDB 2.0 makes a list of all devices there are first. #}
+{% macro is_pending_device(grain, row) -%}
+    ({{ row }}.project_id, coalesce({{ row }}.anonymous_id, '')) in (
+        select project_id, anonymous_id from {{ pipeline_table('pending_devices') }}
+        where grain = '{{ grain }}'
+    )
 {%- endmacro %}
 
 {# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}

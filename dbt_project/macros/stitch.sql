@@ -29,13 +29,21 @@ policy_subjects as (
         {{ switch }} as is_stitched,
         settings.max_users_per_device,
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
-        {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day
+        {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day,
+        coalesce((subjects.project_id, subjects.anonymous_id) in (
+            select project_id, anonymous_id from {{ ref('identity_map') }}
+            union all
+            select project_id, linked_id as anonymous_id from {{ ref('identifier_links') }}
+            where linked_kind = 'device'
+            union all
+            select project_id, anonymous_id from {{ pipeline_table('shared_devices') }}
+        ), false) as is_of_known_device
     from {{ subjects }} as subjects
     inner join {{ settings }} as settings on subjects.project_id = settings.project_id
 ),
 
--- Most rows are of devices that nobody ever logged in on: they are asked nothing. The others are asked once
--- per device and time, without the columns that the answer does not depend on.
+-- Most rows are of devices that nobody ever logged in on: they are asked nothing, and pass by all that follows. The
+-- others are asked once per device and time, without the columns that the answer does not depend on.
 policy_asks as (
     select distinct
         subjects.project_id,
@@ -47,15 +55,7 @@ policy_asks as (
         subjects.last_link_day,
         subjects.first_link_day
     from policy_subjects as subjects
-    where exists (
-        select 1 from (
-            select project_id, anonymous_id from {{ ref('identity_map') }}
-            union all
-            select project_id, linked_id as anonymous_id from {{ ref('identifier_links') }}
-            where linked_kind = 'device'
-        ) as links
-        where links.project_id = subjects.project_id and links.anonymous_id = subjects.anonymous_id
-    )
+    where subjects.is_of_known_device
 ),
 
 -- A person is here whom people have decided on: what `graph` makes of persons is its own answer.
@@ -117,7 +117,7 @@ policy_crowded_devices as (
     having count(distinct policy_links.link_person_id) > settings.max_users_per_device
 ),
 
-{{ days_shared_by_decision('policy_subjects', 'policy_links') }},
+{{ days_shared_by_decision('policy_asks', 'policy_links') }},
 
 -- Counting users within the window is dear, so it is done for the few devices with many users only.
 policy_shared_device_days as (
@@ -181,6 +181,18 @@ policy_answers as (
             subjects.policy = 'graph'
             and subjects.project_id = graph_shared.project_id
             and subjects.anonymous_id = graph_shared.anonymous_id
+    where subjects.is_of_known_device
+    union all
+    select
+        subjects.*,
+        null as link_user_id,
+        null as link_day,
+        null as candidate_linked_at,
+        null as candidate_event_id,
+        subjects.policy in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
+        false as is_on_shared_device
+    from policy_subjects as subjects
+    where not subjects.is_of_known_device
 ),
 
 policy_rules as (

@@ -13,13 +13,7 @@ with subjects as (
         views.occurred_at as subject_at,
         coalesce(views.anonymous_id, views.event_id) as own_id
     from {{ ref('page_views') }} as views
-    where exists (
-        select 1 from {{ pipeline_table('pending_devices') }} as pending
-        where
-            pending.grain = 'page_views'
-            and pending.project_id = views.project_id
-            and pending.anonymous_id = coalesce(views.anonymous_id, '')
-    )
+    where {{ is_pending_device('page_views', 'views') }}
 ),
 
 {{ stitch('subjects') }}

@@ -12,16 +12,6 @@ with sessions as (
     where {{ is_affected_user('sessions') }}
 ),
 
-positions as (
-    select
-        *,
-        row_number() over (
-            partition by project_id, stitched_user_id
-            order by started_at, session_id
-        ) as position
-    from sessions
-),
-
 activity as (
     select
         project_id,
@@ -32,13 +22,30 @@ activity as (
         count(*) as session_count,
         cast(sum(page_view_count) as bigint) as page_view_count,
         cast(sum(event_count) as bigint) as event_count,
-        count(distinct anonymous_id) as device_count,
-        {{ first_value_by('utm_source', 'position') }} as first_touch_source,
-        {{ first_value_by('utm_medium', 'position') }} as first_touch_medium,
-        {{ first_value_by('utm_campaign', 'position') }} as first_touch_campaign,
-        {{ first_value_by('referrer', 'position') }} as first_touch_referrer
-    from positions
+        count(distinct anonymous_id) as device_count
+    from sessions
     group by project_id, stitched_user_id
+),
+
+-- Found by their time: numbering all sessions of everybody, to keep the first, costs more than all the rest.
+first_sessions as (
+    select
+        sessions.project_id,
+        sessions.stitched_user_id,
+        sessions.utm_source,
+        sessions.utm_medium,
+        sessions.utm_campaign,
+        sessions.referrer,
+        row_number() over (
+            partition by sessions.project_id, sessions.stitched_user_id
+            order by sessions.session_id
+        ) as position
+    from sessions
+    inner join activity
+        on
+            sessions.project_id = activity.project_id
+            and sessions.stitched_user_id = activity.stitched_user_id
+            and sessions.started_at = activity.first_seen_at
 ),
 
 links as (
@@ -79,12 +86,17 @@ select
     activity.page_view_count,
     activity.event_count,
     activity.device_count,
-    activity.first_touch_source,
-    activity.first_touch_medium,
-    activity.first_touch_campaign,
-    activity.first_touch_referrer,
+    first_sessions.utm_source as first_touch_source,
+    first_sessions.utm_medium as first_touch_medium,
+    first_sessions.utm_campaign as first_touch_campaign,
+    first_sessions.referrer as first_touch_referrer,
     case when activity.is_identified then identities.traits end as traits
 from activity
+inner join first_sessions
+    on
+        activity.project_id = first_sessions.project_id
+        and activity.stitched_user_id = first_sessions.stitched_user_id
+        and first_sessions.position = 1
 left join identities
     on
         activity.project_id = identities.project_id

@@ -12,13 +12,7 @@ with subjects as (
         sessions.started_at as subject_at,
         sessions.anonymous_id as own_id
     from {{ ref('sessions') }} as sessions
-    where exists (
-        select 1 from {{ pipeline_table('pending_devices') }} as pending
-        where
-            pending.grain = 'sessions'
-            and pending.project_id = sessions.project_id
-            and pending.anonymous_id = sessions.anonymous_id
-    )
+    where {{ is_pending_device('sessions', 'sessions') }}
 ),
 
 {{ stitch('subjects', switch='settings.sessions_are_stitched') }}
