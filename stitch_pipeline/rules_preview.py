@@ -129,10 +129,9 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         replaced={
             # As if the rules had changed: every device is to be looked at, under the rules that are written here.
             "pending_devices": f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)",
-            "project_settings": f"select * from {STORED}.stitch.project_settings limit 0",
             **{
                 table: f"select * from {STORED}.stitch.{table} limit 0"
-                for table in (*schema.TABLES_OF_RULES[1:], *schema.TABLES_OF_DECISIONS, "persons")
+                for table in (*schema.TABLES_OF_RULES, *schema.TABLES_OF_DECISIONS, "persons")
             },
         },
     ) as con:

@@ -105,7 +105,9 @@ class IdentifierSettings(BaseModel):
             if place not in ("traits", "properties") or not field:
                 raise ValueError(f"'{path}' is no place to look: write traits.<field> or properties.<field>")
             segments = parse_path(field)
-            if not segments or not all(isinstance(segment, Key) for segment in segments):
+            is_plain = bool(segments) and all(isinstance(segment, Key) for segment in segments)
+            # In a path of DuckDB's JSON functions these two would mean something.
+            if not is_plain or "*" in field or "\\" in field:
                 raise ValueError(f"'{path}' is no plain path: write names joined by dots, as traits.address.email")
         return value
 

@@ -33,11 +33,11 @@ timeline_links as (
             linked_id as anonymous_id,
             event_date,
             first_seen_at
-        from {{ ref('identifier_links') }}
-        where linked_kind = 'device'
+        from {{ ref('identifier_links') }} as identifiers
+        where linked_kind = 'device' and not {{ is_wrong_identifier('identifiers') }}
     ) as links
     inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
-    where settings.policy = 'graph' and {{ is_in_scope(none, 'mapping', 'links') }}
+    where settings.resolves_persons and {{ is_in_scope(none, 'mapping', 'links') }}
 ),
 
 timeline_steps as (

@@ -13,7 +13,7 @@
 
 {# The same under the policy of each project. Under `graph` it is the name of the person to which the links tie
    the id that was decided on. #}
-{% macro person_names() -%}
+{% macro person_names(is_of_graph="settings.policy = 'graph'") -%}
 (
         select
             named.project_id,
@@ -25,7 +25,7 @@
             select project_id, user_id, person_id, true as is_of_graph from {{ graph_names() }} as of_graph
         ) as named
         inner join {{ pipeline_table('project_settings') }} as settings on named.project_id = settings.project_id
-        where named.is_of_graph = (settings.policy = 'graph')
+        where named.is_of_graph = ({{ is_of_graph }})
     )
 {%- endmacro %}
 

@@ -541,7 +541,14 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
             persons.id as user_id,
             persons.person_id
         from {{ pipeline_table('persons') }} as persons
-        where persons.id_kind = 'user' and persons.id != persons.person_id
+        where
+            persons.id_kind = 'user'
+            and persons.id != persons.person_id
+            -- Until the next run resolves it, an id that was decided on has a row of its own as well.
+            and not exists (
+                select 1 from {{ decided_names() }} as decided
+                where decided.project_id = persons.project_id and decided.user_id = persons.id
+            )
         union all
         select
             decided.project_id,
@@ -563,10 +570,12 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
 #}
 {% macro prepare_persons() %}
     {%- if execute -%}
-    {%- if not is_first_resolution() -%} {%- do run_query(collect_unresolved_ids()) -%} {%- endif -%}
     {%- if has_pending_ids() -%}
+        {%- if not is_everything_pending() -%} {%- do run_query(collect_unresolved_ids()) -%} {%- endif -%}
         {%- do adapter.commit() -%}
-        {%- do resolve_persons('resolves_persons', none if is_first_resolution() else 'unresolved_ids', in_steps=true) -%}
+        {%- do resolve_persons(
+            'resolves_persons', none if is_everything_pending() else 'unresolved_ids', in_steps=true
+        ) -%}
         {% call statement('begin_again', auto_begin=True) %} select 1 {% endcall %}
     {%- endif -%}
     {%- endif -%}
@@ -576,14 +585,20 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
     {{ return(run_query('select 1 from ' ~ pipeline_table('pending_ids') ~ ' limit 1').rows | length > 0) }}
 {% endmacro %}
 
-{# Then everything is resolved, and nobody asks which ids. #}
-{% macro is_first_resolution() %}
-    {{ return(run_query('select 1 from ' ~ pipeline_table('persons') ~ ' limit 1').rows | length == 0) }}
+{# As at first, and when all is looked at again: then everything is resolved, and nobody asks which ids. #}
+{% macro is_everything_pending() %}
+    {{ return(run_query(
+        'select (select count(*) from ' ~ pipeline_table('pending_ids') ~ ') >= (select count(*) from '
+        ~ pipeline_table('persons') ~ ')'
+    ).rows[0][0]) }}
 {% endmacro %}
 
 {# The stored rows that a run of `persons` may touch. #}
 {% macro is_unresolved(row) -%}
-    {{ 'true' if is_first_resolution() else is_among('unresolved_ids', row, 'id_kind', 'id') }}
+    {%- if not has_pending_ids() -%} false
+    {%- elif is_everything_pending() -%} true
+    {%- else -%} {{ is_among('unresolved_ids', row, 'id_kind', 'id') }}
+    {%- endif -%}
 {%- endmacro %}
 
 {# The ids that a run resolves again: those whose links changed, what their links tie them to now, and
@@ -604,13 +619,19 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
         select * from evidence where {{ is_among('pending', 'evidence', 'other_kind', 'other_id') }}
     ),
 
+    ends as (
+        select project_id, id_kind, id from touched
+        union
+        select project_id, other_kind, other_id from touched
+    ),
+
     -- What a hub ties together it does not tie: it must not draw thousands into every run.
     hubs as (
         select distinct neighbours.project_id, neighbours.id_kind, neighbours.id
         from (
             select project_id, id_kind, id, count(distinct other_id) as neighbour_count
             from evidence
-            where {{ is_among('touched', 'evidence', 'id_kind', 'id') }}
+            where {{ is_among('ends', 'evidence', 'id_kind', 'id') }}
             group by project_id, id_kind, id, other_kind
         ) as neighbours
         inner join {{ pipeline_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
@@ -622,10 +643,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
     near as (
         select project_id, id_kind, id from pending
         union
-        select project_id, id_kind, id from touched where not {{ is_among('hubs', 'touched', 'id_kind', 'id') }}
-        union
-        select project_id, other_kind, other_id from touched
-        where not {{ is_among('hubs', 'touched', 'id_kind', 'id') }}
+        select project_id, id_kind, id from ends where not {{ is_among('hubs', 'ends', 'id_kind', 'id') }}
     ),
 
     components as (

@@ -35,7 +35,11 @@
     insert into {{ pipeline_table('pending_ids') }}
     select project_id, id_kind, id from ({{ ids }}) as changed
     where
-        project_id in (select project_id from {{ pipeline_table('project_settings') }} where resolves_persons)
+        project_id in (
+            select project_id from {{ pipeline_table('project_settings') }} where resolves_persons
+            -- A project that is gone has no settings any more, but its persons are still to be taken out.
+            union select project_id from {{ pipeline_table('persons') }}
+        )
     except select project_id, id_kind, id from {{ pipeline_table('pending_ids') }}
 {%- endmacro %}
 
@@ -98,7 +102,8 @@
 {% macro remember_names() %}
     {% set history = pipeline_table('person_name_history') %}
     {% set known = "select project_id, user_id, person_id from " ~ history ~ " where followed_until is null" %}
-    {% set names = "select project_id, user_id, person_id from " ~ person_names() ~ " as names" %}
+    {#- Not by the policy, which a run may follow for itself alone. -#}
+    {% set names = "select project_id, user_id, person_id from " ~ person_names('settings.resolves_persons') ~ " as names" %}
     {{ return([
         "update " ~ history ~ " set followed_until = " ~ known_at() ~ " where followed_until is null"
         ~ " and (project_id, user_id, person_id) not in (" ~ names ~ ")",

@@ -92,10 +92,12 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         window = window_of(context)
         models = [name for name in TABLES if AssetKey(name) in context.selected_asset_keys]
         with warehouse.get_connection() as con:
-            write_rules(con, settings, config)
+            write_rules(con, settings, ModelsConfig())
             if "persons" not in models:
                 resolve_persons(con, warehouse.path, settings)
             try:
+                if _overrides_rules(config):
+                    write_rules(con, settings, config)
                 step_days = _step_days(con, window, config)
                 events, succeeded, messages, seconds = _run(
                     context, warehouse, settings, window, models, config, step_days
@@ -106,6 +108,8 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
                 # Before anybody asks what is stale: what this run does differently is no reason to be.
                 if _overrides_rules(config):
                     write_rules(con, settings, ModelsConfig())
+            # Links that this run changed, if it did not build `persons`.
+            resolve_persons(con, warehouse.path, settings)
             metadata = _metadata(con, settings, config, window, succeeded)
             _add_partition_metadata(context, con, window, succeeded)
         if not messages and set(succeeded) == set(TABLES):

@@ -82,7 +82,12 @@ def last_session_day(con: duckdb.DuckDBPyConnection) -> list[date]:
 def suspect_every_device(con: duckdb.DuckDBPyConnection) -> None:
     """Make every device pending, so that the next ``stale_rows`` looks at everything; and every id, before that."""
     _suspect_devices_of(con, "true", [])
-    _suspect_ids(con, "project_id in (select project_id from stitch.project_settings where resolves_persons)", [])
+    _suspect_ids(
+        con,
+        "project_id in (select project_id from stitch.project_settings where resolves_persons "
+        "union select project_id from stitch.persons)",
+        [],
+    )
 
 
 def has_pending_ids(con: duckdb.DuckDBPyConnection) -> bool:
@@ -158,6 +163,16 @@ def _suspect_concerned(
         "where list_contains(?, project_id) except select project_id, id_kind, id from stitch.pending_ids",
         [list(joined)],
     )
+    # How many users a device or identifier counts may be others now, and with it whether it ties anything together.
+    counting = ["select project_id, id_kind, id from stitch.identifier_links where linked_kind = 'user' and linked_id"]
+    if _exists(con, "identity_map"):
+        counting.append("select project_id, 'device', anonymous_id from stitch.identity_map where user_id")
+    for query in counting:
+        con.execute(
+            f"insert into stitch.pending_ids from ({query} in (select id from temp.concerned where kind != 'device')) "
+            "where list_contains(?, project_id) except select project_id, id_kind, id from stitch.pending_ids",
+            [list(joined)],
+        )
     con.execute(
         "insert into stitch.pending_users select project_id, id from temp.concerned where kind = 'person' "
         "except select project_id, stitched_user_id from stitch.pending_users"

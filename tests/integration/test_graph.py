@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,3 +159,29 @@ def test_graph_for_one_run_is_refused(warehouse: Warehouse) -> None:
     tags = run_request(Request(DayRange(START, START), base_key="by hand")).tags
     with pytest.raises((Failure, DagsterExecutionStepExecutionError), match="cannot be followed for one run"):
         warehouse.run(RESTITCH_JOB, tags, models_config(policy=Policy.graph.value))
+
+
+def test_a_decision_that_frees_a_device_reaches_everybody_on_it_and_a_project_that_is_gone_leaves_nobody(
+    tmp_path: Path,
+) -> None:
+    def resolved() -> dict[str, str]:
+        found = warehouse.rows("persons where id_kind = 'user'", ["project_id", "id", "person_id"])
+        return {f"{row['project_id']} {row['id']}": row["person_id"] for row in found}
+
+    with ephemeral_warehouse(tmp_path, policy="graph", max_users_per_device=2) as warehouse:
+        users = ("ann", "anna", "bob")
+        of_all = [page("shop", f"e{n}", f"2026-03-02 1{n}:00", "laptop", user) for n, user in enumerate(users)]
+        warehouse.land_events("jitsu/shop.ndjson", of_all)
+        warehouse.land_events("jitsu/gone.ndjson", [page("gone", "g", "2026-03-02 12:00", "tablet", "sam")])
+        warehouse.settle()
+        assert resolved() == {"gone sam": "sam", "shop ann": "ann", "shop anna": "anna", "shop bob": "bob"}
+        # Of three users two are one: the laptop is no hub any more, and ties Bob to them as well.
+        warehouse.write_overrides(["shop,same_person,ann,anna,"])
+        warehouse.settle()
+        assert resolved() == {"gone sam": "sam", "shop ann": "ann", "shop bob": "ann"}
+        assert {row["stitched_user_id"] for row in warehouse.rows("page_views where project_id = 'shop'")} == {"ann"}
+        warehouse.take_away("jitsu/gone.ndjson")
+        warehouse.settle()
+        assert resolved() == {"shop ann": "ann", "shop bob": "ann"}
+        warehouse.settle(reconcile=True)
+        assert warehouse.rows("persons") == warehouse.rows("all_persons")

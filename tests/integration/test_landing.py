@@ -21,8 +21,12 @@ COPIES = {
     "jitsu/third.ndjson": page_view("e", "2026-03-05 00:00", "2026-03-05 00:03", page_path="/third"),
 }
 
+ORDERS = list(permutations(COPIES))[1::2]
 
-@pytest.mark.parametrize("order", list(permutations(COPIES))[1::2])
+
+@pytest.mark.parametrize(
+    "order", [*(pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[:-1]), pytest.param(ORDERS[-1])]
+)
 def test_of_copies_the_first_received_stays_in_any_order_of_arrival(
     order: tuple[str, ...], new_warehouse: NewWarehouse
 ) -> None:
