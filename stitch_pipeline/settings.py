@@ -68,7 +68,8 @@ class StitchingRules(BaseModel):
     carry_forward_days: DaysOrUnlimited = None
     """Days after a link within which rows of the device are credited; ``null`` is unlimited."""
     max_users_per_device: Annotated[int, Field(ge=1)] = 10
-    """With more users than this in the window a device is shared and its anonymous rows are nobody's."""
+    """With more users than this in the window a device is shared and its anonymous rows are nobody's. Under ``graph``
+    this goes for all time as well, and for identifiers of other kinds (macros/persons.sql)."""
     link_on: Literal["any", "identify"] = "any"
     """Which events link a device to a user: any that carries both ids, or ``identify`` calls only."""
     max_ids_per_person: Annotated[int, Field(ge=2)] = 1000

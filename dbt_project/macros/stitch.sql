@@ -14,10 +14,10 @@
   A policy is one macro in macros/policies. It is given what it is asked (devices and times, with the window
   within which a link counts) and the links of the devices, and gives the CTE `<policy>_candidates`: the
   columns of what is asked and the one link that it picks for each (link_user_id, link_day,
-  candidate_linked_at, candidate_event_id, all null for no link). That a link counts only within the window,
-  that a row's own user may go before any link, that a shared device's rows are nobody's, that stitching may
-  be off, and what people have decided (macros/overrides.sql) is the same for all policies and said here. A
-  new policy is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
+  candidate_linked_at, candidate_event_id, all null for no link); `graph` also says which devices are nobody's.
+  That a link counts only within the window, that a row's own user may go before any link, that a shared
+  device's rows are nobody's, that stitching may be off, and what people have decided (macros/overrides.sql) is
+  the same for all policies and said here. A new policy is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
   that nobody uses costs nothing.
 #}
 {% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}

@@ -78,6 +78,10 @@ def test_a_wrong_variable_is_named_with_its_value(
             r"'traits.emails\[0\]' is no plain path: write names joined by dots",
         ),
         (
+            '[projects.shop.identifiers.email]\npaths = "traits.*.email"\n',
+            r"'traits.\*.email' is no plain path: write names joined by dots",
+        ),
+        (
             '[projects.shop.identifiers.device]\npaths = "traits.id"\n',
             "'device' cannot name a kind of identifier: take another word",
         ),

@@ -253,7 +253,7 @@ reasons as (
             when shared_by_decision is not null
                 then 'own user decides: device is shared, as decided: ' || shared_by_decision
             when stitched_by = 'shared device' and policy = 'graph'
-                then 'device is nobody''s under graph: it has too many users, or lies between two persons'
+                then 'device is nobody''s under graph: it has too many users, is between two persons, or tied to nothing else'
             when not is_asked_of_links then 'own user decides under ' || policy
             when policy = 'graph' and coalesce(candidate_person_id, '') != coalesce(device_person_id, '')
                 then 'cut: ' || candidate_user_id || ' is another person than the device''s under graph'
