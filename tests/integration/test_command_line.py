@@ -125,6 +125,7 @@ def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[s
     assert "not settled: build_job: 2026-03-01 to 2026-03-11" in ended.stdout
 
 
+@pytest.mark.slow
 def test_the_place_in_the_pool_of_a_settle_that_was_killed_is_freed(environment: dict[str, str]) -> None:
     land(environment, "a", 100)
     with DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
