@@ -23,22 +23,6 @@
   round, however long its chains are, before it is walked through (Bögeholz, Brand and Todor, "In-database
   connected component analysis", 2019).
 #}
-{#- One query of several that build on each other. What is kept is worked out once. -#}
-{% macro step(name, in_steps, is_kept=true, is_last=false) -%}
-{%- if in_steps -%}
-    {%- do run_query('create or replace temporary ' ~ ('table ' if is_kept else 'view ') ~ name ~ ' as ' ~ caller()) -%}
-{%- else -%}
-{{ name }} as {{ 'materialized ' if is_kept }}({{ caller() }}){{ ',' if not is_last }}
-{%- endif -%}
-{%- endmacro %}
-
-{#- Free the memory of steps that nobody reads any more. -#}
-{% macro forget_steps(names, in_steps) -%}
-{%- for name in names if in_steps -%}
-    {%- do run_query('drop table ' ~ name) -%}
-{%- endfor -%}
-{%- endmacro %}
-
 {% macro resolve_persons(settings_condition='true', scope=none, in_steps=false) %}
 {% call step('person_settings', in_steps, is_kept=false) %}
     select
@@ -380,6 +364,22 @@
     left join person_ids as labels on answers.label_node = labels.node
     where ids.is_asked
 {% endcall %}
+{%- endmacro %}
+
+{# One query of several that build on each other. What is kept is worked out once. -#}
+{% macro step(name, in_steps, is_kept=true, is_last=false) -%}
+{%- if in_steps -%}
+    {%- do run_query('create or replace temporary ' ~ ('table ' if is_kept else 'view ') ~ name ~ ' as ' ~ caller()) -%}
+{%- else -%}
+{{ name }} as {{ 'materialized ' if is_kept }}({{ caller() }}){{ ',' if not is_last }}
+{%- endif -%}
+{%- endmacro %}
+
+{# Free the memory of steps that nobody reads any more. -#}
+{% macro forget_steps(names, in_steps) -%}
+{%- for name in names if in_steps -%}
+    {%- do run_query('drop table ' ~ name) -%}
+{%- endfor -%}
 {%- endmacro %}
 
 {# Every link that counts as (id_kind, id) that ties (other_kind, other_id). Users whom somebody says to be the same are
