@@ -26,14 +26,15 @@ def main() -> None:
         (json.loads(path.read_text()) for path in RESULTS.glob("scale_*.json")), key=lambda m: m["events"]
     )
     matplotlib.rcParams["svg.hashsalt"] = "scale"  # the same file for the same figures
-    figure, axes = plt.subplots(figsize=(8, 4.5))
+    figure, axes = plt.subplots(figsize=(9, 4.5))
     events = [result["events"] / 1e6 for result in measured]
     for step, label in STEPS.items():
         axes.plot(events, [result[step]["cpu_seconds"] for result in measured], marker="o", label=label)
     axes.set(xscale="log", yscale="log", xlabel="million events, 60 days", ylabel="CPU seconds, start-up included")
     axes.set_xticks(events, [f"{number:.0f}" for number in events])
+    axes.set_xticks([], minor=True)
     axes.grid(which="both", alpha=0.2)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(Path(__file__).resolve().parent.parent / "docs" / "images" / "scale.svg", metadata={"Date": None})
 

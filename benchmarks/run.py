@@ -22,6 +22,7 @@ def main() -> None:
         ["loading.py"],
         *(["scale.py", str(size * 1_000_000), MEMORY_LIMITS.get(size, "7GB")] for size in sizes),
         ["habits.py"],
+        ["graph.py"],
         ["latency.py"],
         ["chart.py"],
     ]
