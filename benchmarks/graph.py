@@ -19,13 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import duckdb
+from fresh_process import cost
 from results import keep
 
 from stitch_pipeline.assets.models import resolve_persons
@@ -42,8 +41,8 @@ def edges_sql(case: str, edges: int) -> str:
     """About so many (user, device) pairs."""
     # Of each million, so that every case keeps its shape at any size.
     million = edges / 1_000_000
-    hubs = max(1, round(million * 0.15))
     size = min(100_000, edges // 10)
+    hubs = max(1, edges // (2 * size) if case == "hubs" else round(million * 0.15))
 
     def some(share: float) -> int:
         return round(share * edges)
@@ -54,12 +53,7 @@ def edges_sql(case: str, edges: int) -> str:
         select 'k' || n, 'kiosk' || hub from range({hubs}) h(hub), range({size}) r(n)
     """
     if case == "hubs":
-        hubs = max(1, edges // (2 * size))
-        return f"""
-            select 'hub' || hub, 'h' || hub || '-' || n from range({hubs}) h(hub), range({size}) r(n)
-            union all
-            select 'k' || n, 'kiosk' || hub from range({hubs}) h(hub), range({size}) r(n)
-        """
+        return hub_edges
     # Twelve edges of a path: user, device, user, …; the last of them is left out, so that a cluster ends there.
     clusters = """
         select 't' || (n // 2), 's' || ((n + 1) // 2) from range({count}) r(n) where n % 12 < 11
@@ -143,8 +137,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=given.directory) as directory:
             # A process each, because a process never gives its peak of memory back.
             own = ["--alone", case, "--edges", str(given.edges), "--directory", directory]
-            ran = subprocess.run([sys.executable, __file__, *own], check=True, stdout=subprocess.PIPE, text=True)
-            figures[case] = json.loads(ran.stdout.splitlines()[-1])
+            figures[case] = json.loads(cost([__file__, *own], {}).output.splitlines()[-1])
     keep("graph", {"memory_limit": _MEMORY_LIMIT, "cases": figures})
 
 

@@ -90,11 +90,11 @@ class Links:
     persons: Mapping[Id, str | None] = field(default_factory=dict)
     identifiers_by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
-    def of(self, device: str) -> Sequence[Row]:
-        return self.by_device.get(device, ())
-
     decided: Mapping[str, str] = field(default_factory=dict)
     """By the ids of which somebody says so, the one that the person goes by."""
+
+    def of(self, device: str) -> Sequence[Row]:
+        return self.by_device.get(device, ())
 
     def name(self, user: str) -> str:
         """What a user is called in the end."""
@@ -558,9 +558,7 @@ def credit(
         }
 
     if device is None:
-        if own_user is None:
-            return answer(own_id, "none")
-        return answer(own_user, "own")
+        return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
     window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]

@@ -15,29 +15,17 @@ timeline_links as (
         links.first_seen_at,
         settings.lookback_days,
         settings.carry_forward_days
-    from {{ links_in_force() }} as links
-    inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
-    where {{ is_in_scope(none, 'mapping', 'links') }}
-    union all
-    -- What policy `graph` goes by as well.
-    select
-        links.project_id,
-        links.anonymous_id,
-        links.event_date,
-        links.first_seen_at,
-        settings.lookback_days,
-        settings.carry_forward_days
     from (
-        select
-            project_id,
-            linked_id as anonymous_id,
-            event_date,
-            first_seen_at
-        from {{ ref('identifier_links') }} as identifiers
-        where linked_kind = 'device' and not {{ is_wrong_identifier('identifiers') }}
+        select project_id, anonymous_id, event_date, first_seen_at, true as is_of_user
+        from {{ links_in_force() }} as of_users
+        union all
+        select project_id, linked_id as anonymous_id, event_date, first_seen_at, false as is_of_user
+        from {{ identifiers_in_force() }} as of_identifiers
+        where linked_kind = 'device'
     ) as links
     inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
-    where settings.resolves_persons and {{ is_in_scope(none, 'mapping', 'links') }}
+    -- Policy `graph` goes by further identifiers as well.
+    where (links.is_of_user or settings.resolves_persons) and {{ is_in_scope(none, 'mapping', 'links') }}
 ),
 
 timeline_steps as (

@@ -11,34 +11,44 @@
 {# The id that a user's person goes by, as people have decided, for the users that have another than their own. #}
 {% macro decided_names() -%} {{ pipeline_table('person_names') }} {%- endmacro %}
 
-{# The same under the policy of each project. Under `graph` it is the name of the person to which the links tie
-   the id that was decided on. #}
+{# Both as decided and under `graph`, where it is the name of the person to which the links tie the id that was
+   decided on. #}
+{% macro names_of_both_kinds() -%}
+(
+        select project_id, user_id, person_id, false as is_of_graph from {{ decided_names() }}
+        union all
+        select project_id, user_id, person_id, true as is_of_graph from {{ graph_names() }} as of_graph
+    )
+{%- endmacro %}
+
+{# The same under the policy of each project. #}
 {% macro person_names(is_of_graph="settings.policy = 'graph'") -%}
 (
         select
             named.project_id,
             named.user_id,
             named.person_id
-        from (
-            select project_id, user_id, person_id, false as is_of_graph from {{ decided_names() }}
-            union all
-            select project_id, user_id, person_id, true as is_of_graph from {{ graph_names() }} as of_graph
-        ) as named
+        from {{ names_of_both_kinds() }} as named
         inner join {{ pipeline_table('project_settings') }} as settings on named.project_id = settings.project_id
         where named.is_of_graph = ({{ is_of_graph }})
     )
 {%- endmacro %}
 
-{# That a device was seen with a further identifier is no evidence: the line names it as `email:sam@example.com`. #}
-{% macro is_wrong_identifier(links) -%}
-exists (
+{# The links of further identifiers that count. A line names the one that a device was wrongly seen with as
+   `email:sam@example.com`. #}
+{% macro identifiers_in_force() -%}
+(
+        select links.*
+        from {{ ref('identifier_links') }} as links
+        where not exists (
             select 1 from {{ pipeline_table('wrong_links') }} as wrong
             where
-                wrong.project_id = {{ links }}.project_id
-                and {{ links }}.linked_kind = 'device'
-                and wrong.anonymous_id = {{ links }}.linked_id
-                and wrong.user_id = {{ links }}.id_kind || ':' || {{ links }}.id
+                wrong.project_id = links.project_id
+                and links.linked_kind = 'device'
+                and wrong.anonymous_id = links.linked_id
+                and wrong.user_id = links.id_kind || ':' || links.id
         )
+    )
 {%- endmacro %}
 
 {# The links of the identity map that count, each with its person. #}

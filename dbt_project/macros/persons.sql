@@ -235,21 +235,19 @@
 {{ cut_cells(1, in_steps) }}
 {% set cuts = 4 %}{# One for never_same, and settings.MAX_UNIQUE_IDENTIFIERS #}
 {% for cut in range(2, cuts + 1) %}
-{% call step('person_crowds_' ~ cut, in_steps, is_kept=false) %}
-    select cells.cell
-    from person_cells_{{ cut - 1 }} as cells
-    inner join person_node_facts as facts on cells.node = facts.node
-    inner join {{ pipeline_table('unique_identifiers') }} as kinds
-        on facts.project_id = kinds.project_id and facts.id_kind = kinds.id_kind and kinds.cut = {{ cut - 1 }}
-    group by cells.cell
-    having count(*) > 1
-{% endcall %}
-
 {% call step('person_seeds_' ~ cut, in_steps, is_kept=false) %}
     select facts.node
     from person_node_facts as facts
     inner join {{ pipeline_table('unique_identifiers') }} as kinds
         on facts.project_id = kinds.project_id and facts.id_kind = kinds.id_kind and kinds.cut = {{ cut - 1 }}
+{% endcall %}
+
+{% call step('person_crowds_' ~ cut, in_steps, is_kept=false) %}
+    select cells.cell
+    from person_cells_{{ cut - 1 }} as cells
+    inner join person_seeds_{{ cut }} as seeds on cells.node = seeds.node
+    group by cells.cell
+    having count(*) > 1
 {% endcall %}
 
 {{ cut_cells(cut, in_steps) }}
@@ -401,13 +399,12 @@ select
         case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
         case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
         links.first_seen_at
-    from {{ ref('identifier_links') }} as links
+    from {{ identifiers_in_force() }} as links
     left join {{ decided_names() }} as names
         on
             links.linked_kind = 'user'
             and links.project_id = names.project_id
             and links.linked_id = names.user_id
-    where not {{ is_wrong_identifier('links') }}
 {%- endmacro %}
 
 {% macro is_among(ids, row, kind, id) -%}
@@ -531,6 +528,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
     left join person_nearest_{{ cut }} as nearest on cells.node = nearest.node
 {% endcall %}
 {{ forget_steps(['person_crowded_' ~ cut, 'person_crowded_halves_' ~ cut, 'person_crowded_edges_' ~ cut], in_steps) }}
+{{ forget_steps(['person_cells_' ~ (cut - 1)] if cut > 1 else [], in_steps) }}
 {%- endmacro %}
 
 {# What every user id is finally called under `graph`, without those that keep their name. #}
@@ -571,11 +569,10 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
 {% macro prepare_persons() %}
     {%- if execute -%}
     {%- if has_pending_ids() -%}
-        {%- if not is_everything_pending() -%} {%- do run_query(collect_unresolved_ids()) -%} {%- endif -%}
+        {%- set scope = none if is_everything_pending() else 'unresolved_ids' -%}
+        {%- if scope -%} {%- do run_query(collect_unresolved_ids()) -%} {%- endif -%}
         {%- do adapter.commit() -%}
-        {%- do resolve_persons(
-            'resolves_persons', none if is_everything_pending() else 'unresolved_ids', in_steps=true
-        ) -%}
+        {%- do resolve_persons('resolves_persons', scope, in_steps=true) -%}
         {% call statement('begin_again', auto_begin=True) %} select 1 {% endcall %}
     {%- endif -%}
     {%- endif -%}

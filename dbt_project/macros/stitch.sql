@@ -17,8 +17,8 @@
   candidate_linked_at, candidate_event_id, all null for no link); `graph` also says which devices are nobody's.
   That a link counts only within the window, that a row's own user may go before any link, that a shared
   device's rows are nobody's, that stitching may be off, and what people have decided (macros/overrides.sql) is
-  the same for all policies and said here. A new policy is a macro there and a few lines here; rows of projects with other policies do not reach it, so a policy
-  that nobody uses costs nothing.
+  the same for all policies and said here. A new policy is a macro there and a few lines here; rows of projects
+  with other policies do not reach it, so a policy that nobody uses costs nothing.
 #}
 {% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
 {%- set settings = pipeline_table('project_settings') %}
@@ -26,6 +26,7 @@ policy_subjects as (
     select
         subjects.*,
         {{ policy }} as policy,
+        {{ policy }} in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
         {{ switch }} as is_stitched,
         settings.max_users_per_device,
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
@@ -161,7 +162,6 @@ policy_answers as (
         candidates.link_day,
         candidates.candidate_linked_at,
         candidates.candidate_event_id,
-        subjects.policy in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
         shared.project_id is not null or graph_shared.project_id is not null as is_on_shared_device
     from policy_subjects as subjects
     left join policy_candidates as candidates
@@ -189,7 +189,6 @@ policy_answers as (
         null as link_day,
         null as candidate_linked_at,
         null as candidate_event_id,
-        subjects.policy in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
         false as is_on_shared_device
     from policy_subjects as subjects
     where not subjects.is_of_known_device
@@ -218,19 +217,7 @@ policy_rules as (
 
 -- Whoever a row is credited to is at last called as the person is: the only place where ids are exchanged.
 policy_names as (
-    select
-        project_id,
-        user_id,
-        person_id,
-        false as is_of_graph
-    from {{ decided_names() }}
-    union all
-    select
-        project_id,
-        user_id,
-        person_id,
-        true as is_of_graph
-    from {{ graph_names() }} as graph_names
+    select * from {{ names_of_both_kinds() }} as names
 ),
 
 stitched as (

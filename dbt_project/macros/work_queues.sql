@@ -2,32 +2,22 @@
 
 {# Links changed: the rows of their devices may be somebody else's now, their users' traits may differ. #}
 {% macro note_relinked_devices(added, gone) %}
-    {% set statements = [] %}
-    {% for grain in ['sessions', 'page_views', 'mapping'] %}
-        {% do statements.append(
-            "insert into " ~ pipeline_table('pending_devices')
-            ~ " select '" ~ grain ~ "', project_id, anonymous_id from (select project_id, anonymous_id from " ~ added ~ " as added"
-            ~ " union select project_id, anonymous_id from " ~ gone ~ " as gone) as changed"
-            ~ " except select grain, project_id, anonymous_id from " ~ pipeline_table('pending_devices')
-        ) %}
-    {% endfor %}
-    {% do statements.append(
+    {% set changed = "(select * from " ~ added ~ " as added union all select * from " ~ gone ~ " as gone)" %}
+    {% set devices = "select distinct project_id, anonymous_id from " ~ changed ~ " as changed" %}
+    {% set users = "(select distinct project_id, user_id from " ~ changed ~ " as changed) as changed" %}
+    {% set on_user = " as names on changed.project_id = names.project_id and changed.user_id = names.user_id" %}
+    {{ return([
+        note_devices(devices),
         "insert into " ~ pipeline_table('pending_users')
-        ~ " select changed.project_id, coalesce(names.person_id, changed.user_id) from ("
-        ~ " select project_id, user_id from " ~ added ~ " as added"
-        ~ " union select project_id, user_id from " ~ gone ~ " as gone) as changed left join " ~ person_names()
-        ~ " as names on changed.project_id = names.project_id and changed.user_id = names.user_id"
-        ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users')
-    ) %}
-    {% do statements.append(note_ids(
-        "select project_id, 'device' as id_kind, anonymous_id as id from " ~ added ~ " as added"
-        ~ " union select project_id, 'device', anonymous_id from " ~ gone ~ " as gone"
-        ~ " union select changed.project_id, 'user', coalesce(names.person_id, changed.user_id) from ("
-        ~ " select project_id, user_id from " ~ added ~ " as added"
-        ~ " union select project_id, user_id from " ~ gone ~ " as gone) as changed left join " ~ decided_names()
-        ~ " as names on changed.project_id = names.project_id and changed.user_id = names.user_id"
-    ) ) %}
-    {{ return(statements) }}
+        ~ " select changed.project_id, coalesce(names.person_id, changed.user_id) from " ~ users
+        ~ " left join " ~ person_names() ~ on_user
+        ~ " except select project_id, stitched_user_id from " ~ pipeline_table('pending_users'),
+        note_ids(
+            "select project_id, 'device' as id_kind, anonymous_id as id from (" ~ devices ~ ") as devices"
+            ~ " union select changed.project_id, 'user', coalesce(names.person_id, changed.user_id) from " ~ users
+            ~ " left join " ~ decided_names() ~ on_user
+        ),
+    ]) }}
 {% endmacro %}
 
 {# Ids whose links changed may be other persons' now, where persons are resolved at all. #}

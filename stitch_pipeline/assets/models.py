@@ -318,12 +318,7 @@ def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[
         for node in dbt_models.manifest()["nodes"].values()
         if node["resource_type"] == "model" and node["config"]["materialized"] == "view"
     ]
-    today = DayRange(last_day(), last_day())
-    variables = _variables(settings, ModelsConfig(), today)
-    results = dbt_models.run_models(path, models=views, variables=variables, on_event=lambda event: None)
-    messages = [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]
-    if messages:
-        raise Failure("\n".join(messages))
+    _build_unasked(path, settings, views)
     schema.set_views_version(con, digest)
     return views
 
@@ -332,9 +327,13 @@ def resolve_persons(con: DuckDBPyConnection, path: Path, settings: Settings) -> 
     """Resolve the persons of pending ids, if there are any, for a run that does not build ``persons`` anyway."""
     if not stale.has_pending_ids(con) or not stale.tables_exist(con, ["identity_map"]):
         return
-    today = DayRange(last_day(), last_day())
-    variables = _variables(settings, ModelsConfig(), today, 0)
-    results = dbt_models.run_models(path, models=["persons"], variables=variables, on_event=lambda event: None)
+    _build_unasked(path, settings, ["persons"])
+
+
+def _build_unasked(path: Path, settings: Settings, models: Sequence[str]) -> None:
+    """Build models that the run was not asked for and that have no day, so Dagster hears only of what goes wrong."""
+    variables = _variables(settings, ModelsConfig(), DayRange(last_day(), last_day()))
+    results = dbt_models.run_models(path, models=models, variables=variables, on_event=lambda event: None)
     if messages := [f"{result.unique_id}: {result.message}" for result in results if not result.succeeded]:
         raise Failure("\n".join(messages))
 

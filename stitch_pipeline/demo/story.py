@@ -143,11 +143,8 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
         return int(con.execute(query).fetchall()[0][0])
 
     def rate(table: str) -> float:
-        return float(
-            con.execute(f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from stitch.{table}").fetchall()[0][
-                0
-            ]
-        )
+        query = f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from stitch.{table}"
+        return float(con.execute(query).fetchall()[0][0])
 
     history = con.execute(
         """

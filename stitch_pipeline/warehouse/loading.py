@@ -26,7 +26,7 @@ _COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
 # The first received wins. Ties are broken by what the rows say and not by where they happen to be
 # stored, so that the winner is the same in any order of loading.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
-
+_IS_TOUCHED = "hash(project_id, event_id) in (select id_hash from temp.touched)"
 
 _REPORT_SECONDS = 5.0
 
@@ -226,18 +226,15 @@ def _put_back_duplicates(con: duckdb.DuckDBPyConnection) -> None:
     Ids are compared by their hashes, here and below, because every id of a load together would fill the
     memory. Two ids of one hash do no harm: their rows compete, each among those of its own id, and win.
     """
-    is_touched = ""
+    competes = "landing_file in (from temp.to_load)"
     # Mostly nothing was taken out, and then no stored id need be read.
     if con.execute("select 1 from temp.touched limit 1").fetchall():
-        is_touched = "hash(project_id, event_id) in (select id_hash from temp.touched)"
-        con.execute(f"insert into stitch.raw_events select {_COLUMNS} from stitch.duplicate_events where {is_touched}")
-        con.execute(f"delete from stitch.duplicate_events where {is_touched}")
+        con.execute(f"insert into stitch.raw_events select {_COLUMNS} from stitch.duplicate_events where {_IS_TOUCHED}")
+        con.execute(f"delete from stitch.duplicate_events where {_IS_TOUCHED}")
+        competes += f" or {_IS_TOUCHED}"
     con.execute(
-        f"""
-        insert into temp.touched
-        select hash(project_id, event_id), event_date from stitch.raw_events
-        where landing_file in (from temp.to_load) {f"or {is_touched}" if is_touched else ""}
-        """
+        "insert into temp.touched "
+        f"select hash(project_id, event_id), event_date from stitch.raw_events where {competes}"
     )
 
 
@@ -247,7 +244,7 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
     ).fetchall()[0]
     # Events that are not touched have no duplicates, so this changes nothing but the time: a filter that few rows
     # do not pass costs more than it spares.
-    filtered = "where hash(project_id, event_id) in (select id_hash from temp.touched)" if touched < events / 2 else ""
+    filtered = f"where {_IS_TOUCHED}" if touched < events / 2 else ""
     con.execute(
         f"""
         create or replace temp table suspects as

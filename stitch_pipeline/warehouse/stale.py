@@ -157,22 +157,18 @@ def _suspect_concerned(
                 [],
             )
     # Where ids are joined to persons (``joined``), a line may tie them or cut them.
-    con.execute(
-        "insert into stitch.pending_ids "
-        "select project_id, case kind when 'device' then 'device' else 'user' end, id from temp.concerned "
-        "where list_contains(?, project_id) except select project_id, id_kind, id from stitch.pending_ids",
-        [list(joined)],
-    )
+    queries = ["select project_id, case kind when 'device' then 'device' else 'user' end, id from temp.concerned"]
     # How many users a device or identifier counts may be others now, and with it whether it ties anything together.
-    counting = ["select project_id, id_kind, id from stitch.identifier_links where linked_kind = 'user' and linked_id"]
+    users = "in (select project_id, id from temp.concerned where kind != 'device')"
+    queries.append(
+        "select project_id, id_kind, id from stitch.identifier_links "
+        f"where linked_kind = 'user' and (project_id, linked_id) {users}"
+    )
     if _exists(con, "identity_map"):
-        counting.append("select project_id, 'device', anonymous_id from stitch.identity_map where user_id")
-    for query in counting:
-        con.execute(
-            f"insert into stitch.pending_ids from ({query} in (select id from temp.concerned where kind != 'device')) "
-            "where list_contains(?, project_id) except select project_id, id_kind, id from stitch.pending_ids",
-            [list(joined)],
+        queries.append(
+            f"select project_id, 'device', anonymous_id from stitch.identity_map where (project_id, user_id) {users}"
         )
+    _note_ids(con, queries, "list_contains(?, project_id)", [list(joined)])
     con.execute(
         "insert into stitch.pending_users select project_id, id from temp.concerned where kind = 'person' "
         "except select project_id, stitched_user_id from stitch.pending_users"
@@ -201,10 +197,14 @@ def _suspect_ids(con: duckdb.DuckDBPyConnection, condition: str, parameters: lis
             "select project_id, 'user', user_id from stitch.identity_map",
             "select project_id, 'device', anonymous_id from stitch.identity_map",
         ]
+    _note_ids(con, queries, condition, parameters)
+
+
+def _note_ids(con: duckdb.DuckDBPyConnection, queries: list[str], condition: str, parameters: list[list[str]]) -> None:
     for query in queries:
         con.execute(
-            f"insert into stitch.pending_ids {query} where {condition} "
-            f"except select project_id, id_kind, id from stitch.pending_ids",
+            f"insert into stitch.pending_ids from ({query}) where {condition} "
+            "except select project_id, id_kind, id from stitch.pending_ids",
             parameters,
         )
 

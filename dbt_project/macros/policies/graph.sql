@@ -24,10 +24,9 @@ graph_evidence as (
         links.first_event_id as link_event_id,
         links.id_kind,
         links.id
-    from {{ ref('identifier_links') }} as links
+    from {{ identifiers_in_force() }} as links
     where
         links.linked_kind = 'device'
-        and not {{ is_wrong_identifier('links') }}
         and exists (
             select 1 from {{ asks }} as asks
             where asks.project_id = links.project_id and asks.anonymous_id = links.linked_id

@@ -214,9 +214,7 @@ asked as (
         on
             stitched.policy = 'graph'
             and stitched.project_id = candidate_persons.project_id
-            and coalesce(candidate_names.person_id, candidates.candidate_user_id)
-            = case when candidate_persons.id_kind = 'user' then '' else candidate_persons.id_kind || ':' end
-            || candidate_persons.id
+            and coalesce(candidate_names.person_id, candidates.candidate_user_id) = {{ person_name('candidate_persons') }}
             and candidate_persons.id_kind != 'device'
     left join policy_days_shared_by_decision as decided
         on
