@@ -21,7 +21,7 @@ from dagster import (
 )
 
 from stitch_pipeline.abandoned_runs import fail_abandoned_runs
-from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
+from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_RECORDS, STALE_SESSION_DAYS
 from stitch_pipeline.jobs import (
     BUILD_JOB,
     RECONCILE_JOB,
@@ -87,13 +87,13 @@ def rules_plan(settings: Settings, instance: DagsterInstance) -> Plan:
 
 def restitch_plan(instance: DagsterInstance) -> Plan:
     """Runs of ``restitch_job`` to ask for."""
-    record = newest_stale_record(instance, STALE_SESSION_DAYS, ("identity_map", "stitched_sessions"))
+    record = newest_stale_record(instance, STALE_SESSION_DAYS, STALE_RECORDS["sessions"])
     return _plan_from_record(instance, RESTITCH_JOB, record)
 
 
 def view_stitching_plan(instance: DagsterInstance) -> Plan:
     """Runs of ``restitch_page_views_job`` to ask for."""
-    record = newest_stale_record(instance, STALE_PAGE_VIEW_DAYS, ("identity_map", "page_views"))
+    record = newest_stale_record(instance, STALE_PAGE_VIEW_DAYS, STALE_RECORDS["page_views"])
     return _plan_from_record(instance, RESTITCH_PAGE_VIEWS_JOB, record)
 
 

@@ -53,6 +53,10 @@
     end
 {%- endmacro %}
 
+{# The day that whoever asks has set for the session, or `otherwise`. #}
+{% macro session_day(name, otherwise) %}{{ return(adapter.dispatch('session_day')(name, otherwise)) }}{% endmacro %}
+{% macro duckdb__session_day(name, otherwise) %}coalesce(cast(getvariable('{{ name }}') as date), cast('{{ otherwise }}' as date)){% endmacro %}
+
 {# A number that is the same for the same values, and hardly ever for others. #}
 {% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}
 {% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}

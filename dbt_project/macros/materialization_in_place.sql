@@ -29,8 +29,11 @@
         {%- else -%} {{ is_in_scope('old.' ~ day, scope, 'old') }}
         {%- endif -%}
     {%- endset -%}
+    {#- Few rows among many are dear to find: found once. A window's rows lie together, and may be all there are. -#}
+    {%- set is_sought = scope not in ('window', 'persons') and (var('only_pending') or not day) -%}
     {%- set key_columns = key | join(', ') -%}
-    {%- set stored = '(select * from ' ~ target ~ ' as old where ' ~ in_scope ~ ')' -%}
+    {%- set found = '(select * from ' ~ target ~ ' as old where ' ~ in_scope ~ ')' -%}
+    {%- set stored = model['name'] ~ '__stored' if is_sought else found -%}
     {#- Without a day a model is of no window. -#}
     {%- set model_steps = steps() if day else [{}] -%}
 
@@ -51,7 +54,7 @@
 
     {% if is_new %}
         {#- Nothing to compare with, so nothing is written twice. -#}
-        {%- set added = stored -%}
+        {%- set added = found -%}
         {%- set gone = '(select * from ' ~ target ~ ' limit 0)' -%}
         {% for step in model_steps %}
             {% call statement('main') %}
@@ -62,6 +65,9 @@
         {% for step in model_steps %}
             {% do run_query('insert into ' ~ new ~ ' ' ~ within_step(sql, step)) %}
         {% endfor %}
+        {% if is_sought %}
+            {% do run_query('create or replace temporary table ' ~ stored ~ ' as ' ~ found) %}
+        {% endif %}
         {% do run_query(
             'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ stored ~ ' as stored'
             ~ ' except select * from ' ~ new
@@ -73,8 +79,8 @@
         {% call statement('delete_gone') %}
             delete from {{ target }} as old
             where
-                {{ in_scope }}
-                and exists (
+                {{ is_in_window('old.' ~ day) ~ ' and ' if day -}}
+                exists (
                     select 1 from {{ gone }} as gone
                     -- The day too: while a row moves to another day its key may stand on both.
                     where {% for column in key + ([day] if day else []) -%}

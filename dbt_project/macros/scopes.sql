@@ -59,6 +59,15 @@
     )
 {%- endmacro %}
 
+{# For a look for stale rows: not the days that the run has just built, if it says so. In the views themselves, because
+   DuckDB 2.0 does not carry a condition into a CTE that is used more than once. #}
+{% macro is_not_just_built(day) -%}
+    (
+        {{ day }} < {{ session_day('built_first_day', '9999-12-31') }}
+        or {{ day }} > {{ session_day('built_last_day', '0001-01-01') }}
+    )
+{%- endmacro %}
+
 {# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}
 {% macro is_affected_user(row) -%}
     exists (

@@ -49,6 +49,11 @@
     ]) }}
 {% endmacro %}
 
+{# All pending devices have just been resolved, by the rules that are set. #}
+{% macro forget_pending_mappings() -%}
+    delete from {{ pipeline_table('pending_devices') }} where grain = 'mapping'
+{%- endmacro %}
+
 {# Put devices on the lists of all grains. #}
 {% macro note_devices(devices) -%}
     insert into {{ pipeline_table('pending_devices') }}

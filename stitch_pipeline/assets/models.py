@@ -5,7 +5,8 @@ opened once around it. After it, the run works out which partitions now hold a w
 them into the metadata of what it materialized, where ``identify_sensor`` finds them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ TABLES = (
 )
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
+# In whose metadata the sensors look for them. A run that builds none of these tables need not look itself.
+STALE_RECORDS: Mapping[stale.Grain, tuple[str, ...]] = {
+    "sessions": ("identity_map", "stitched_sessions"),
+    "page_views": ("identity_map", "page_views"),
+}
 # So many events are sorted and joined within some 2 GB.
 EVENTS_PER_STEP = 5_000_000
 
@@ -234,6 +240,7 @@ def _variables(settings: Settings, config: ModelsConfig, window: DayRange, step_
         only_pending=config.only_pending,
         restitch_only=config.restitch_only,
         view_stitching=_views_are_stitched(settings, config),
+        follows_settings=not _overrides_rules(config),
         step_days=step_days,
         known_at=schema.utc_now(),
     )
@@ -259,10 +266,11 @@ def _metadata(
     stale_metadata = stale_partitions(
         con,
         settings,
+        grains=[grain for grain, tables in STALE_RECORDS.items() if set(tables) & set(succeeded)],
         built_sessions=window if "stitched_sessions" in succeeded else None,
         built_page_views=window if "page_views" in succeeded and _views_are_stitched(settings, config) else None,
     )
-    for name in {"identity_map", "stitched_sessions", "page_views"} & set(succeeded):
+    for name in {name for tables in STALE_RECORDS.values() for name in tables} & set(succeeded):
         metadata[name].update(stale_metadata)
     return metadata
 
@@ -271,29 +279,33 @@ def stale_partitions(
     con: DuckDBPyConnection,
     settings: Settings,
     *,
+    grains: Collection[stale.Grain] = tuple(STALE_RECORDS),
     built_sessions: DayRange | None = None,
     built_page_views: DayRange | None = None,
 ) -> dict[str, MetadataValue]:
     """Which days hold a wrong answer, as metadata: lists of [first day, last day]; and how much there is to do."""
-    sessions = stale.stale_rows(con, "sessions", built_sessions)
-    without_day = {"user_mapping_history": stale.stale_mappings(con), "users": stale.stale_users(con)}
-    # Any run over sessions brings these up to date; where no session is wrong, one has to be asked for.
-    is_asked_for = not sessions and any(without_day.values())
-    days_to_restitch = stale.last_session_day(con) if is_asked_for else sessions
-    if settings.view_stitching_is_on:
-        views = stale.stale_rows(con, "page_views", built_page_views)
-    else:
-        # Without view stitching nobody will ask; switching it on is a change of rules, and looks at everything.
-        stale.forget_pending(con, "page_views")
-        views = {}
     metadata: dict[str, MetadataValue] = {}
-    for key, listed in ((STALE_SESSION_DAYS, days_to_restitch), (STALE_PAGE_VIEW_DAYS, views)):
-        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(listed)])
-    for table, found in (("stitched_sessions", sessions), ("page_views", views)):
+
+    def add(key: str, table: str, found: Mapping[date, int], days: Iterable[date]) -> None:
+        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in ranges(days)])
         metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(found.values()))
         metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(found))
-    if is_asked_for:
-        metadata |= {f"{table}_stale_rows": MetadataValue.int(count) for table, count in without_day.items() if count}
+
+    if "sessions" in grains:
+        sessions = stale.stale_rows(con, "sessions", built_sessions)
+        without_day = {"user_mapping_history": stale.stale_mappings(con), "users": stale.stale_users(con)}
+        # Any run over sessions brings these up to date; where no session is wrong, one has to be asked for.
+        is_asked_for = not sessions and any(without_day.values())
+        days = stale.last_session_day(con) if is_asked_for else sessions
+        add(STALE_SESSION_DAYS, "stitched_sessions", sessions, days)
+        if is_asked_for:
+            metadata |= {f"{table}_stale_rows": MetadataValue.int(rows) for table, rows in without_day.items() if rows}
+    if not settings.view_stitching_is_on:
+        # Without view stitching nobody will ask; switching it on is a change of rules, and looks at everything.
+        stale.forget_pending(con, "page_views")
+    if "page_views" in grains:
+        views = stale.stale_rows(con, "page_views", built_page_views) if settings.view_stitching_is_on else {}
+        add(STALE_PAGE_VIEW_DAYS, "page_views", views, views)
     return metadata
 
 

@@ -15,6 +15,7 @@ def dbt_variables(
     only_pending: bool,
     restitch_only: bool,
     view_stitching: bool,
+    follows_settings: bool,
     step_days: int,
     known_at: datetime,
 ) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def dbt_variables(
         "only_pending": only_pending,
         "restitch_only": restitch_only,
         "view_stitching": view_stitching,
+        "follows_settings": follows_settings,
         "step_days": step_days,
         "known_at": known_at.isoformat(sep=" ", timespec="microseconds"),
     }

@@ -26,6 +26,7 @@ _COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
 # The first received wins. Ties are broken by what the rows say and not by where they happen to be
 # stored, so that the winner is the same in any order of loading.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
+_IS_LOADED = "landing_file in (from temp.to_load)"
 _IS_TOUCHED = "hash(project_id, event_id) in (select id_hash from temp.touched)"
 
 _REPORT_SECONDS = 5.0
@@ -106,14 +107,11 @@ def _start(con: duckdb.DuckDBPyConnection, names: list[str]) -> None:
     # Not made from a query: see the remark on DuckDB 2.0.0 in `materialization_in_place.sql`.
     con.execute("create or replace temp table touched (id_hash ubigint, event_date date)")
     con.execute(
-        """
-        insert into temp.touched
-        select hash(project_id, event_id), event_date from stitch.raw_events
-        where landing_file in (from temp.to_load)
-        """
+        "insert into temp.touched "
+        f"select hash(project_id, event_id), event_date from stitch.raw_events where {_IS_LOADED}"
     )
     for table in ("raw_events", "duplicate_events", "quarantined_events", "landing_files"):
-        con.execute(f"delete from stitch.{table} where landing_file in (from temp.to_load)")
+        con.execute(f"delete from stitch.{table} where {_IS_LOADED}")
 
 
 def _insert_files(
@@ -226,7 +224,7 @@ def _put_back_duplicates(con: duckdb.DuckDBPyConnection) -> None:
     Ids are compared by their hashes, here and below, because every id of a load together would fill the
     memory. Two ids of one hash do no harm: their rows compete, each among those of its own id, and win.
     """
-    competes = "landing_file in (from temp.to_load)"
+    competes = _IS_LOADED
     # Mostly nothing was taken out, and then no stored id need be read.
     if con.execute("select 1 from temp.touched limit 1").fetchall():
         con.execute(f"insert into stitch.raw_events select {_COLUMNS} from stitch.duplicate_events where {_IS_TOUCHED}")
@@ -239,12 +237,23 @@ def _put_back_duplicates(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
-    touched, events = con.execute(
-        "select (select count(*) from temp.touched), (select count(*) from stitch.raw_events)"
+    touched, loaded, events = con.execute(
+        f"""
+        select
+          (select count(*) from temp.touched),
+          (select count(*) from stitch.raw_events where {_IS_LOADED}),
+          (select count(*) from stitch.raw_events)
+        """
     ).fetchall()[0]
-    # Events that are not touched have no duplicates, so this changes nothing but the time: a filter that few rows
-    # do not pass costs more than it spares.
-    filtered = f"where {_IS_TOUCHED}" if touched < events / 2 else ""
+    # Events that are not touched have no duplicates, so which filter there is changes nothing but the time.
+    if touched == loaded < events / 10:
+        # Nothing was taken out. Few ids fit in memory, and DuckDB skips what cannot hold one of them.
+        filtered = f"where event_id in (select event_id from stitch.raw_events where {_IS_LOADED})"
+    elif touched < events / 2:
+        filtered = f"where {_IS_TOUCHED}"
+    else:
+        # A filter that few rows do not pass costs more than it spares.
+        filtered = ""
     con.execute(
         f"""
         create or replace temp table suspects as

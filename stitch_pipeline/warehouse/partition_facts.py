@@ -12,12 +12,19 @@ from stitch_pipeline.planning.days import DayRange
 IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
 _STITCH_RATE = f"round(avg(case when {IS_STITCHED} then 1.0 else 0.0 end), 4)"
 _ON_SHARED_DEVICES = "count(*) filter (stitched_by = 'shared device')"
+
+
+def _count_distinct(column: str, condition: str = "true") -> str:
+    # By hash, because ids by themselves take twice as long to count.
+    return f"count(distinct hash(project_id, {column})) filter ({column} is not null and {condition})"
+
+
 # Per table: its day column and what to say about a day beside the number of rows.
 _FACTS: dict[str, tuple[str, dict[str, str]]] = {
     "raw_events": (
         "event_date",
         {
-            "devices": "count(distinct (project_id, anonymous_id))",
+            "devices": _count_distinct("anonymous_id"),
             "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id)",
         },
     ),
@@ -29,13 +36,13 @@ _FACTS: dict[str, tuple[str, dict[str, str]]] = {
             "in_the_future": "count(*) filter (reason like '% is more than one day after the event arrived')",
         },
     ),
-    "identity_map": ("event_date", {"devices": "count(distinct (project_id, anonymous_id))"}),
+    "identity_map": ("event_date", {"devices": _count_distinct("anonymous_id")}),
     "sessions": ("session_date", {"events": "coalesce(sum(event_count), 0)::bigint"}),
     "stitched_sessions": (
         "session_date",
         {
             "stitch_rate": _STITCH_RATE,
-            "users": f"count(distinct (project_id, stitched_user_id)) filter ({IS_STITCHED})",
+            "users": _count_distinct("stitched_user_id", IS_STITCHED),
             "on_shared_devices": _ON_SHARED_DEVICES,
         },
     ),

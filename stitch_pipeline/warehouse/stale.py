@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Literal
 
@@ -35,18 +36,30 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
     view, day = _VIEWS[grain]
     if not _exists(con, view) or not _is_pending(con, grain):
         return {}
-    outside = f"where not {day} between $first and $last" if just_built else ""
-    window = {"first": just_built.first, "last": just_built.last} if just_built else {}
-    with transaction(con):
+    with transaction(con), _just_built(con, just_built):
         con.execute(
             f"create or replace temp table still_stale as "
             f"select project_id, coalesce(anonymous_id, '{NO_DEVICE}') as anonymous_id, {day} as day, "
-            f"count(*) as row_count from stitch.{view} {outside} group by all",
-            window,
+            f"count(*) as row_count from stitch.{view} group by all"
         )
         _keep_pending_what_is_still_stale(con, grain)
         found = con.execute("select day, sum(row_count)::bigint from temp.still_stale group by day").fetchall()
     return dict(found)
+
+
+@contextmanager
+def _just_built(con: duckdb.DuckDBPyConnection, days: DayRange | None) -> Iterator[None]:
+    """Tell the views which days need no look, for the time of one query."""
+    if days is None:
+        yield
+        return
+    con.execute("set variable built_first_day = ?", [days.first])
+    con.execute("set variable built_last_day = ?", [days.last])
+    try:
+        yield
+    finally:
+        con.execute("reset variable built_first_day")
+        con.execute("reset variable built_last_day")
 
 
 def stale_users(con: duckdb.DuckDBPyConnection) -> int:

@@ -13,7 +13,7 @@ with subjects as (
         views.occurred_at as subject_at,
         coalesce(views.anonymous_id, views.event_id) as own_id
     from {{ ref('page_views') }} as views
-    where {{ is_pending_device('page_views', 'views') }}
+    where {{ is_pending_device('page_views', 'views') }} and {{ is_not_just_built('views.event_date') }}
 ),
 
 {{ stitch('subjects') }}

@@ -12,7 +12,7 @@ with subjects as (
         sessions.started_at as subject_at,
         sessions.anonymous_id as own_id
     from {{ ref('sessions') }} as sessions
-    where {{ is_pending_device('sessions', 'sessions') }}
+    where {{ is_pending_device('sessions', 'sessions') }} and {{ is_not_just_built('sessions.session_date') }}
 ),
 
 {{ stitch('subjects', switch='settings.sessions_are_stitched') }}
