@@ -48,7 +48,7 @@ format: $(READY) ## put code into the project's format
 	$(BIN)/ruff check --fix .
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY) ## every benchmark but the largest; results in benchmarks/results, chart in docs/images (hours)
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --group bench --quiet

@@ -36,7 +36,7 @@ def stale_rows(con: duckdb.DuckDBPyConnection, grain: Grain, just_built: DayRang
     view, day = _VIEWS[grain]
     if not _exists(con, view) or not _is_pending(con, grain):
         return {}
-    with transaction(con), _just_built(con, just_built):
+    with _just_built(con, just_built), transaction(con):
         con.execute(
             f"create or replace temp table still_stale as "
             f"select project_id, coalesce(anonymous_id, '{NO_DEVICE}') as anonymous_id, {day} as day, "
