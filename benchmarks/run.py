@@ -11,7 +11,8 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parent
 # What DuckDB may hold at most; the process needs some 500 MB beside it.
-MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB", 100: "7GB"}
+MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB", 100: "6GB"}
+LOGIN_PERCENTS = (5, 30)
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
         ["launch.py"],
         ["orchestration.py"],
         ["loading.py"],
-        *(["scale.py", str(size * 1_000_000), MEMORY_LIMITS.get(size, "7GB")] for size in sizes),
+        *(["scale.py", str(size * 1_000_000), MEMORY_LIMITS.get(size, "6GB")] for size in sizes),
+        *(["scale.py", "3000000", "", str(login_percent)] for login_percent in LOGIN_PERCENTS),
         ["habits.py"],
         ["graph.py"],
         ["latency.py"],

@@ -1,6 +1,7 @@
 """Full build, one more day, late logins and page views at one size, each against the full build or the floor.
 
-``python benchmarks/scale.py EVENTS [MEMORY_LIMIT]``. Every step is a process of its own, start-up and all; what
+``python benchmarks/scale.py EVENTS [MEMORY_LIMIT [LOGIN_PERCENT]]``: of the devices, 15 % are logged in on unless
+LOGIN_PERCENT says otherwise. Every step is a process of its own, start-up and all; what
 start-up alone costs is the last step, a settle with nothing to do. Rows written are what the runs report; rows
 changed are counted here, by comparing the tables before and after.
 """
@@ -29,7 +30,7 @@ LATE_LOGIN_DAYS = 30
 TABLES = ("stitched_sessions", "users", "page_views")
 
 
-def measure(events: int, memory_limit: str, directory: Path, login_percent: int = 15) -> dict[str, Any]:
+def measure(events: int, memory_limit: str, login_percent: int, directory: Path) -> dict[str, Any]:
     traffic = Traffic(events, login_percent=login_percent)
     settings = {"STITCH_START_DATE": str(FIRST_DAY)}
     if memory_limit:
@@ -161,8 +162,11 @@ def _rows(deployment: Deployment) -> dict[str, int]:
 def main() -> None:
     events = int(float(sys.argv[1]))
     memory_limit = sys.argv[2] if len(sys.argv) > 2 else ""
+    login_percent = int(sys.argv[3]) if len(sys.argv) > 3 else Traffic.login_percent
+    millions = events // 1_000_000
+    name = f"scale_{millions}m" if login_percent == Traffic.login_percent else f"logins_{login_percent}_of_{millions}m"
     with tempfile.TemporaryDirectory(dir=REPOSITORY / "data" if (REPOSITORY / "data").is_dir() else None) as scratch:
-        keep(f"scale_{events // 1_000_000}m", measure(events, memory_limit, Path(scratch) / "deployment"))
+        keep(name, measure(events, memory_limit, login_percent, Path(scratch) / "deployment"))
 
 
 if __name__ == "__main__":

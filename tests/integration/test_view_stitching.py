@@ -143,3 +143,17 @@ def test_session_stitching_and_lookback_may_differ_for_one_run(new_warehouse: Ne
     assert {row["stitched_by"] for row in warehouse.rows("stitched_sessions")} == {"off"}
     # The views read the settings, and one run's exception must not stay behind in them.
     assert credited(warehouse, "page_views_live")["e1"] == ("u", "link after")
+
+
+def test_the_mapping_by_the_rules_of_one_run_does_not_stay(new_warehouse: NewWarehouse) -> None:
+    warehouse, as_set = new_warehouse(), new_warehouse()
+    for each in (warehouse, as_set):
+        each.land_events("jitsu/a.ndjson", HISTORY + LOGIN)
+    config = {"ops": {"stitch_models": {"config": {"lookback_days": 2}}}}
+    warehouse.build(START, at("2026-03-10").date(), run_config=config)
+    as_set.settle()
+    known_now = "select anonymous_id, user_id, valid_from, valid_until from stitch.user_mapping_history "
+    known_now += "where known_until is null order by all"
+    assert warehouse.query(known_now) != as_set.query(known_now)
+    warehouse.settle()
+    assert warehouse.query(known_now) == as_set.query(known_now)
