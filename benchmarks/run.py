@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parent
-# What DuckDB may hold at most; the process needs some 500 MB beside it.
-MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB", 100: "6GB"}
+# What DuckDB may hold at most, by millions of events; the process needs some 500 MB beside it.
+MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB"}
+MOST_MEMORY = "6GB"
 LOGIN_PERCENTS = (5, 30)
 
 
@@ -21,8 +22,8 @@ def main() -> None:
         ["launch.py"],
         ["orchestration.py"],
         ["loading.py"],
-        *(["scale.py", str(size * 1_000_000), MEMORY_LIMITS.get(size, "6GB")] for size in sizes),
-        *(["scale.py", "3000000", "", str(login_percent)] for login_percent in LOGIN_PERCENTS),
+        *(["scale.py", str(size * 1_000_000), MEMORY_LIMITS.get(size, MOST_MEMORY)] for size in sizes),
+        *(["scale.py", "3000000", MEMORY_LIMITS[3], str(login_percent)] for login_percent in LOGIN_PERCENTS),
         ["habits.py"],
         ["graph.py"],
         ["latency.py"],

@@ -1,9 +1,11 @@
 """Full build, one more day, late logins and page views at one size, each against the full build or the floor.
 
 ``python benchmarks/scale.py EVENTS [MEMORY_LIMIT [LOGIN_PERCENT]]``: of the devices, 15 % are logged in on unless
-LOGIN_PERCENT says otherwise. Every step is a process of its own, start-up and all; what
-start-up alone costs is the last step, a settle with nothing to do. Rows written are what the runs report; rows
-changed are counted here, by comparing the tables before and after.
+LOGIN_PERCENT says otherwise. Every step is a process of its own, start-up and all. Rows written are what the runs
+report; rows changed are counted here, by comparing the tables before and after.
+
+What cannot be had for less is measured beside it: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of next
+to no rows; and `day_alone`, the day that `one_more_day` adds, in a warehouse that holds nothing else.
 """
 
 from __future__ import annotations
@@ -42,12 +44,20 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
     full = deployment.settle()
     counted = _rows(deployment)
     with duckdb.connect() as con:
-        traffic.write_day(con, traffic.days, deployment.feed)
+        day_file = traffic.write_day(con, traffic.days, deployment.feed)
     one_day = _step(deployment, lambda: deployment.settle())
-    _write_late_logins(deployment, traffic)
+    _write_late_logins(deployment, traffic, LATE_LOGINS)
     late_logins = _step(deployment, lambda: deployment.settle())
     page_views = _step(deployment, lambda: deployment.settle("--view-stitching"))
     nothing = deployment.settle()
+    _write_late_logins(deployment, traffic, 1)
+    one_login = deployment.settle()
+    alone = Deployment.create(
+        directory.with_name("alone"), **settings | {"STITCH_START_DATE": str(traffic.day(traffic.days))}
+    )
+    alone.feed.mkdir()
+    (alone.feed / day_file.name).symlink_to(day_file)
+    day_alone = alone.settle()
     start_up = cost(["-c", "from stitch_pipeline.definitions import defs"], deployment.environment)
 
     beyond = {
@@ -66,6 +76,8 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
         "late_logins": late_logins,
         "late_page_views": page_views,
         "nothing_to_do": nothing.figures(),
+        "one_login": one_login.figures(),
+        "day_alone": day_alone.figures(),
         "start_up": start_up.figures(),
         "ratios": {
             "full_build_to_floor_cpu": round(full.cpu_seconds / floor.cpu_seconds, 3),
@@ -82,7 +94,7 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
     }
 
 
-def _write_late_logins(deployment: Deployment, traffic: Traffic) -> None:
+def _write_late_logins(deployment: Deployment, traffic: Traffic, logins: int) -> None:
     """Devices that were never logged in on, and were seen in the last days, log in on the day after the last."""
     day = traffic.day(traffic.days + 1)
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
@@ -93,14 +105,14 @@ def _write_late_logins(deployment: Deployment, traffic: Traffic) -> None:
                 select anonymous_id from stitch.sessions
                 where session_date > $day - {LATE_LOGIN_DAYS}
                   and anonymous_id not in (select anonymous_id from stitch.identity_map)
-                group by anonymous_id order by hash(anonymous_id) limit {LATE_LOGINS}
+                group by anonymous_id order by hash(anonymous_id) limit {logins}
               )
               select
                 'shop' as app_id, 'web' as platform, $noon as collector_tstamp, $noon as derived_tstamp,
                 'struct' as event, 'late-' || anonymous_id as event_id, 'late-' || anonymous_id as user_id,
                 anonymous_id as domain_userid
               from devices
-            ) to {literal(str(deployment.feed / "late.parquet"))} (format parquet)
+            ) to {literal(str(deployment.feed / f"late_{logins}.parquet"))} (format parquet)
             """,
             {"day": day, "noon": datetime.combine(day, time(12))},
         )

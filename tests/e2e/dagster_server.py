@@ -126,8 +126,17 @@ def wait_for(
 
 
 @contextmanager
-def dagster_server(directory: Path, *, timeout_seconds: float = 180, **settings: str) -> Iterator[DagsterServer]:
-    """Webserver and daemon, up and with the code location loaded. `settings` are `STITCH_…` variables."""
+def dagster_server(
+    directory: Path,
+    *,
+    location: tuple[str, str] = ("-w", "workspace.yaml"),
+    timeout_seconds: float = 180,
+    **settings: str,
+) -> Iterator[DagsterServer]:
+    """Webserver and daemon, up and with the code location loaded. `settings` are `STITCH_…` variables.
+
+    `location` is how `dagster dev` is told what to load; by default the project.
+    """
     home = directory / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
@@ -136,7 +145,7 @@ def dagster_server(directory: Path, *, timeout_seconds: float = 180, **settings:
     # A process group of its own, because `dagster dev` in the background may ignore SIGTERM.
     with (directory / "dagster.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-m", "dagster", "dev", *location, "-h", "127.0.0.1", "-p", str(port)],
             cwd=REPOSITORY,
             env=environment(directory, **settings),
             stdin=subprocess.DEVNULL,
