@@ -4,8 +4,10 @@
 LOGIN_PERCENT says otherwise. Every step is a process of its own, start-up and all. Rows written are what the runs
 report; rows changed are counted here, by comparing the tables before and after.
 
-What cannot be had for less is measured beside it: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of next
-to no rows; and `day_alone`, the day that `one_more_day` adds, in a warehouse that holds nothing else.
+What cannot be had for less is measured beside it: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of a
+session or two; and `day_alone`, the day that `one_more_day` adds, in a warehouse that holds nothing else. So is what
+to compare sizes by, because they are measured in different hours: `yardstick`, the floor of three million events, just
+before the full build and just after it. `growth` is what an event takes of it, start-up apart, times a million.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, time
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import duckdb
@@ -29,6 +32,7 @@ from stitch_pipeline.warehouse.quoting import literal
 
 LATE_LOGINS = 1_000
 LATE_LOGIN_DAYS = 30
+YARDSTICK_EVENTS = 3_000_000
 TABLES = ("stitched_sessions", "users", "page_views")
 
 
@@ -40,17 +44,21 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
     deployment = Deployment.create(directory, **settings)
     traffic.write(deployment.feed)
     floor = floor_cost(deployment.feed, memory_limit)
+    yardstick_feed = directory.with_name("yardstick")
+    Traffic(YARDSTICK_EVENTS).write(yardstick_feed)
 
+    yardsticks = [floor_cost(yardstick_feed).cpu_seconds]
     full = deployment.settle()
+    yardsticks.append(floor_cost(yardstick_feed).cpu_seconds)
     counted = _rows(deployment)
     with duckdb.connect() as con:
         day_file = traffic.write_day(con, traffic.days, deployment.feed)
     one_day = _step(deployment, lambda: deployment.settle())
-    _write_late_logins(deployment, traffic, LATE_LOGINS)
+    _write_late_logins(deployment, traffic, logins=LATE_LOGINS, days_each=LATE_LOGIN_DAYS)
     late_logins = _step(deployment, lambda: deployment.settle())
     page_views = _step(deployment, lambda: deployment.settle("--view-stitching"))
     nothing = deployment.settle()
-    _write_late_logins(deployment, traffic, 1)
+    _write_late_logins(deployment, traffic, logins=1, days_each=1)
     one_login = deployment.settle()
     alone = Deployment.create(
         directory.with_name("alone"), **settings | {"STITCH_START_DATE": str(traffic.day(traffic.days))}
@@ -79,6 +87,7 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
         "one_login": one_login.figures(),
         "day_alone": day_alone.figures(),
         "start_up": start_up.figures(),
+        "yardstick_cpu_seconds": [round(seconds, 2) for seconds in yardsticks],
         "ratios": {
             "full_build_to_floor_cpu": round(full.cpu_seconds / floor.cpu_seconds, 3),
             "full_build_to_floor_seconds": round(full.seconds / floor.seconds, 3),
@@ -90,12 +99,16 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
             "late_page_views_to_full_build": round(page_views["cpu_seconds"] / full.cpu_seconds, 4),
             "late_page_views_to_full_build_without_start_up": round(beyond["page_views"] / build, 4),
         },
+        "growth": round(build / fmean(yardsticks) / counted["raw_events"] * 1e6, 3),
         "nothing_to_do_beyond_start_up_cpu_seconds": round(nothing.cpu_seconds - start_up.cpu_seconds, 2),
     }
 
 
-def _write_late_logins(deployment: Deployment, traffic: Traffic, logins: int) -> None:
-    """Devices that were never logged in on, and were seen in the last days, log in on the day after the last."""
+def _write_late_logins(deployment: Deployment, traffic: Traffic, *, logins: int, days_each: int) -> None:
+    """Devices that were never logged in on, and were seen in the last days, log in on the day after the last.
+
+    Each was seen on ``days_each`` days at most.
+    """
     day = traffic.day(traffic.days + 1)
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
         con.execute(
@@ -105,7 +118,8 @@ def _write_late_logins(deployment: Deployment, traffic: Traffic, logins: int) ->
                 select anonymous_id from stitch.sessions
                 where session_date > $day - {LATE_LOGIN_DAYS}
                   and anonymous_id not in (select anonymous_id from stitch.identity_map)
-                group by anonymous_id order by hash(anonymous_id) limit {logins}
+                group by anonymous_id having count(distinct session_date) <= {days_each}
+                order by hash(anonymous_id) limit {logins}
               )
               select
                 'shop' as app_id, 'web' as platform, $noon as collector_tstamp, $noon as derived_tstamp,
