@@ -105,11 +105,12 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
 
 
 def _write_late_logins(deployment: Deployment, traffic: Traffic, *, logins: int, days_each: int) -> None:
-    """Devices that were never logged in on, and were seen in the last days, log in on the day after the last.
+    """Devices that were never logged in on, and were seen in the last days, log in, two days after the last.
 
-    Each was seen on ``days_each`` days at most.
+    Each was seen on ``days_each`` days at most. Two, because to build a day is to build the day before it too, and that
+    one's traffic is not what is to be measured.
     """
-    day = traffic.day(traffic.days + 1)
+    day = traffic.day(traffic.days + 2)
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
         con.execute(
             f"""
