@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,8 @@ def _measure_hello(directory: Path) -> list[dict[str, float]]:
         DagsterInstance.from_config(str(directory / "dagster_home")) as instance,
     ):
         for number in range(REPEATS):
-            _fall_out_of_step(number)
-            known = _run_ids(instance)
-            landed_at = time.time()
-            (deployment.landing_dir / f"{number}.ndjson").touch()
-            first = _next_run(instance, "hello_job", known)
-            second = _next_run(instance, "hello_again_job", known)
-            rounds.append(_phases(landed_at, first, second, second["ended"]))
+            land = (deployment.landing_dir / f"{number}.ndjson").touch
+            rounds.append(_round(instance, number, ("hello_job", "hello_again_job"), land, lambda: True))
     return rounds
 
 
@@ -141,18 +137,31 @@ def _one_login(
         "domain_userid": device,
         "user_id": f"late-{number}",
     }
-    _fall_out_of_step(number)
-    known = _run_ids(instance)
+    return _round(
+        instance,
+        number,
+        ("build_job", "restitch_job"),
+        land=lambda: (deployment.feed / f"login-{number}.ndjson").write_text(json.dumps(login) + "\n"),
+        is_visible=lambda: _is_stitched(deployment, device, f"late-{number}"),
+    )
+
+
+def _round(
+    instance: DagsterInstance,
+    number: int,
+    jobs: tuple[str, str],
+    land: Callable[[], object],
+    is_visible: Callable[[], bool],
+) -> dict[str, float]:
+    # At another moment each time between two looks of the sensors, which come every 5 seconds.
+    time.sleep(5 * number / REPEATS)
+    known = {record.dagster_run.run_id for record in instance.get_run_records()}
     landed_at = time.time()
-    (deployment.feed / f"login-{number}.ndjson").write_text(json.dumps(login) + "\n")
-    build = _next_run(instance, "build_job", known)
-    restitch = _next_run(instance, "restitch_job", known)
-    while not _is_stitched(deployment, device, f"late-{number}"):
+    land()
+    build, restitch = (_next_run(instance, job, known) for job in jobs)
+    while not is_visible():
         time.sleep(0.1)
-    return _phases(landed_at, build, restitch, time.time())
-
-
-def _phases(landed_at: float, build: dict[str, float], restitch: dict[str, float], seen_at: float) -> dict[str, float]:
+    seen_at = time.time()
     return {
         "until_requested": build["requested"] - landed_at,
         "until_started": build["started"] - build["requested"],
@@ -163,15 +172,6 @@ def _phases(landed_at: float, build: dict[str, float], restitch: dict[str, float
         "until_visible": seen_at - restitch["ended"],
         "total": seen_at - landed_at,
     }
-
-
-def _fall_out_of_step(number: int) -> None:
-    """Rounds land at other moments between two looks of the sensors, which come every 5 seconds."""
-    time.sleep(5 * number / REPEATS)
-
-
-def _run_ids(instance: DagsterInstance) -> set[str]:
-    return {record.dagster_run.run_id for record in instance.get_run_records()}
 
 
 def _next_run(instance: DagsterInstance, job_name: str, known: set[str]) -> dict[str, float]:

@@ -44,27 +44,26 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
     deployment = Deployment.create(directory, **settings)
     traffic.write(deployment.feed)
     floor = floor_cost(deployment.feed, memory_limit)
-    yardstick_feed = directory.with_name("yardstick")
+    yardstick_feed = directory.with_name("yardstick") / "feed"
     Traffic(YARDSTICK_EVENTS).write(yardstick_feed)
 
     yardsticks = [floor_cost(yardstick_feed).cpu_seconds]
     full = deployment.settle()
     yardsticks.append(floor_cost(yardstick_feed).cpu_seconds)
     counted = _rows(deployment)
+    alone = Deployment.create(
+        directory.with_name("alone"), **settings | {"STITCH_START_DATE": str(traffic.day(traffic.days))}
+    )
     with duckdb.connect() as con:
-        day_file = traffic.write_day(con, traffic.days, deployment.feed)
-    one_day = _step(deployment, lambda: deployment.settle())
+        for feed in (deployment.feed, alone.feed):
+            traffic.write_day(con, traffic.days, feed)
+    one_day = _step(deployment, deployment.settle)
     _write_late_logins(deployment, traffic, logins=LATE_LOGINS, days_each=LATE_LOGIN_DAYS)
-    late_logins = _step(deployment, lambda: deployment.settle())
+    late_logins = _step(deployment, deployment.settle)
     page_views = _step(deployment, lambda: deployment.settle("--view-stitching"))
     nothing = deployment.settle()
     _write_late_logins(deployment, traffic, logins=1, days_each=1)
     one_login = deployment.settle()
-    alone = Deployment.create(
-        directory.with_name("alone"), **settings | {"STITCH_START_DATE": str(traffic.day(traffic.days))}
-    )
-    alone.feed.mkdir()
-    (alone.feed / day_file.name).symlink_to(day_file)
     day_alone = alone.settle()
     start_up = cost(["-c", "from stitch_pipeline.definitions import defs"], deployment.environment)
 
