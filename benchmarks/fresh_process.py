@@ -29,6 +29,10 @@ class Cost:
         changes = " ".join(re.findall(f"{job_name}.*changed (.*)", self.output))
         return sum(int(rows.replace(",", "")) for rows in re.findall(rf"\b{table} ([\d,]+) rows?", changes))
 
+    def seconds_of(self, job_name: str) -> float:
+        """How long the runs of one job took, as `settle` says."""
+        return sum(float(seconds) for seconds in re.findall(rf"\b{job_name} in ([\d.]+) s", self.output))
+
     def figures(self) -> dict[str, float]:
         """What goes into a result."""
         return {

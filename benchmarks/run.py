@@ -14,6 +14,14 @@ BENCHMARKS = Path(__file__).resolve().parent
 MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB"}
 MOST_MEMORY = "6GB"
 LOGIN_PERCENTS = (5, 30)
+ROUNDS = 3
+# In millions: with more, a single round takes half an hour.
+MOST_EVENTS_FOR_ROUNDS = 30
+
+
+def _scale_options(size: int) -> list[str]:
+    rounds = ROUNDS if size <= MOST_EVENTS_FOR_ROUNDS else 1
+    return [f"--memory-limit={MEMORY_LIMITS.get(size, MOST_MEMORY)}", f"--rounds={rounds}"]
 
 
 def main() -> None:
@@ -22,9 +30,9 @@ def main() -> None:
         ["launch.py"],
         ["orchestration.py"],
         ["loading.py"],
-        *(["scale.py", str(size * 1_000_000), MEMORY_LIMITS.get(size, MOST_MEMORY)] for size in sizes),
-        *(["scale.py", "3000000", MEMORY_LIMITS[3], str(login_percent)] for login_percent in LOGIN_PERCENTS),
-        ["habits.py"],
+        *(["scale.py", str(size * 1_000_000), *_scale_options(size)] for size in sizes),
+        *(["scale.py", "3000000", *_scale_options(3), f"--login-percent={percent}"] for percent in LOGIN_PERCENTS),
+        ["habits.py", "30000000"],
         ["graph.py"],
         ["latency.py"],
         ["chart.py"],

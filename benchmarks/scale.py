@@ -1,7 +1,8 @@
 """Full build, one more day, late logins and page views at one size, each against the full build or the floor.
 
-``python benchmarks/scale.py EVENTS [MEMORY_LIMIT [LOGIN_PERCENT]]``: of the devices, 15 % are logged in on unless
-LOGIN_PERCENT says otherwise. Every step is a process of its own, start-up and all. Rows written are what the runs
+``python benchmarks/scale.py EVENTS [--memory-limit 3GB] [--login-percent 30] [--rounds 3]``: of the devices, 15 % are
+logged in on by default. Of several rounds, each from an empty warehouse, the result is the median of every figure, with
+the CPU seconds of each round. Every step is a process of its own, start-up and all. Rows written are what the runs
 report; rows changed are counted here, by comparing the tables before and after.
 
 What cannot be had for less is measured beside it: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of a
@@ -12,14 +13,14 @@ before the full build and just after it. `growth` is what an event takes of it, 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, time
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import duckdb
@@ -185,14 +186,43 @@ def _rows(deployment: Deployment) -> dict[str, int]:
         return {table: con.execute(f"select count(*) from stitch.{table}").fetchall()[0][0] for table in tables}
 
 
+def _medians(rounds: Sequence[Any]) -> Any:
+    """The median of each number of the rounds' results, which are alike but for their numbers."""
+    if isinstance(rounds[0], dict):
+        return {name: _medians([figures[name] for figures in rounds]) for name in rounds[0]}
+    if isinstance(rounds[0], list):
+        return [_medians(column) for column in zip(*rounds, strict=True)]
+    return median(rounds) if isinstance(rounds[0], int | float) else rounds[0]
+
+
 def main() -> None:
-    events = int(float(sys.argv[1]))
-    memory_limit = sys.argv[2] if len(sys.argv) > 2 else ""
-    login_percent = int(sys.argv[3]) if len(sys.argv) > 3 else Traffic.login_percent
-    millions = events // 1_000_000
-    name = f"scale_{millions}m" if login_percent == Traffic.login_percent else f"logins_{login_percent}_of_{millions}m"
-    with tempfile.TemporaryDirectory(dir=REPOSITORY / "data" if (REPOSITORY / "data").is_dir() else None) as scratch:
-        keep(name, measure(events, memory_limit, login_percent, Path(scratch) / "deployment"))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("events", type=float)
+    parser.add_argument("--memory-limit", default="")
+    parser.add_argument("--login-percent", type=int, default=Traffic.login_percent)
+    parser.add_argument("--rounds", type=int, default=1)
+    asked = parser.parse_args()
+    rounds = []
+    for _ in range(asked.rounds):
+        with tempfile.TemporaryDirectory(
+            dir=REPOSITORY / "data" if (REPOSITORY / "data").is_dir() else None
+        ) as scratch:
+            directory = Path(scratch) / "deployment"
+            rounds.append(measure(int(asked.events), asked.memory_limit, asked.login_percent, directory))
+    millions = int(asked.events) // 1_000_000
+    is_usual = asked.login_percent == Traffic.login_percent
+    keep(
+        f"scale_{millions}m" if is_usual else f"logins_{asked.login_percent}_of_{millions}m",
+        {
+            "rounds": asked.rounds,
+            **_medians(rounds),
+            "cpu_seconds_of_each_round": {
+                step: [figures[step]["cpu_seconds"] for figures in rounds]
+                for step, figure in rounds[0].items()
+                if isinstance(figure, dict) and "cpu_seconds" in figure
+            },
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ timeline_links as (
     ) as links
     inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
     -- Policy `graph` goes by further identifiers as well.
-    where (links.is_of_user or settings.resolves_persons) and {{ is_in_scope(none, 'mapping', 'links') }}
+    where (links.is_of_user or settings.resolves_persons) and {{ is_pending_device('mapping', 'links') }}
 ),
 
 timeline_steps as (
@@ -75,7 +75,7 @@ timeline_moments as (
         {{ since_ever() }} as subject_at
     from {{ pipeline_table('shared_devices') }} as devices
     where
-        {{ is_in_scope(none, 'mapping', 'devices') }}
+        {{ is_pending_device('mapping', 'devices') }}
         and not exists (
             select 1 from timeline_links as links
             where links.project_id = devices.project_id and links.anonymous_id = devices.anonymous_id

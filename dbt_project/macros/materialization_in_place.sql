@@ -22,17 +22,17 @@
     {%- set added = model['name'] ~ '__added' -%}
     {%- set gone = model['name'] ~ '__gone' -%}
 
-    {%- set in_scope -%}
-        {%- if scope == 'users' -%} {{ is_affected_user('old') }}
-        {%- elif scope == 'persons' -%} {{ is_unresolved('old') }}
-        {%- elif scope == 'window' -%} {{ is_in_scope('old.' ~ day) }}
-        {%- else -%} {{ is_in_scope('old.' ~ day, scope, 'old') }}
+    {%- set found -%}
+        {%- if scope == 'users' -%} (select * from {{ target }} as old where {{ is_affected_user('old') }})
+        {%- elif scope == 'persons' -%} (select * from {{ target }} as old where {{ is_unresolved('old') }})
+        {%- elif scope == 'mapping' -%} (select * from {{ target }} as old where {{ is_pending_device(scope, 'old') }})
+        {%- elif scope == 'window' -%} (select * from {{ target }} as old where {{ is_in_window('old.' ~ day) }})
+        {%- else -%} {{ rows_in_scope(target, day, scope) }}
         {%- endif -%}
     {%- endset -%}
     {#- Few rows among many are dear to find: found once. A window's rows lie together, and may be all there are. -#}
     {%- set is_sought = scope not in ('window', 'persons') and (var('only_pending') or not day) -%}
     {%- set key_columns = key | join(', ') -%}
-    {%- set found = '(select * from ' ~ target ~ ' as old where ' ~ in_scope ~ ')' -%}
     {%- set stored = model['name'] ~ '__stored' if is_sought else found -%}
     {#- Without a day a model is of no window. -#}
     {%- set model_steps = steps() if day else [{}] -%}
@@ -66,7 +66,7 @@
             {% do run_query('insert into ' ~ new ~ ' ' ~ within_step(sql, step)) %}
         {% endfor %}
         {% if is_sought %}
-            {% do run_query('create or replace temporary table ' ~ stored ~ ' as ' ~ found) %}
+            {% do run_query('create or replace temporary table ' ~ stored ~ ' as select * from ' ~ found ~ ' as found') %}
         {% endif %}
         {% do run_query(
             'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ stored ~ ' as stored'

@@ -42,18 +42,42 @@
     and {{ days_later(day_literal('last_day'), 1) }}
 {%- endmacro %}
 
-{# The rows of the window; for a run over changed links only, those of the devices whose links changed. Rows
-   without a device are pending as those of the device ''. The mapping of a device has no day. #}
-{% macro is_in_scope(day, grain=none, row=none) -%}
-    {%- if grain != 'mapping' -%} {{ is_in_window(day) }} {%- endif -%}
-    {%- if grain == 'mapping' or (var('only_pending') and grain) %}
-    {{ 'and ' if grain != 'mapping' }}{{ is_pending_device(grain, row) }}
-    {%- endif %}
+{# The rows of the window; for a run over changed links only, those of the devices whose links changed. #}
+{% macro rows_in_scope(relation, day, grain) -%}
+    {%- if var('only_pending') -%} {{ rows_of_pending_devices(relation, grain, is_in_window(day)) }}
+    {%- else -%} (select * from {{ relation }} where {{ is_in_window(day) }})
+    {%- endif -%}
 {%- endmacro %}
 
-{# Not `exists`: of a condition on coalesce() DuckDB 2.0 makes a list of all devices there are first. #}
+{# Rows of pending devices that meet a condition. Views without a device are pending as those of the device ''; a
+   session has one. The device is asked for by itself first: DuckDB 2.0 reads the other columns only where such a
+   condition holds, but all of them for one on two columns or on an expression. #}
+{% macro rows_of_pending_devices(relation, grain, condition) -%}
+    (
+        select * from {{ relation }} as of_device
+        where
+            {{ condition }}
+            and of_device.anonymous_id in (
+                select anonymous_id from {{ pipeline_table('pending_devices') }} where grain = '{{ grain }}'
+            )
+            and {{ is_pending_device(grain, 'of_device') }}
+        {%- if grain == 'page_views' %}
+        union all
+        select * from {{ relation }} as of_nobody
+        where
+            {{ condition }}
+            and of_nobody.anonymous_id is null
+            and of_nobody.project_id in (
+                select project_id from {{ pipeline_table('pending_devices') }}
+                where grain = '{{ grain }}' and anonymous_id = ''
+            )
+        {%- endif %}
+    )
+{%- endmacro %}
+
+{# Whether a row's device is on the list of a grain. #}
 {% macro is_pending_device(grain, row) -%}
-    ({{ row }}.project_id, coalesce({{ row }}.anonymous_id, '')) in (
+    ({{ row }}.project_id, {{ row }}.anonymous_id) in (
         select project_id, anonymous_id from {{ pipeline_table('pending_devices') }}
         where grain = '{{ grain }}'
     )
@@ -68,12 +92,9 @@
     )
 {%- endmacro %}
 
-{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}
+{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). By themselves first,
+   as devices above. #}
 {% macro is_affected_user(row) -%}
-    exists (
-        select 1 from affected_users as affected
-        where
-            affected.project_id = {{ row }}.project_id
-            and affected.stitched_user_id = {{ row }}.stitched_user_id
-    )
+    {{ row }}.stitched_user_id in (select stitched_user_id from affected_users)
+    and ({{ row }}.project_id, {{ row }}.stitched_user_id) in (select project_id, stitched_user_id from affected_users)
 {%- endmacro %}

@@ -8,7 +8,7 @@ known as (
     from {{ ref('user_mapping_history') }} as known
     where
         known.known_until is null
-        and {{ is_in_scope(none, 'mapping', 'known') }}
+        and {{ is_pending_device('mapping', 'known') }}
 )
 
 select

@@ -11,7 +11,7 @@ with {{ device_timelines() }},
 known as (
     select *
     from {{ pipeline_table('user_mapping_history') }} as known
-    where {{ is_in_scope(none, 'mapping', 'known') }}
+    where {{ is_pending_device('mapping', 'known') }}
 ),
 
 still_or_no_longer_so as (

@@ -23,8 +23,7 @@ views as (
         page_url,
         page_path,
         page_title
-    from {{ this }} as views
-    where {{ is_in_scope('views.event_date', 'page_views', 'views') }}
+    from {{ rows_in_scope(this, 'event_date', 'page_views') }} as views
 ),
 {%- else -%}
 events as (
@@ -39,10 +38,8 @@ events as (
         page_url,
         page_path,
         page_title
-    from {{ source('landing', 'raw_events') }} as events
-    where
-        event_type in ('page', 'screen')
-        and {{ is_in_scope('events.event_date', 'page_views', 'events') }}
+    from {{ rows_in_scope(source('landing', 'raw_events'), 'event_date', 'page_views') }} as events
+    where event_type in ('page', 'screen')
 ),
 
 -- By the days on which they have views: a session runs past one midnight at most.

@@ -12,8 +12,7 @@ with subjects as (
         views.event_date as subject_day,
         views.occurred_at as subject_at,
         coalesce(views.anonymous_id, views.event_id) as own_id
-    from {{ ref('page_views') }} as views
-    where {{ is_pending_device('page_views', 'views') }} and {{ is_not_just_built('views.event_date') }}
+    from {{ rows_of_pending_devices(ref('page_views'), 'page_views', is_not_just_built('event_date')) }} as views
 ),
 
 {{ stitch('subjects') }}

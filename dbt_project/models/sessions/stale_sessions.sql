@@ -11,8 +11,13 @@ with subjects as (
         sessions.session_date as subject_day,
         sessions.started_at as subject_at,
         sessions.anonymous_id as own_id
-    from {{ ref('sessions') }} as sessions
-    where {{ is_pending_device('sessions', 'sessions') }} and {{ is_not_just_built('sessions.session_date') }}
+    from {{ rows_of_pending_devices(ref('sessions'), 'sessions', is_not_just_built('session_date')) }} as sessions
+),
+
+-- Looked for by device as well: joined to all there are, the few that are asked for cost much more.
+stored as (
+    select *
+    from {{ rows_of_pending_devices(ref('stitched_sessions'), 'sessions', is_not_just_built('session_date')) }} as found
 ),
 
 {{ stitch('subjects', switch='settings.sessions_are_stitched') }}
@@ -25,7 +30,7 @@ select
     stored.stitched_user_id,
     stitched.stitched_user_id as right_user_id
 from stitched
-left join {{ ref('stitched_sessions') }} as stored
+left join stored
     on
         stitched.project_id = stored.project_id
         and stitched.session_id = stored.session_id

@@ -12,8 +12,7 @@ with subjects as (
         sessions.session_date as subject_day,
         sessions.started_at as subject_at,
         sessions.anonymous_id as own_id
-    from {{ ref('sessions') }} as sessions
-    where {{ is_in_scope('sessions.session_date', 'sessions', 'sessions') }}
+    from {{ rows_in_scope(ref('sessions'), 'session_date', 'sessions') }} as sessions
 ),
 
 {{ stitch('subjects', switch='settings.sessions_are_stitched') }}
