@@ -8,11 +8,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@contextmanager
+def large_scratch() -> Iterator[Path]:
+    """A directory that is gone afterwards, for more than may fit where temporary files go."""
+    data = REPOSITORY / "data"
+    data.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=data) as scratch:
+        yield Path(scratch)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ is settled, late logins and page views included. Beside it, on the same files:
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import duckdb
 from floor import floor_cost
-from fresh_process import REPOSITORY, Deployment
+from fresh_process import Deployment, large_scratch
 from results import keep
 from traffic import FIRST_DAY, Traffic
 
@@ -84,7 +83,7 @@ def measure(events: int, directory: Path) -> dict[str, Any]:
 
 def _post_hook(deployment: Deployment) -> tuple[float, float, int]:
     """CPU seconds and seconds of the statement, and the rows that it writes."""
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(f"{scratch}/copy.duckdb") as con:
+    with large_scratch() as scratch, duckdb.connect(str(scratch / "copy.duckdb")) as con:
         con.execute(f"attach {literal(str(deployment.duckdb_path))} as now (read_only)")
         con.execute("create table sessions as select * from now.stitch.stitched_sessions")
         started, cpu = time.monotonic(), time.process_time()
@@ -94,8 +93,8 @@ def _post_hook(deployment: Deployment) -> tuple[float, float, int]:
 
 def main() -> None:
     events = int(float(sys.argv[1])) if len(sys.argv) > 1 else 3_000_000
-    with tempfile.TemporaryDirectory(dir=REPOSITORY / "data" if (REPOSITORY / "data").is_dir() else None) as scratch:
-        keep(f"habits_{events // 1_000_000}m", measure(events, Path(scratch) / "deployment"))
+    with large_scratch() as scratch:
+        keep(f"habits_{events // 1_000_000}m", measure(events, scratch / "deployment"))
 
 
 if __name__ == "__main__":

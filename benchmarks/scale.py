@@ -14,7 +14,6 @@ before the full build and just after it. `growth` is what an event takes of it, 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, time
@@ -25,7 +24,7 @@ from typing import Any
 
 import duckdb
 from floor import floor_cost
-from fresh_process import REPOSITORY, Cost, Deployment, cost
+from fresh_process import Cost, Deployment, cost, large_scratch
 from results import keep
 from traffic import FIRST_DAY, Traffic
 
@@ -204,10 +203,8 @@ def main() -> None:
     asked = parser.parse_args()
     rounds = []
     for _ in range(asked.rounds):
-        with tempfile.TemporaryDirectory(
-            dir=REPOSITORY / "data" if (REPOSITORY / "data").is_dir() else None
-        ) as scratch:
-            directory = Path(scratch) / "deployment"
+        with large_scratch() as scratch:
+            directory = scratch / "deployment"
             rounds.append(measure(int(asked.events), asked.memory_limit, asked.login_percent, directory))
     millions = int(asked.events) // 1_000_000
     is_usual = asked.login_percent == Traffic.login_percent
