@@ -94,7 +94,7 @@ def _post_hook(deployment: Deployment) -> tuple[float, float, int]:
 def main() -> None:
     events = int(float(sys.argv[1])) if len(sys.argv) > 1 else 3_000_000
     with large_scratch() as scratch:
-        keep(f"habits_{events // 1_000_000}m", measure(events, scratch / "deployment"))
+        keep("habits", measure(events, scratch / "deployment"))
 
 
 if __name__ == "__main__":
