@@ -76,7 +76,7 @@ def measure(events: int, directory: Path) -> dict[str, Any]:
             "rebuild_to_ours_cpu": round(rebuild / ours, 2),
             "rebuild_to_ours_cpu_on_the_last_day": round(last_rebuild / settled.cpu_seconds, 2),
             "post_hook_rows_to_ours": round(hook_rows / max(ours_rows, 1), 1),
-            "post_hook_seconds_to_ours": round(hook_seconds / ours_seconds, 2),
+            "post_hook_seconds_to_ours": round(hook_seconds / max(ours_seconds, 0.1), 2),
         },
     }
 

@@ -23,11 +23,16 @@
     {%- set gone = model['name'] ~ '__gone' -%}
 
     {%- set found -%}
-        {%- if scope == 'users' -%} (select * from {{ target }} as old where {{ is_affected_user('old') }})
-        {%- elif scope == 'persons' -%} (select * from {{ target }} as old where {{ is_unresolved('old') }})
-        {%- elif scope == 'mapping' -%} (select * from {{ target }} as old where {{ is_pending_device(scope, 'old') }})
-        {%- elif scope == 'window' -%} (select * from {{ target }} as old where {{ is_in_window('old.' ~ day) }})
-        {%- else -%} {{ rows_in_scope(target, day, scope) }}
+        {%- if day -%} {{ rows_in_scope(target, day, none if scope == 'window' else scope) }}
+        {%- else -%}
+        (
+            select * from {{ target }} as old
+            where
+                {% if scope == 'users' -%} {{ is_affected_user('old') }}
+                {%- elif scope == 'persons' -%} {{ is_unresolved('old') }}
+                {%- else -%} {{ is_pending_device(scope, 'old') }}
+                {%- endif %}
+        )
         {%- endif -%}
     {%- endset -%}
     {#- Few rows among many are dear to find: found once. A window's rows lie together, and may be all there are. -#}

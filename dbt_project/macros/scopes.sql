@@ -42,25 +42,20 @@
     and {{ days_later(day_literal('last_day'), 1) }}
 {%- endmacro %}
 
-{# The rows of the window; for a run over changed links only, those of the devices whose links changed. #}
-{% macro rows_in_scope(relation, day, grain) -%}
-    {%- if var('only_pending') -%} {{ rows_of_pending_devices(relation, grain, is_in_window(day)) }}
+{# The rows of the window; for a run over changed links only, and where a grain is named, those of the devices whose
+   links changed. #}
+{% macro rows_in_scope(relation, day, grain=none) -%}
+    {%- if var('only_pending') and grain -%} {{ rows_of_pending_devices(relation, grain, is_in_window(day)) }}
     {%- else -%} (select * from {{ relation }} where {{ is_in_window(day) }})
     {%- endif -%}
 {%- endmacro %}
 
 {# Rows of pending devices that meet a condition. Views without a device are pending as those of the device ''; a
-   session has one. The device is asked for by itself first: DuckDB 2.0 reads the other columns only where such a
-   condition holds, but all of them for one on two columns or on an expression. #}
+   session has one. #}
 {% macro rows_of_pending_devices(relation, grain, condition) -%}
     (
         select * from {{ relation }} as of_device
-        where
-            {{ condition }}
-            and of_device.anonymous_id in (
-                select anonymous_id from {{ pipeline_table('pending_devices') }} where grain = '{{ grain }}'
-            )
-            and {{ is_pending_device(grain, 'of_device') }}
+        where {{ condition }} and {{ is_pending_device(grain, 'of_device') }}
         {%- if grain == 'page_views' %}
         union all
         select * from {{ relation }} as of_nobody
@@ -77,10 +72,20 @@
 
 {# Whether a row's device is on the list of a grain. #}
 {% macro is_pending_device(grain, row) -%}
-    ({{ row }}.project_id, {{ row }}.anonymous_id) in (
-        select project_id, anonymous_id from {{ pipeline_table('pending_devices') }}
-        where grain = '{{ grain }}'
-    )
+    {%- set devices = "select project_id, anonymous_id as id from " ~ pipeline_table('pending_devices') -%}
+    {{ is_listed(row, 'anonymous_id', "(" ~ devices ~ " where grain = '" ~ grain ~ "')") }}
+{%- endmacro %}
+
+{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}
+{% macro is_affected_user(row, id='stitched_user_id') -%}
+    {{ is_listed(row, id, '(select project_id, stitched_user_id as id from affected_users)') }}
+{%- endmacro %}
+
+{# Whether a row's id is on a list of (project_id, id). The id by itself first: DuckDB 2.0 reads the other columns only
+   where such a condition holds, but all of them for one on two columns or on an expression. #}
+{% macro is_listed(row, id, list) -%}
+    {{ row }}.{{ id }} in (select listed.id from {{ list }} as listed)
+    and ({{ row }}.project_id, {{ row }}.{{ id }}) in (select listed.project_id, listed.id from {{ list }} as listed)
 {%- endmacro %}
 
 {# For a look for stale rows: not the days that the run has just built, if it says so. In the views themselves, because
@@ -90,11 +95,4 @@
         {{ day }} < {{ session_day('built_first_day', '9999-12-31') }}
         or {{ day }} > {{ session_day('built_last_day', '0001-01-01') }}
     )
-{%- endmacro %}
-
-{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). By themselves first,
-   as devices above. #}
-{% macro is_affected_user(row) -%}
-    {{ row }}.stitched_user_id in (select stitched_user_id from affected_users)
-    and ({{ row }}.project_id, {{ row }}.stitched_user_id) in (select project_id, stitched_user_id from affected_users)
 {%- endmacro %}

@@ -59,10 +59,7 @@ links as (
             order by links.last_seen_at, links.first_event_id
         ) as position
     from {{ links_in_force() }} as links
-    where exists (
-        select 1 from affected_users as affected
-        where affected.project_id = links.project_id and affected.stitched_user_id = links.person_id
-    )
+    where {{ is_affected_user('links', 'person_id') }}
 ),
 
 identities as (

@@ -14,12 +14,6 @@ with subjects as (
     from {{ rows_of_pending_devices(ref('sessions'), 'sessions', is_not_just_built('session_date')) }} as sessions
 ),
 
--- Looked for by device as well: joined to all there are, the few that are asked for cost much more.
-stored as (
-    select *
-    from {{ rows_of_pending_devices(ref('stitched_sessions'), 'sessions', is_not_just_built('session_date')) }} as found
-),
-
 {{ stitch('subjects', switch='settings.sessions_are_stitched') }}
 
 select
@@ -30,7 +24,8 @@ select
     stored.stitched_user_id,
     stitched.stitched_user_id as right_user_id
 from stitched
-left join stored
+-- Looked for by device as well: joined to all there are, the few that are asked for cost much more.
+left join {{ rows_of_pending_devices(ref('stitched_sessions'), 'sessions', is_not_just_built('session_date')) }} as stored
     on
         stitched.project_id = stored.project_id
         and stitched.session_id = stored.session_id
