@@ -15,9 +15,7 @@ with instants as (
         project_id,
         anonymous_id,
         coalesce(source_session_id, '') as stream_session_id,
-        source_session_id is null as is_unnumbered,
-        occurred_at,
-        event_date
+        occurred_at
     from {{ source('landing', 'raw_events') }} as events
     where {{ is_near_window('events') }}
 ),
@@ -25,21 +23,22 @@ with instants as (
 ordered as (
     select
         *,
-        lag(occurred_at) over stream_in_time as previous_at,
-        lag(event_date) over stream_in_time as previous_date
+        lag(occurred_at) over (
+            partition by anonymous_id, stream_session_id, project_id
+            order by occurred_at
+        ) as previous_at
     from instants
-    window stream_in_time as (
-        partition by project_id, anonymous_id, stream_session_id
-        order by occurred_at
-    )
 ),
 
 gaps as (
     select
         *,
+        cast(occurred_at as date) as event_date,
+        cast(previous_at as date) as previous_date,
+        stream_session_id = '' as is_unnumbered,
         previous_at is null as is_first_of_stream,
         occurred_at - previous_at >= {{ timeout }} as is_after_gap,
-        event_date > previous_date as is_after_midnight
+        cast(occurred_at as date) > cast(previous_at as date) as is_after_midnight
     from ordered
 ),
 
@@ -105,7 +104,7 @@ spans as (
     select
         *,
         lead(started_at) over (
-            partition by project_id, anonymous_id, stream_session_id
+            partition by anonymous_id, stream_session_id, project_id
             order by started_at
         ) as until_at
     from starts
@@ -135,7 +134,6 @@ events as (
         events.source_session_id,
         spans.started_at,
         spans.session_date,
-        events.event_id,
         events.occurred_at,
         -- The first event is the one with the least id of those at which the session starts.
         case when events.occurred_at = spans.started_at then events.event_id end as start_event_id,
@@ -170,25 +168,22 @@ sessions as (
         source_session_id,
         session_date,
         started_at,
-        md5(min(start_event_id)) as session_id,
         {{ last_known_by('user_id', 'place') }} as user_id,
         max(occurred_at) as ended_at,
         count(*) as event_count,
         count(view_place) as page_view_count,
         {{ first_known_by('page_path', 'view_place') }} as first_page_path,
         {{ last_known_by('page_path', 'view_place') }} as last_page_path,
-        {{ first_value_by('referrer', 'start_event_id') }} as referrer,
-        {{ first_value_by('utm_source', 'start_event_id') }} as utm_source,
-        {{ first_value_by('utm_medium', 'start_event_id') }} as utm_medium,
-        {{ first_value_by('utm_campaign', 'start_event_id') }} as utm_campaign,
-        {{ first_value_by('platform', 'start_event_id') }} as platform
+        {{ first_row_by(
+            ['start_event_id', 'referrer', 'utm_source', 'utm_medium', 'utm_campaign', 'platform'], 'start_event_id'
+        ) }} as first_event
     from events
     group by project_id, anonymous_id, source_session_id, session_date, started_at
 )
 
 select
     project_id,
-    session_id,
+    md5(first_event.start_event_id) as session_id,
     session_date,
     anonymous_id,
     user_id,
@@ -198,10 +193,10 @@ select
     cast(page_view_count as bigint) as page_view_count,
     first_page_path,
     last_page_path,
-    referrer,
-    utm_source,
-    utm_medium,
-    utm_campaign,
-    platform,
+    first_event.referrer,
+    first_event.utm_source,
+    first_event.utm_medium,
+    first_event.utm_campaign,
+    first_event.platform,
     source_session_id
 from sessions
