@@ -62,6 +62,10 @@
 {% macro session_day(name, otherwise) %}{{ return(adapter.dispatch('session_day')(name, otherwise)) }}{% endmacro %}
 {% macro duckdb__session_day(name, otherwise) %}coalesce(cast(getvariable('{{ name }}') as date), cast('{{ otherwise }}' as date)){% endmacro %}
 
+{# Written before a CTE that is used more than once and that each use shall work out by itself. #}
+{% macro worked_out_anew() %}{{ return(adapter.dispatch('worked_out_anew')()) }}{% endmacro %}
+{% macro duckdb__worked_out_anew() %}not materialized{% endmacro %}
+
 {# A number that is the same for the same values, and hardly ever for others. #}
 {% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}
 {% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}

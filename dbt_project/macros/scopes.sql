@@ -70,6 +70,13 @@
     )
 {%- endmacro %}
 
+{# Written before the subjects of `stitch`, and what they are made from. They are used twice, for those who are asked
+   and for the others: it costs less to work out a window's twice than to keep them in between, wide as they are. Those
+   of pending devices are few and dear to find. #}
+{% macro as_subjects() -%}
+    {{ worked_out_anew() if not var('only_pending') }}
+{%- endmacro %}
+
 {# Whether a row's device is on the list of a grain. #}
 {% macro is_pending_device(grain, row) -%}
     {%- set devices = "select project_id, anonymous_id as id from " ~ pipeline_table('pending_devices') -%}

@@ -22,29 +22,40 @@
 #}
 {% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
 {%- set settings = pipeline_table('project_settings') %}
-policy_subjects as (
+{%- set is_of_known_device -%}
+    (subjects.project_id, subjects.anonymous_id) in (select project_id, anonymous_id from policy_known_devices)
+{%- endset %}
+policy_known_devices as (
     select
-        subjects.*,
-        {{ policy }} as policy,
-        {{ policy }} in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
-        {{ switch }} as is_stitched,
-        settings.max_users_per_device,
-        {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
-        {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day,
-        coalesce((subjects.project_id, subjects.anonymous_id) in (
-            select project_id, anonymous_id from {{ ref('identity_map') }}
-            union all
-            select project_id, linked_id as anonymous_id from {{ ref('identifier_links') }}
-            where linked_kind = 'device'
-            union all
-            select project_id, anonymous_id from {{ pipeline_table('shared_devices') }}
-        ), false) as is_of_known_device
-    from {{ subjects }} as subjects
-    inner join {{ settings }} as settings on subjects.project_id = settings.project_id
+        project_id,
+        anonymous_id
+    from {{ ref('identity_map') }}
+    union all
+    select
+        project_id,
+        linked_id as anonymous_id
+    from {{ ref('identifier_links') }}
+    where linked_kind = 'device'
+    union all
+    select
+        project_id,
+        anonymous_id
+    from {{ pipeline_table('shared_devices') }}
 ),
 
--- Most rows are of devices that nobody ever logged in on: they are asked nothing, and pass by all that follows. The
--- others are asked once per device and time, without the columns that the answer does not depend on.
+policy_subjects as (
+    {{ with_settings(subjects, switch, policy) }}
+    where {{ is_of_known_device }}
+),
+
+-- Most rows are of devices that nobody ever logged in on: they are asked nothing, and pass by all that follows.
+policy_unasked as (
+    {{ with_settings(subjects, switch, policy) }}
+    -- Not as `not exists`: DuckDB 2.0 would gather all these rows to look among them.
+    where not coalesce({{ is_of_known_device }}, false)
+),
+
+-- The others are asked once per device and time, without the columns that the answer does not depend on.
 policy_asks as (
     select distinct
         subjects.project_id,
@@ -56,7 +67,6 @@ policy_asks as (
         subjects.last_link_day,
         subjects.first_link_day
     from policy_subjects as subjects
-    where subjects.is_of_known_device
 ),
 
 -- A person is here whom people have decided on: what `graph` makes of persons is its own answer.
@@ -181,7 +191,6 @@ policy_answers as (
             subjects.policy = 'graph'
             and subjects.project_id = graph_shared.project_id
             and subjects.anonymous_id = graph_shared.anonymous_id
-    where subjects.is_of_known_device
     union all
     select
         subjects.*,
@@ -190,8 +199,7 @@ policy_answers as (
         null as candidate_linked_at,
         null as candidate_event_id,
         false as is_on_shared_device
-    from policy_subjects as subjects
-    where not subjects.is_of_known_device
+    from policy_unasked as subjects
 ),
 
 policy_rules as (
@@ -246,6 +254,20 @@ stitched as (
             and credited.credited_user_id = names.user_id
             and names.is_of_graph = (credited.policy = 'graph')
 )
+{%- endmacro %}
+
+{# The columns of `stitch`'s subjects, and what their project's settings say of each. #}
+{% macro with_settings(subjects, switch, policy) -%}
+    select
+        subjects.*,
+        {{ policy }} as policy,
+        {{ policy }} in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
+        {{ switch }} as is_stitched,
+        settings.max_users_per_device,
+        {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
+        {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day
+    from {{ subjects }} as subjects
+    inner join {{ pipeline_table('project_settings') }} as settings on subjects.project_id = settings.project_id
 {%- endmacro %}
 
 {# What is asked in projects that have the policy, and the links of the devices it is asked of. #}

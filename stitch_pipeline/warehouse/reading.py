@@ -133,7 +133,8 @@ def profile_sql(group: FileGroup, rules: ReadingRules) -> str:
 
 def written_times_sql(group: FileGroup) -> str:
     """The event times of the files, as they are written."""
-    return f"select occurred_at_text from ({_picked(group, ('occurred_at',), 'null::bigint', 'null::varchar')})"
+    picked = _picked(group, ("occurred_at",), "null::bigint", "null::varchar")
+    return f"select {_WRITTEN_TIME} as occurred_at_text from ({picked})"
 
 
 def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *, keep_rejects: bool = False) -> str:
@@ -168,17 +169,23 @@ def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *
             found.append("md5(concat_ws('|', " + ", ".join(f"coalesce({part}, '')" for part in parts) + "))")
         return f"coalesce({', '.join(found)})" if found else "null::varchar"
 
-    def native_time(column: str) -> str:
+    def native_time(column: str) -> str | None:
         if not isinstance(fields, ColumnFields):
-            return "null::timestamp"
+            return None
         native = [fields.timestamp(path) for path in layout.paths(column) if value(path) is not None]
         sql = ", ".join(timestamp for timestamp in native if timestamp is not None)
-        return f"coalesce({sql})" if native and None not in native else "null::timestamp"
+        return f"coalesce({sql})" if native and None not in native else None
+
+    # To write out the time of every row would cost as much as reading the file.
+    native_times = {column: native_time(column) for column in ("occurred_at", "received_at")}
 
     picked = ",\n    ".join(
         [
-            *(f"{first(column)} as {column}_text" for column in CANONICAL_FIELDS),
-            *(f"{native_time(column)} as {column}_native" for column in ("occurred_at", "received_at")),
+            *(
+                f"{'null::varchar' if native_times.get(column) else first(column)} as {column}_text"
+                for column in CANONICAL_FIELDS
+            ),
+            *(f"{native or 'null::timestamp'} as {column}_native" for column, native in native_times.items()),
         ]
     )
     joined = ""
@@ -316,7 +323,7 @@ judged as not materialized (
     case
       when is_broken then 1
       when event_id_text is null then 2
-      when occurred_at_text is null then 3
+      when occurred_at_text is null and occurred_at_native is null then 3
       when occurred_at is null then 4
       when occurred_at < '{start}'::timestamp then 5
       when occurred_at > least(coalesce(received_at, modified_at), modified_at) + interval 1 day then 6
@@ -360,17 +367,23 @@ select
     when problem = 10 then {field_of("anonymous_id")}
     when problem is not null then {field_of("occurred_at")}
   end as field,
-  case problem
-    when 1 then 'not valid JSON'
-    when 2 then 'there is no event id'
-    when 3 then 'there is no event time'
-    when 4 then concat('the event time "', occurred_at_text, '" cannot be read')
-    when 5 then concat('the event time "', occurred_at_text, '" is before the start date {start}')
-    when 6 then concat('the event time "', occurred_at_text, '" is more than one day after the event arrived')
-    when 7 then 'there is no event type'
-    when 8 then 'the event id is an object or a list'
-    when 9 then 'the user id is an object or a list'
-    when 10 then 'the anonymous id is an object or a list'
+  case
+    when problem = 1 then 'not valid JSON'
+    when problem = 2 then 'there is no event id'
+    when problem = 3 then 'there is no event time'
+    when problem between 4 and 6
+      then concat(
+        'the event time "', {_WRITTEN_TIME}, '" ',
+        case problem
+          when 4 then 'cannot be read'
+          when 5 then 'is before the start date {start}'
+          else 'is more than one day after the event arrived'
+        end
+      )
+    when problem = 7 then 'there is no event type'
+    when problem = 8 then 'the event id is an object or a list'
+    when problem = 9 then 'the user id is an object or a list'
+    when problem = 10 then 'the anonymous id is an object or a list'
   end as reason,
   case
     when problem = 1 then 'send one complete JSON object per line'
@@ -384,6 +397,9 @@ select
   raw_row
 from judged"""
 
+
+# Stands once in a query: what stands in it twice is worked out for every row, be it needed or not.
+_WRITTEN_TIME = "coalesce(occurred_at_text, occurred_at_native::varchar)"
 
 _TIME_REMEDIES = {
     None: "send ISO 8601, for instance 2025-01-31T12:00:00Z, or an epoch number",
@@ -425,7 +441,8 @@ def _time(text: str, layout: Layout) -> str:
 
 
 def _is_structure(column: str) -> str:
-    return f"coalesce(starts_with({column}, '{{') or starts_with({column}, '['), false)"
+    # By the character's code, which takes a third of the time that comparing texts takes.
+    return f"ascii({column}) in (ascii('{{'), ascii('['))"
 
 
 def _event_type(layout: Layout) -> str:
@@ -463,10 +480,11 @@ def _is_blocked(column: str, rules: ReadingRules) -> str:
         f" or (project_id = {literal(project)} and {bare} = {literal(value.strip().lower())})"
         for project, value in rules.blocked_ids
     )
-    # Trimming every id would cost more than parsing it, so look first whether it can be on the list.
-    all_zeros = f"contains({column}, '{'0' * 32}')"
+    # Trimming every id would cost more than parsing it, so look first whether it can be on the list: it is short, or it
+    # has many zeros and begins with one, or with what is trimmed off.
     longest = 8 + max([len("not_authenticated"), *(len(value.encode()) for _, value in rules.blocked_ids)])
-    is_candidate = f"strlen({column}) <= {longest} or contains({column}, '00000000-0000') or {all_zeros}"
+    begins_so = f"(ascii({column}) <= ascii('0') or ascii({column}) = ascii('`'))"
+    is_candidate = f"strlen({column}) <= {longest} or ({begins_so} and contains({column}, '00000000'))"
     # In one text, between characters that no id has: a list of constants would become a join, as `in` does.
     listed = "'\\x01" + "\\x01".join(BLOCKED_IDS) + "\\x01'"
     is_listed = f"contains(E{listed}, E'\\x01' || {bare} || E'\\x01'){own}"

@@ -154,6 +154,31 @@ def test_a_row_that_cannot_be_an_event_says_which_field_why_and_what_helps(
     assert row["event_date"] is None
 
 
+@pytest.mark.parametrize("kind", ["timestamp", "timestamptz", "timestamp_ns"])
+def test_times_that_are_no_text_are_judged_alike(kind: str, con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    con.execute(
+        f"""
+        copy (
+          select 'shop' as app_id, 'e' || number as event_id, 'struct' as event, time::{kind} as derived_tstamp,
+            arrival::{kind} as collector_tstamp
+          from (values
+            (1, '2025-01-10 11:00:00.25', '2025-01-10 11:00:03'), (2, null, null),
+            (3, '2024-12-31 23:59:59', '2025-01-10 11:00:03'), (4, '2025-01-11 11:00:04', '2025-01-10 11:00:03')
+          ) as events (number, time, arrival)
+        ) to '{path}'
+        """
+    )
+    read = {row["event_id"]: row for row in rows(con, landed(path, "snowplow"))}
+    assert read["e1"]["reason"] is None
+    assert read["e1"]["occurred_at"] == datetime(2025, 1, 10, 11, 0, 0, 250_000)
+    assert {row["reason"] for row in read.values()} - {None} == {
+        "there is no event time",
+        'the event time "2024-12-31 23:59:59" is before the start date 2025-01-01',
+        'the event time "2025-01-11 11:00:04" is more than one day after the event arrived',
+    }
+
+
 def test_an_event_at_the_very_start_and_one_day_ahead_of_its_arrival_are_events(
     con: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
@@ -200,6 +225,8 @@ BLOCKED = [
     "distinct_id",
     "not_authenticated",
     "00000000-0000-0000-0000-000000000000",
+    "`00000000-0000-0000-0000-000000000000`",
+    ' "00000000000000000000000000000000"',
     "  ",
     "test's USER",
 ]

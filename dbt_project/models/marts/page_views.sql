@@ -11,7 +11,7 @@
 ) }}
 
 with {% if var('restitch_only') and existing -%}
-views as (
+views as {{ as_subjects() }} (
     select
         project_id,
         event_id,
@@ -26,7 +26,7 @@ views as (
     from {{ rows_in_scope(this, 'event_date', 'page_views') }} as views
 ),
 {%- else -%}
-events as (
+events as {{ as_subjects() }} (
     select
         project_id,
         event_id,
@@ -59,7 +59,7 @@ sessions_by_day as (
         and cast(ended_at as date) > session_date
 ),
 
-views as (
+views as {{ as_subjects() }} (
     select
         events.project_id,
         events.event_id,
@@ -83,7 +83,7 @@ views as (
 {%- endif %}
 
 {% if var('view_stitching') -%}
-subjects as (
+subjects as {{ as_subjects() }} (
     select
         views.*,
         views.event_date as subject_day,

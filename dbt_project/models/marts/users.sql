@@ -7,7 +7,9 @@
 ) }}
 
 with sessions as (
-    select *
+    select
+        *,
+        {{ place_in_time('started_at', 'session_id') }} as place
     from {{ ref('stitched_sessions') }} as sessions
     where {{ is_affected_user('sessions') }}
 ),
@@ -22,30 +24,10 @@ activity as (
         count(*) as session_count,
         cast(sum(page_view_count) as bigint) as page_view_count,
         cast(sum(event_count) as bigint) as event_count,
-        count(distinct anonymous_id) as device_count
+        count(distinct anonymous_id) as device_count,
+        {{ first_row_by(['utm_source', 'utm_medium', 'utm_campaign', 'referrer'], 'place') }} as first_touch
     from sessions
     group by project_id, stitched_user_id
-),
-
--- Found by their time: numbering all sessions of everybody, to keep the first, costs more than all the rest.
-first_sessions as (
-    select
-        sessions.project_id,
-        sessions.stitched_user_id,
-        sessions.utm_source,
-        sessions.utm_medium,
-        sessions.utm_campaign,
-        sessions.referrer,
-        row_number() over (
-            partition by sessions.project_id, sessions.stitched_user_id
-            order by sessions.session_id
-        ) as position
-    from sessions
-    inner join activity
-        on
-            sessions.project_id = activity.project_id
-            and sessions.stitched_user_id = activity.stitched_user_id
-            and sessions.started_at = activity.first_seen_at
 ),
 
 links as (
@@ -83,17 +65,12 @@ select
     activity.page_view_count,
     activity.event_count,
     activity.device_count,
-    first_sessions.utm_source as first_touch_source,
-    first_sessions.utm_medium as first_touch_medium,
-    first_sessions.utm_campaign as first_touch_campaign,
-    first_sessions.referrer as first_touch_referrer,
+    activity.first_touch.utm_source as first_touch_source,
+    activity.first_touch.utm_medium as first_touch_medium,
+    activity.first_touch.utm_campaign as first_touch_campaign,
+    activity.first_touch.referrer as first_touch_referrer,
     case when activity.is_identified then identities.traits end as traits
 from activity
-inner join first_sessions
-    on
-        activity.project_id = first_sessions.project_id
-        and activity.stitched_user_id = first_sessions.stitched_user_id
-        and first_sessions.position = 1
 left join identities
     on
         activity.project_id = identities.project_id

@@ -42,12 +42,13 @@ gaps as (
     from ordered
 ),
 
--- Streams that go on over a midnight; only these can fill a whole day.
+-- Days that a stream goes on into over midnight. Only such streams can fill a whole day.
 crossings as (
     select distinct
         project_id,
         anonymous_id,
-        stream_session_id
+        stream_session_id,
+        event_date
     from gaps
     where is_after_midnight and not is_after_gap
 ),
@@ -61,11 +62,14 @@ full_days as (
         gaps.stream_session_id,
         gaps.event_date
     from gaps
-    inner join crossings
-        on
-            gaps.project_id = crossings.project_id
-            and gaps.anonymous_id = crossings.anonymous_id
-            and gaps.stream_session_id = crossings.stream_session_id
+    where
+        exists (
+            select 1 from crossings
+            where
+                crossings.project_id = gaps.project_id
+                and crossings.anonymous_id = gaps.anonymous_id
+                and crossings.stream_session_id = gaps.stream_session_id
+        )
     group by gaps.project_id, gaps.anonymous_id, gaps.stream_session_id, gaps.event_date
     having
         min(gaps.occurred_at) - cast(gaps.event_date as timestamp) < {{ timeout }}
@@ -119,12 +123,16 @@ spans_by_day as (
     where {{ is_in_window('session_date') }}
     union all
     select
-        *,
-        {{ days_later('session_date', 1) }} as event_date
+        spans.*,
+        crossings.event_date
     from spans
-    where
-        {{ is_in_window('session_date') }}
-        and (until_at is null or until_at > cast({{ days_later('session_date', 1) }} as timestamp))
+    inner join crossings
+        on
+            spans.project_id = crossings.project_id
+            and spans.anonymous_id = crossings.anonymous_id
+            and spans.stream_session_id = crossings.stream_session_id
+            and {{ days_later('spans.session_date', 1) }} = crossings.event_date
+    where {{ is_in_window('spans.session_date') }}
 ),
 
 events as (
