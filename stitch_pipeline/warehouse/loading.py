@@ -245,24 +245,18 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
           (select count(*) from stitch.raw_events)
         """
     ).fetchall()[0]
-    # Events that are not touched have no duplicates, so which filter there is changes nothing but the time.
-    if touched == loaded < events / 10:
+    hashes = "select hash(project_id, event_id) as id_hash from stitch.raw_events"
+    # Events that are not touched have no duplicates, so where ids are looked for changes nothing but the time.
+    if touched == loaded == events:
+        hashes = "select id_hash from temp.touched"
+    elif touched == loaded < events / 10:
         # Nothing was taken out. Few ids fit in memory, and DuckDB skips what cannot hold one of them.
-        filtered = f"where event_id in (select event_id from stitch.raw_events where {_IS_LOADED})"
+        hashes += f" where event_id in (select event_id from stitch.raw_events where {_IS_LOADED})"
     elif touched < events / 2:
-        filtered = f"where {_IS_TOUCHED}"
-    else:
-        # A filter that few rows do not pass costs more than it spares.
-        filtered = ""
+        # A filter that more rows pass costs more than it spares.
+        hashes += f" where {_IS_TOUCHED}"
     con.execute(
-        f"""
-        create or replace temp table suspects as
-        select hash(project_id, event_id) as id_hash
-        from stitch.raw_events
-        {filtered}
-        group by id_hash
-        having count(*) > 1
-        """
+        f"create or replace temp table suspects as select id_hash from ({hashes}) group by id_hash having count(*) > 1"
     )
     con.execute(
         f"""
