@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, time
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, median_low
 from typing import Any
 
 import duckdb
@@ -191,7 +191,9 @@ def _medians(rounds: Sequence[Any]) -> Any:
         return {name: _medians([figures[name] for figures in rounds]) for name in rounds[0]}
     if isinstance(rounds[0], list):
         return [_medians(column) for column in zip(*rounds, strict=True)]
-    return median(rounds) if isinstance(rounds[0], int | float) else rounds[0]
+    if isinstance(rounds[0], int):
+        return median_low(rounds)
+    return median(rounds) if isinstance(rounds[0], float) else rounds[0]
 
 
 def main() -> None:
