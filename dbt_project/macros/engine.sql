@@ -6,7 +6,7 @@
 {% macro duckdb__first_row_by(columns, position) -%}
     arg_min(
         struct_pack({% for column in columns %}{{ column }} := {{ column }}{{ ', ' if not loop.last }}{% endfor %}), {{ position }}
-    ) filter (where {{ position }} is not null)
+    )
 {%- endmacro %}
 
 {# The non-null value of `column` on the row with the largest `position`. #}
@@ -21,10 +21,10 @@
 {% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
 {% macro duckdb__white_space() %}E' \t\r\n'{% endmacro %}
 
-{# Orders events by time, and those at one instant by id. Text, of as many digits before every id: DuckDB 2.0 compares
+{# Orders rows by time, and those at one instant by id. Text, of as many digits before every id: DuckDB 2.0 compares
    it several times as fast as a row of two values. #}
-{% macro place_in_time(occurred_at, event_id) %}{{ return(adapter.dispatch('place_in_time')(occurred_at, event_id)) }}{% endmacro %}
-{% macro duckdb__place_in_time(occurred_at, event_id) %}concat(100000000000000000 + epoch_us({{ occurred_at }}), {{ event_id }}){% endmacro %}
+{% macro place_in_time(time, id) %}{{ return(adapter.dispatch('place_in_time')(time, id)) }}{% endmacro %}
+{% macro duckdb__place_in_time(time, id) %}concat(100000000000000000 + epoch_us({{ time }}), {{ id }}){% endmacro %}
 
 {# A whole number, so that sums do not depend on the order of the rows. #}
 {% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
