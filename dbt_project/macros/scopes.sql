@@ -35,13 +35,6 @@
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
 {%- endmacro %}
 
-{# Events of devices in the window and a day to either side: what the sessions of the window depend on. #}
-{% macro is_near_window(row) -%}
-    {{ row }}.anonymous_id is not null
-    and {{ row }}.event_date between {{ days_later(day_literal('first_day'), -1) }}
-    and {{ days_later(day_literal('last_day'), 1) }}
-{%- endmacro %}
-
 {# The rows of the window; for a run over changed links only, and where a grain is named, those of the devices whose
    links changed. #}
 {% macro rows_in_scope(relation, day, grain=none) -%}
@@ -83,9 +76,12 @@
     {{ is_listed(row, 'anonymous_id', "(" ~ devices ~ " where grain = '" ~ grain ~ "')") }}
 {%- endmacro %}
 
-{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook). #}
+{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook), or all as long as there
+   is no table. #}
 {% macro is_affected_user(row, id='stitched_user_id') -%}
-    {{ is_listed(row, id, '(select project_id, stitched_user_id as id from affected_users)') }}
+    {%- if load_relation(this) is none -%} true
+    {%- else -%} {{ is_listed(row, id, '(select project_id, stitched_user_id as id from affected_users)') }}
+    {%- endif -%}
 {%- endmacro %}
 
 {# Whether a row's id is on a list of (project_id, id). The id by itself first: DuckDB 2.0 reads the other columns only

@@ -23,23 +23,19 @@
 {% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
 {%- set settings = pipeline_table('project_settings') %}
 {%- set is_of_known_device -%}
-    (subjects.project_id, subjects.anonymous_id) in (select project_id, anonymous_id from policy_known_devices)
+    {{ hash_of(['subjects.project_id', 'subjects.anonymous_id']) }} in (select device_hash from policy_known_devices)
 {%- endset %}
+-- By hash, which DuckDB 2.0 looks up in a fraction of the time. A device whose hash is that of another one is asked too,
+-- and has no link.
 policy_known_devices as (
-    select
-        project_id,
-        anonymous_id
+    select {{ hash_of(['project_id', 'anonymous_id']) }} as device_hash
     from {{ ref('identity_map') }}
     union all
-    select
-        project_id,
-        linked_id as anonymous_id
+    select {{ hash_of(['project_id', 'linked_id']) }} as device_hash
     from {{ ref('identifier_links') }}
     where linked_kind = 'device'
     union all
-    select
-        project_id,
-        anonymous_id
+    select {{ hash_of(['project_id', 'anonymous_id']) }} as device_hash
     from {{ pipeline_table('shared_devices') }}
 ),
 

@@ -255,9 +255,7 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
     elif touched < events / 2:
         # A filter that more rows pass costs more than it spares.
         hashes += f" where {_IS_TOUCHED}"
-    con.execute(
-        f"create or replace temp table suspects as select id_hash from ({hashes}) group by id_hash having count(*) > 1"
-    )
+    con.execute(f"create or replace temp table suspects as {_repeated_hashes(hashes)}")
     con.execute(
         f"""
         create or replace temp table losers as
@@ -280,16 +278,24 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("delete from stitch.raw_events where rowid in (select row_id from temp.losers)")
 
 
+def _repeated_hashes(hashes: str) -> str:
+    """A query for those of ``id_hash`` that stand more than once. Numbers sort in a third of the time they group in."""
+    return (
+        "select id_hash from ("
+        f"select id_hash, lag(id_hash) over (order by id_hash) as previous_hash from ({hashes})"
+        ") where id_hash = previous_hash"
+    )
+
+
 def repeated_events(con: duckdb.DuckDBPyConnection, window: DayRange) -> list[list[str]]:
     """Up to ten (project, event id) pairs that stand more than once among the window's days: a defect."""
-    # By hash first: ids by themselves take three times as long to group.
+    # By hash first: to group ids by themselves takes several times as long.
+    is_in_window = "event_date between $first and $last"
+    hashes = f"select hash(project_id, event_id) as id_hash from stitch.raw_events where {is_in_window}"
     rows = con.execute(
-        """
+        f"""
         select project_id, event_id from stitch.raw_events
-        where event_date between $first and $last and hash(project_id, event_id) in (
-          select hash(project_id, event_id) from stitch.raw_events where event_date between $first and $last
-          group by all having count(*) > 1
-        )
+        where {is_in_window} and hash(project_id, event_id) in ({_repeated_hashes(hashes)})
         group by all having count(*) > 1 order by all limit 10
         """,
         {"first": window.first, "last": window.last},

@@ -10,14 +10,47 @@
 
 {#- Sorting is what costs, so only what the cuts depend on is sorted, and the rest of each event is joined to
     them. Events at one instant are never cut apart, so that their order does not matter here. -#}
-with instants as (
+with devices_at_edges as (
+    select distinct
+        project_id,
+        anonymous_id
+    from {{ source('landing', 'raw_events') }}
+    where
+        anonymous_id is not null
+        and {{ is_in_window('event_date') }}
+        and (
+            occurred_at < cast({{ day_literal('first_day') }} as timestamp) + {{ timeout }}
+            or occurred_at >= cast({{ days_later(day_literal('last_day'), 1) }} as timestamp) - {{ timeout }}
+        )
+),
+
+-- Of the days beside the window only what may go on over its edges: the others' sessions there are not its own.
+instants as (
     select
         project_id,
         anonymous_id,
         coalesce(source_session_id, '') as stream_session_id,
         occurred_at
-    from {{ source('landing', 'raw_events') }} as events
-    where {{ is_near_window('events') }}
+    from {{ source('landing', 'raw_events') }}
+    where anonymous_id is not null and {{ is_in_window('event_date') }}
+    union all
+    select
+        project_id,
+        anonymous_id,
+        coalesce(source_session_id, '') as stream_session_id,
+        occurred_at
+    from {{ source('landing', 'raw_events') }}
+    where
+        (
+            event_date = {{ days_later(day_literal('first_day'), -1) }}
+            or event_date = {{ days_later(day_literal('last_day'), 1) }}
+        )
+        and (project_id, anonymous_id) in (
+            select
+                project_id,
+                anonymous_id
+            from devices_at_edges
+        )
 ),
 
 ordered as (
@@ -166,7 +199,9 @@ events as (
             and events.event_date = spans.event_date
             and events.occurred_at >= spans.started_at
             and (spans.until_at is null or events.occurred_at < spans.until_at)
-    where {{ is_near_window('events') }}
+    where
+        events.anonymous_id is not null
+        and events.event_date between {{ day_literal('first_day') }} and {{ days_later(day_literal('last_day'), 1) }}
 ),
 
 sessions as (

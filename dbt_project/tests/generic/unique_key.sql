@@ -1,12 +1,22 @@
 {# One row per key among the partitions of the run; among all rows where the table has no day. Sought by hash first,
-   because keys by themselves take three times as long to group. #}
+   because keys by themselves take several times as long to group, and sorted, which takes a third of grouping hashes. #}
 {% test unique_key(model, key, day=none) %}
 {%- set rows -%} from {{ model }} {%- if day %} where {{ is_in_window(day) }}{% endif %} {%- endset -%}
+with hashes as (
+    select {{ hash_of(key) }} as key_hash
+    {{ rows }}
+),
+
+sorted as (
+    select
+        key_hash,
+        lag(key_hash) over (order by key_hash) as previous_hash
+    from hashes
+)
+
 select {{ key | join(', ') }}, count(*) as row_count
 {{ rows }}
-{{ 'and' if day else 'where' }} {{ hash_of(key) }} in (
-    select {{ hash_of(key) }} {{ rows }} group by {{ hash_of(key) }} having count(*) > 1
-)
+{{ 'and' if day else 'where' }} {{ hash_of(key) }} in (select key_hash from sorted where key_hash = previous_hash)
 group by {{ key | join(', ') }}
 having count(*) > 1
 {% endtest %}
