@@ -1,5 +1,5 @@
-{# One row per key among the partitions of the run; among all rows where the table has no day. Sought by hash first,
-   because keys by themselves take several times as long to group, and sorted, which takes a third of grouping hashes. #}
+{# One row per key among the partitions of the run; among all rows where the table has no day. Sought by hash,
+   because keys by themselves take several times as long, and by sorting, which takes a third as long as grouping. #}
 {% test unique_key(model, key, day=none) %}
 {%- set rows -%} from {{ model }} {%- if day %} where {{ is_in_window(day) }}{% endif %} {%- endset -%}
 with hashes as (
