@@ -279,7 +279,7 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _repeated_hashes(hashes: str) -> str:
-    """A query for those of ``id_hash`` that stand more than once. To sort numbers takes a third as long as to group them."""
+    """A query for those of ``id_hash`` that stand more than once: sorting takes a third as long as grouping."""
     return (
         "select id_hash from ("
         f"select id_hash, lag(id_hash) over (order by id_hash) as previous_hash from ({hashes})"
