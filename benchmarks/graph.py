@@ -27,10 +27,10 @@ import duckdb
 from fresh_process import cost
 from results import keep
 
-from stitch_pipeline.assets.models import resolve_persons
+from stitch_pipeline.orchestration.assets.models import resolve_persons
+from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings
-from stitch_pipeline.warehouse import schema
-from stitch_pipeline.warehouse.quoting import literal
+from stitch_pipeline.warehouse import tables as schema
 
 CASES = ("mixed", "tied", "hubs", "unique")
 _MEMORY_LIMIT = "7GB"

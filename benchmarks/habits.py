@@ -23,7 +23,7 @@ from fresh_process import Deployment, large_scratch
 from results import keep
 from traffic import FIRST_DAY, Traffic
 
-from stitch_pipeline.warehouse.quoting import literal
+from stitch_pipeline.planning.sql_text import literal
 
 REBUILD_EVERY_DAYS = 10
 POST_HOOK = """

@@ -13,7 +13,7 @@ from pathlib import Path
 from fresh_process import Deployment, cost
 from results import keep
 
-from stitch_pipeline.warehouse.dbt_models import MANIFEST_PATH, prepare_manifest
+from stitch_pipeline.warehouse.dbt_project import MANIFEST_PATH, prepare_manifest
 
 REPEATS = 7
 PROGRAMS = {

@@ -81,12 +81,12 @@ print(usage.ru_utime + usage.ru_stime)
 OURS = """
 import json, resource, sys
 import duckdb
-from stitch_pipeline.assets.landing_zone import files_to_load
+from stitch_pipeline.orchestration.assets.landing import files_to_load
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.landing.zone import reading_rules
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse import loading
-from stitch_pipeline.warehouse.schema import create_tables
+from stitch_pipeline.stitching import load as loading
+from stitch_pipeline.warehouse.tables import create_tables
 
 def seconds():
     usage = resource.getrusage(resource.RUSAGE_SELF)

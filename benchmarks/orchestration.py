@@ -73,7 +73,7 @@ from stitch_pipeline.definitions import defs
 from datetime import date
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
-from stitch_pipeline.run_history import run_request
+from stitch_pipeline.orchestration.run_records import run_request
 
 seconds, sql = [], []
 with DagsterInstance.get() as instance:

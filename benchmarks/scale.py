@@ -28,7 +28,7 @@ from fresh_process import Cost, Deployment, cost, large_scratch
 from results import keep
 from traffic import FIRST_DAY, Traffic
 
-from stitch_pipeline.warehouse.quoting import literal
+from stitch_pipeline.planning.sql_text import literal
 
 LATE_LOGINS = 1_000
 LATE_LOGIN_DAYS = 30

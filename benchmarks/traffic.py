@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from stitch_pipeline.warehouse.quoting import literal
+from stitch_pipeline.planning.sql_text import literal
 
 EVENTS_PER_SESSION = 6
 EVENTS_PER_DEVICE = 25

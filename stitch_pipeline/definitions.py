@@ -7,13 +7,13 @@ from typing import Any
 
 from dagster import Definitions, in_process_executor
 
-from stitch_pipeline.assets.landing_zone import landing_zone_assets
-from stitch_pipeline.assets.models import model_assets
-from stitch_pipeline.jobs import asset_jobs, preview_rules_job, reconcile_job
-from stitch_pipeline.schedules import schedules
-from stitch_pipeline.sensors import sensors
+from stitch_pipeline.orchestration.assets.landing import landing_zone_assets
+from stitch_pipeline.orchestration.assets.models import model_assets
+from stitch_pipeline.orchestration.jobs import asset_jobs, preview_rules_job, reconcile_job
+from stitch_pipeline.orchestration.schedules import schedules
+from stitch_pipeline.orchestration.sensors import sensors
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
+from stitch_pipeline.warehouse.duckdb import WarehouseResource
 
 
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:

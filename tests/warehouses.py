@@ -13,13 +13,14 @@ import duckdb
 from dagster import DagsterInstance, Definitions
 
 from stitch_pipeline.definitions import build_defs
-from stitch_pipeline.jobs import BUILD_JOB
+from stitch_pipeline.orchestration.jobs import BUILD_JOB
+from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.orchestration.settle import Settled, settle
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
-from stitch_pipeline.run_history import run_request
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.settle import Settled, settle
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 START = date(2026, 3, 1)
 TABLES = (
     "raw_events",

@@ -14,16 +14,17 @@ from dagster import DagsterInstance
 from rich.console import Console
 from rich.table import Table
 
+from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_truth
-from stitch_pipeline.progress import Progress
-from stitch_pipeline.rules_preview import write_rules_to_try
-from stitch_pipeline.settings import REPOSITORY, Policy, Settings
-from stitch_pipeline.settle import Settled, settle
-from stitch_pipeline.warehouse import schema
-from stitch_pipeline.warehouse.duckdb_file import connect
-from stitch_pipeline.warehouse.overlay import STORED, overlay
-from stitch_pipeline.warehouse.partition_facts import IS_STITCHED
+from stitch_pipeline.orchestration.settle import Settled, settle
+from stitch_pipeline.settings import Policy, Settings
+from stitch_pipeline.shipped_files import DAGSTER_YAML
+from stitch_pipeline.stitching.partition_facts import IS_STITCHED
+from stitch_pipeline.stitching.preview import write_rules_to_try
+from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.duckdb import connect
+from stitch_pipeline.warehouse.trial import STORED, overlay
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
     shutil.rmtree(directory, ignore_errors=True)
     home = directory / "dagster_home"
     home.mkdir(parents=True)
-    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    shutil.copy(DAGSTER_YAML, home)
     truth = directory / "truth.parquet"
 
     shop = simulate(seed=seed, people=people)
@@ -96,7 +97,8 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
 
 
 def _shown(directory: Path) -> str:
-    return str(directory.relative_to(REPOSITORY)) if directory.is_relative_to(REPOSITORY) else str(directory)
+    here = Path.cwd()
+    return str(directory.relative_to(here)) if directory.is_relative_to(here) else str(directory)
 
 
 def _megabytes(files: list[Path]) -> float:

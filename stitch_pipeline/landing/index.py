@@ -22,10 +22,10 @@ from pathlib import Path
 
 import duckdb
 
+from stitch_pipeline.landing import reading
+from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.landing.zone import NOT_A_FEED, FoundFile, found_files, reading_rules
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 
 _SCHEMA = """
 create table if not exists files (

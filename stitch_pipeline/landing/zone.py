@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from stitch_pipeline.landing.landed_file import LandedFile
+from stitch_pipeline.landing.reading import ReadingRules
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Layout, Source
-from stitch_pipeline.warehouse.landed_file import LandedFile
-from stitch_pipeline.warehouse.reading import ReadingRules
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 from histories import POLICIES
-from warehouses import Row, Warehouse, at, ephemeral_warehouse
-
-from stitch_pipeline.settings import REPOSITORY
+from warehouses import REPOSITORY, Row, Warehouse, at, ephemeral_warehouse
 
 OTHERS = {"shared": "max_users_per_device = 1", "identify-only": 'link_on = "identify"\npolicy = "device_split"'}
 PROJECTS = (*POLICIES, *OTHERS)

@@ -11,15 +11,15 @@ from dagster import build_sensor_context
 from rich.console import Console
 from warehouses import START, Warehouse, at, ephemeral_warehouse
 
-from stitch_pipeline.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Request
-from stitch_pipeline.progress import Progress
-from stitch_pipeline.run_history import run_request
 from stitch_pipeline.settings import Policy
-from stitch_pipeline.warehouse import stale
-from stitch_pipeline.warehouse.duckdb_file import connect
+from stitch_pipeline.stitching import stale
+from stitch_pipeline.warehouse.duckdb import connect
 
 WEEK = DayRange(START, at("2026-03-10").date())
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from dagster import AssetKey, BackfillPolicy, DailyPartitionsDefinition, DefaultScheduleStatus, DefaultSensorStatus
-from warehouses import TABLES, VIEWS, Warehouse
+from warehouses import REPOSITORY, TABLES, VIEWS, Warehouse
 
 from stitch_pipeline.definitions import build_defs
-from stitch_pipeline.settings import REPOSITORY, Settings
-from stitch_pipeline.warehouse.schema import RAW_EVENT_COLUMNS
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse.tables import RAW_EVENT_COLUMNS
 
 NewWarehouse = Callable[..., Warehouse]
 ASSETS = {

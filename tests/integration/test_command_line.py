@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
-from warehouses import TABLES, ephemeral_warehouse
+from warehouses import REPOSITORY, TABLES, ephemeral_warehouse
 
-from stitch_pipeline.abandoned_runs import SETTLE_TAG
-from stitch_pipeline.assets.landing_zone import POOL
 from stitch_pipeline.definitions import build_defs
-from stitch_pipeline.jobs import BUILD_JOB
-from stitch_pipeline.settings import REPOSITORY, Settings
+from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG
+from stitch_pipeline.orchestration.assets.landing import POOL
+from stitch_pipeline.orchestration.jobs import BUILD_JOB
+from stitch_pipeline.settings import Settings
 
 
 @pytest.fixture

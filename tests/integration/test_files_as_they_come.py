@@ -13,7 +13,8 @@ import pytest
 from conftest import NewWarehouse
 from warehouses import Warehouse
 
-from stitch_pipeline.warehouse import loading, reading
+from stitch_pipeline.landing import reading
+from stitch_pipeline.stitching import load as loading
 
 EVENT: dict[str, Any] = {"type": "page", "anonymousId": "a", "projectId": "shop"}
 

@@ -10,12 +10,12 @@ import pytest
 from dagster import DagsterExecutionStepExecutionError, Failure
 from warehouses import START, Row, Warehouse, at, ephemeral_warehouse
 
-from stitch_pipeline.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
-from stitch_pipeline.run_history import run_request
 from stitch_pipeline.settings import Policy
-from stitch_pipeline.why import explain
+from stitch_pipeline.stitching.explain import explain
 
 GRAPH = 'policy = "graph"\n'
 EMAIL = '[projects.{project}.identifiers.email]\npaths = ["properties.email"]\nnormalise = ["trim", "lower"]\n'

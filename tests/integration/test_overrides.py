@@ -11,11 +11,11 @@ from histories import POLICIES
 from rich.console import Console
 from warehouses import Row, Warehouse, at, differences, ephemeral_warehouse
 
-from stitch_pipeline.progress import Progress
-from stitch_pipeline.rules_preview import Proposal, preview_rules
-from stitch_pipeline.settle import Settled
-from stitch_pipeline.warehouse import stale
-from stitch_pipeline.warehouse.duckdb_file import connect
+from stitch_pipeline.cli.progress import Progress
+from stitch_pipeline.orchestration.settle import Settled
+from stitch_pipeline.stitching import stale
+from stitch_pipeline.stitching.preview import Proposal, preview_rules
+from stitch_pipeline.warehouse.duckdb import connect
 
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"
 KEYS = {
@@ -168,7 +168,7 @@ def told(warehouse: Warehouse) -> Told:
     warehouse.write_overrides(decided(*LINES[1:]))
     with connect(warehouse.settings.duckdb_path, wait_seconds=1) as con:
         rules = {policy: warehouse.settings.crediting_rules(policy) for policy in POLICIES}
-        stale.follow_rules(con, rules, warehouse.settings.overrides)  # and dies before it tells anybody
+        stale.follow_rules(con, rules, warehouse.settings.decisions)  # and dies before it tells anybody
     pending = warehouse.query("select distinct project_id, anonymous_id from stitch.pending_devices order by all")
     a_line_went = warehouse.settle()
     with_fewer_lines = warehouse.contents()

@@ -12,10 +12,10 @@ from dagster import AssetKey, TableMetadataValue
 from test_why import page
 from warehouses import Row, Warehouse, ephemeral_warehouse
 
-from stitch_pipeline.__main__ import main
-from stitch_pipeline.jobs import PREVIEW_RULES_JOB
-from stitch_pipeline.rules_preview import Proposal, RulesPreview, preview_rules
-from stitch_pipeline.settle import Settled
+from stitch_pipeline.cli.main import main
+from stitch_pipeline.orchestration.jobs import PREVIEW_RULES_JOB
+from stitch_pipeline.orchestration.settle import Settled
+from stitch_pipeline.stitching.preview import Proposal, RulesPreview, preview_rules
 
 PROPOSALS: dict[str, dict[str, Any]] = {
     "first": {"policy": "first"},

@@ -19,10 +19,10 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from dagster._core.utils import make_new_run_id
 from warehouses import START, Warehouse, at, page_view
 
-from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
+from stitch_pipeline.orchestration.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
 from stitch_pipeline.planning.days import ranges
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS
-from stitch_pipeline.warehouse.duckdb_file import connect
+from stitch_pipeline.warehouse.duckdb import connect
 
 NewWarehouse = Callable[..., Warehouse]
 

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 from test_recorded_traffic import RECORDED
-
-from stitch_pipeline.settings import REPOSITORY
+from warehouses import REPOSITORY
 
 
 def check(path: Path) -> subprocess.CompletedProcess[str]:

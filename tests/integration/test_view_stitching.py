@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from warehouses import START, Warehouse, at, page_view
 
-from stitch_pipeline.jobs import RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.orchestration.jobs import RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
-from stitch_pipeline.run_history import run_request
 
 NewWarehouse = Callable[..., Warehouse]
 

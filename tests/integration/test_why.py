@@ -13,11 +13,11 @@ import pytest
 from test_locks import held_by_another_process
 from warehouses import Row, Warehouse, at, ephemeral_warehouse
 
-from stitch_pipeline.__main__ import main
-from stitch_pipeline.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.cli.main import main
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
-from stitch_pipeline.run_history import run_request
 
 Why = Callable[..., tuple[int, str, str]]
 WINDOWS = "lookback_days = 5\ncarry_forward_days = 2\n"

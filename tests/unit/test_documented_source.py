@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from warehouses import REPOSITORY
 
-from stitch_pipeline.settings import REPOSITORY
+from stitch_pipeline.landing import reading
+from stitch_pipeline.landing.landed_file import LandedFile, shape_of
+from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.sources import SOURCES
-from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.landed_file import LandedFile, shape_of
-from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 
 PAGE = (REPOSITORY / "docs" / "sources.md").read_text(encoding="utf-8")
 

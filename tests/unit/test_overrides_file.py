@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stitch_pipeline.overrides import Decision, Override, concerned, consequences, read_overrides
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.decisions import Decision, DecisionKind, concerned, consequences, read_decisions
 
 HEADER = "project_id,decision,id,other_id,reason\n"
 
@@ -16,8 +16,8 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def line(decision: str, one: str, other: str = "", project: str = "shop", reason: str = "") -> Override:
-    return Override(project, Decision(decision), one, other, reason)
+def line(decision: str, one: str, other: str = "", project: str = "shop", reason: str = "") -> Decision:
+    return Decision(project, DecisionKind(decision), one, other, reason)
 
 
 def test_a_file_with_every_decision(tmp_path: Path) -> None:
@@ -31,14 +31,14 @@ def test_a_file_with_every_decision(tmp_path: Path) -> None:
         + "blog,shared_device,till,,the shop's till\n"
         + "shop,wrong_link,laptop,sam,support\n",
     )
-    assert read_overrides(path) == (
+    assert read_decisions(path) == (
         line("same_person", "ann", "ann@work", reason="two accounts, says Ann"),
         line("never_same", "ann", "bob"),
         line("shared_device", "till", project="blog", reason="the shop's till"),
         line("wrong_link", "laptop", "sam", reason="support"),
     )
-    assert read_overrides(written(tmp_path, "")) == ()
-    assert read_overrides(written(tmp_path, "decision,project_id,other_id,id\nnever_same,shop,ann,bob\n")) == (
+    assert read_decisions(written(tmp_path, "")) == ()
+    assert read_decisions(written(tmp_path, "decision,project_id,other_id,id\nnever_same,shop,ann,bob\n")) == (
         line("never_same", "bob", "ann"),
     )
 
@@ -107,7 +107,7 @@ def test_all_wrong_lines_are_named_at_once(tmp_path: Path) -> None:
 
 def test_the_same_ids_in_two_projects_are_other_people(tmp_path: Path) -> None:
     lines = "shop,same_person,ann,bob,\nblog,same_person,bob,ann,\nnews,never_same,ann,bob,\n"
-    follows = consequences(read_overrides(written(tmp_path, HEADER + lines)))
+    follows = consequences(read_decisions(written(tmp_path, HEADER + lines)))
     assert follows.person("shop", "bob") == "ann"
     assert follows.person("blog", "ann") == "bob"
     assert follows.person("news", "bob") == "bob"
@@ -115,9 +115,9 @@ def test_the_same_ids_in_two_projects_are_other_people(tmp_path: Path) -> None:
 
 def test_the_file_lies_beside_the_project_file_and_may_be_absent(tmp_path: Path) -> None:
     (tmp_path / "stitch.toml").write_text("")
-    assert Settings.load(project_file=tmp_path / "stitch.toml").overrides == ()
+    assert Settings.load(project_file=tmp_path / "stitch.toml").decisions == ()
     written(tmp_path, HEADER + "shop,shared_device,till,,\n")
-    assert Settings.load(project_file=tmp_path / "stitch.toml").overrides == (line("shared_device", "till"),)
+    assert Settings.load(project_file=tmp_path / "stitch.toml").decisions == (line("shared_device", "till"),)
     with pytest.raises(
         SettingsError, match=r"STITCH_OVERRIDES_FILE names '.*nowhere\.csv', which does not exist: create"
     ):

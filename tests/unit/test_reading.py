@@ -10,10 +10,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from stitch_pipeline.landing import reading
+from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile, shape_of
+from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.sources import SOURCES
-from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.landed_file import LandedFile, UnreadableFile, shape_of
-from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 
 ARRIVED = datetime(2025, 2, 1, 12, tzinfo=UTC)
 RULES = ReadingRules(start_date=date(2025, 1, 1), blocked_ids=(("shop", "Test's user"),))

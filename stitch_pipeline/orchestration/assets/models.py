@@ -29,14 +29,16 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from duckdb import DuckDBPyConnection
 from pydantic import Field
 
-from stitch_pipeline.assets.landing_zone import OWNERS, POOL
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.partitions import daily_partitions, last_day, window_of
+from stitch_pipeline.orchestration.assets.landing import OWNERS, POOL
+from stitch_pipeline.orchestration.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.planning.days import DayRange, ranges, settled_by
 from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, Settings
-from stitch_pipeline.warehouse import dbt_models, partition_facts, schema, stale
-from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
+from stitch_pipeline.stitching import partition_facts, stale
+from stitch_pipeline.warehouse import dbt_project as dbt_models
+from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.duckdb import WarehouseResource
 
 TABLES = (
     *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
@@ -170,7 +172,7 @@ def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfi
         override["lookback_days"] = config.lookback_days
     schema.create_tables(con)
     names = {*schema.projects(con), *settings.projects}
-    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)}, settings.overrides)
+    stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)}, settings.decisions)
     own = {name: settings.rules(name) for name in sorted(names)}
     resolved = [name for name, rules in own.items() if rules.resolves_persons]
     if config.policy == Policy.graph and len(resolved) < len(own):

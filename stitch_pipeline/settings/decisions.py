@@ -16,11 +16,11 @@ COLUMNS = ("project_id", "decision", "id", "other_id", "reason")
 _COMMENT = "#"
 
 
-class OverridesError(ValueError):
+class DecisionsError(ValueError):
     """Lines of the file are wrong. The message is one sentence for each: file, line, field, value and remedy."""
 
 
-class Decision(StrEnum):
+class DecisionKind(StrEnum):
     same_person = "same_person"
     """Everything of ``other_id`` is credited to ``id``: two user ids of one person, who goes by the first."""
     never_same = "never_same"
@@ -33,19 +33,19 @@ class Decision(StrEnum):
 
 # What the two ids of a decision are.
 _IDS = {
-    Decision.same_person: ("user", "user"),
-    Decision.never_same: ("user", "user"),
-    Decision.shared_device: ("device", None),
-    Decision.wrong_link: ("device", "user"),
+    DecisionKind.same_person: ("user", "user"),
+    DecisionKind.never_same: ("user", "user"),
+    DecisionKind.shared_device: ("device", None),
+    DecisionKind.wrong_link: ("device", "user"),
 }
 
 
 @dataclass(frozen=True, order=True)
-class Override:
+class Decision:
     """One line of the file."""
 
     project_id: str
-    decision: Decision
+    kind: DecisionKind
     id: str
     other_id: str
     """Empty for a shared device."""
@@ -54,13 +54,13 @@ class Override:
     @property
     def is_about(self) -> tuple[str, str, str, str]:
         """What is decided, whatever the reason."""
-        return self.project_id, self.decision, self.id, self.other_id
+        return self.project_id, self.kind, self.id, self.other_id
 
     @property
     def text(self) -> str:
         """As a person would quote the line."""
         ids = f"{self.id}, {self.other_id}" if self.other_id else self.id
-        return f"{self.decision} {ids}" + (f": {self.reason}" if self.reason else "")
+        return f"{self.kind} {ids}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,15 @@ class Concerned:
     """Rows of ``users`` whose traits may differ even if no session changes hands."""
 
 
-def read_overrides(path: Path) -> tuple[Override, ...]:
+def read_decisions(path: Path) -> tuple[Decision, ...]:
     """The lines of a CSV file with a header; blank lines and lines that begin with ``#`` say nothing.
 
-    Raises FileNotFoundError, or OverridesError for whatever is wrong with it: a file is followed as a whole.
+    Raises FileNotFoundError, or DecisionsError for whatever is wrong with it: a file is followed as a whole.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise OverridesError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
+        raise DecisionsError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8.") from None
     written = [
         (number, line)
         for number, line in enumerate(lines, start=1)
@@ -129,14 +129,14 @@ def read_overrides(path: Path) -> tuple[Override, ...]:
         errors.append(
             f"{path} line {header_number}: the column {missing[0]} is missing; the header is: {','.join(COLUMNS)}."
         )
-    found: dict[int, Override] = {}
+    found: dict[int, Decision] = {}
     if not errors:
         for number, line in rest:
             cells = _cells(path, number, line, errors)
             if len(cells) == len(header):
-                override = _override(path, number, dict(zip(header, cells, strict=True)), errors)
-                if override is not None:
-                    found[number] = override
+                decision = _decision(path, number, dict(zip(header, cells, strict=True)), errors)
+                if decision is not None:
+                    found[number] = decision
             elif cells:
                 errors.append(
                     f"{path} line {number}: {len(cells)} fields where the header has {len(header)}: "
@@ -144,14 +144,14 @@ def read_overrides(path: Path) -> tuple[Override, ...]:
                 )
         errors += _contradictions(path, found)
     if errors:
-        raise OverridesError(" ".join(errors))
+        raise DecisionsError(" ".join(errors))
     return tuple(found.values())
 
 
-def consequences(overrides: Iterable[Override]) -> Consequences:
-    """What the lines amount to together; they do not contradict each other (``read_overrides`` sees to that)."""
-    lines = sorted(overrides)
-    named_by = {(line.project_id, line.other_id): line for line in lines if line.decision == Decision.same_person}
+def consequences(decisions: Iterable[Decision]) -> Consequences:
+    """What the lines amount to together; they do not contradict each other (``read_decisions`` sees to that)."""
+    lines = sorted(decisions)
+    named_by = {(line.project_id, line.other_id): line for line in lines if line.kind == DecisionKind.same_person}
     names: dict[tuple[str, str], tuple[str, str]] = {}
     for project, user in named_by:
         steps = _steps(named_by, project, user)
@@ -161,21 +161,21 @@ def consequences(overrides: Iterable[Override]) -> Consequences:
         wrong_links={
             (line.project_id, line.id, line.other_id): line.text
             for line in lines
-            if line.decision == Decision.wrong_link
+            if line.kind == DecisionKind.wrong_link
         },
         shared_devices={
-            (line.project_id, line.id): line.text for line in lines if line.decision == Decision.shared_device
+            (line.project_id, line.id): line.text for line in lines if line.kind == DecisionKind.shared_device
         },
     )
     never_same: dict[tuple[str, str, str], str] = {}
     for line in lines:
-        if line.decision == Decision.never_same:
+        if line.kind == DecisionKind.never_same:
             one, other = sorted(resolved.person(line.project_id, user) for user in (line.id, line.other_id))
             never_same.setdefault((line.project_id, one, other), line.text)
     return Consequences(resolved.person_names, resolved.wrong_links, resolved.shared_devices, never_same)
 
 
-def concerned(before: Sequence[Override], after: Sequence[Override]) -> Concerned:
+def concerned(before: Sequence[Decision], after: Sequence[Decision]) -> Concerned:
     """Whose rows may differ once ``after`` is followed instead of ``before``."""
     old, new = consequences(before), consequences(after)
     devices = set(old.shared_devices.keys() ^ new.shared_devices.keys())
@@ -206,7 +206,7 @@ def _cells(path: Path, number: int, line: str, errors: list[str]) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _override(path: Path, number: int, cells: Mapping[str, str], errors: list[str]) -> Override | None:
+def _decision(path: Path, number: int, cells: Mapping[str, str], errors: list[str]) -> Decision | None:
     def complain(name: str, remedy: str) -> None:
         errors.append(f"{path} line {number}: {name} = '{cells[name]}': {remedy}.")
 
@@ -214,9 +214,9 @@ def _override(path: Path, number: int, cells: Mapping[str, str], errors: list[st
     if not cells["project_id"]:
         complain("project_id", "name the project that the ids are of")
     try:
-        decision = Decision(cells["decision"])
+        decision = DecisionKind(cells["decision"])
     except ValueError:
-        complain("decision", f"is no decision; the decisions are: {', '.join(Decision)}")
+        complain("decision", f"is no decision; the decisions are: {', '.join(DecisionKind)}")
         return None
     kind, other_kind = _IDS[decision]
     if not cells["id"]:
@@ -229,24 +229,24 @@ def _override(path: Path, number: int, cells: Mapping[str, str], errors: list[st
         complain("other_id", f"{decision} needs two different ids: correct one, or take the line out")
     if len(errors) > before:
         return None
-    return Override(cells["project_id"], decision, cells["id"], cells["other_id"], cells.get("reason", ""))
+    return Decision(cells["project_id"], decision, cells["id"], cells["other_id"], cells.get("reason", ""))
 
 
-def _contradictions(path: Path, lines: Mapping[int, Override]) -> list[str]:
+def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
     """What is wrong with lines that are right one by one."""
     errors = []
     numbers: dict[tuple[str, ...], int] = {}
-    named_by: dict[tuple[str, str], Override] = {}
+    named_by: dict[tuple[str, str], Decision] = {}
     for number, line in lines.items():
         place = f"{path} line {number}"
         # Which of two people is named first, and which id is the device, makes a difference only for some.
-        ids = (line.id, line.other_id) if line.decision != Decision.never_same else sorted((line.id, line.other_id))
-        key = (line.project_id, line.decision, *ids)
+        ids = (line.id, line.other_id) if line.kind != DecisionKind.never_same else sorted((line.id, line.other_id))
+        key = (line.project_id, line.kind, *ids)
         if key in numbers:
-            errors.append(f"{place}: '{line.decision} {line.id}' repeats line {numbers[key]}: take one of the two out.")
+            errors.append(f"{place}: '{line.kind} {line.id}' repeats line {numbers[key]}: take one of the two out.")
             continue
         numbers[key] = number
-        if line.decision != Decision.same_person:
+        if line.kind != DecisionKind.same_person:
             continue
         already = named_by.get((line.project_id, line.other_id))
         if already is not None:
@@ -266,7 +266,7 @@ def _contradictions(path: Path, lines: Mapping[int, Override]) -> list[str]:
         return errors
     resolved = consequences(lines.values())
     for number, line in lines.items():
-        if line.decision != Decision.never_same:
+        if line.kind != DecisionKind.never_same:
             continue
         person = resolved.person(line.project_id, line.id)
         if person == resolved.person(line.project_id, line.other_id):
@@ -277,7 +277,7 @@ def _contradictions(path: Path, lines: Mapping[int, Override]) -> list[str]:
     return errors
 
 
-def _steps(named_by: Mapping[tuple[str, str], Override], project_id: str, user_id: str) -> list[Override]:
+def _steps(named_by: Mapping[tuple[str, str], Decision], project_id: str, user_id: str) -> list[Decision]:
     """The same_person lines that lead from a user id to the id that the person goes by; none if it is that id."""
     steps = []
     while (line := named_by.get((project_id, user_id))) is not None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import duckdb
 
+from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
-from stitch_pipeline.warehouse import schema, stale
-from stitch_pipeline.warehouse.overlay import STORED, overlay
-from stitch_pipeline.warehouse.quoting import literal
-from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.stitching import stale
+from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.trial import STORED, overlay
 
 SAMPLE_ROWS_PER_TABLE = 10
 # Per table: the view that lists what differs, its day, and its row's id.
@@ -138,7 +139,7 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         projects = [proposal.project_id] if proposal.project_id is not None else schema.projects(con)
         if proposal.project_id is not None and proposal.project_id not in schema.projects(con):
             raise SettingsError(f"There is no project '{proposal.project_id}' with events: check the spelling.")
-        schema.write_consequences(con, settings.overrides)
+        schema.write_consequences(con, settings.decisions)
         in_force = {project: settings.rules(project) for project in projects}
         proposed = {project: own.model_copy(update=proposal.rules) for project, own in in_force.items()}
         _resolve(con, in_force, "due", settings.view_stitching_is_on)

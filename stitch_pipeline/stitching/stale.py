@@ -10,11 +10,11 @@ from typing import Literal
 
 import duckdb
 
-from stitch_pipeline.overrides import Override, concerned
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Policy
-from stitch_pipeline.warehouse import schema
-from stitch_pipeline.warehouse.duckdb_file import transaction
+from stitch_pipeline.settings.decisions import Decision, concerned
+from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.duckdb import transaction
 
 Grain = Literal["sessions", "page_views"]
 _VIEWS: dict[Grain, tuple[str, str]] = {
@@ -108,7 +108,7 @@ def has_pending_ids(con: duckdb.DuckDBPyConnection) -> bool:
     return bool(con.execute("select 1 from stitch.pending_ids limit 1").fetchall())
 
 
-def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overrides: Sequence[Override] = ()) -> None:
+def follow_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str], overrides: Sequence[Decision] = ()) -> None:
     """Make the devices of every project pending whose rules are not those that were followed last, and the
     devices that other overrides than those that were followed last concern.
 
@@ -147,7 +147,7 @@ def _suspect_devices_of(con: duckdb.DuckDBPyConnection, condition: str, paramete
 
 
 def _suspect_concerned(
-    con: duckdb.DuckDBPyConnection, before: Sequence[Override], after: Sequence[Override], joined: Sequence[str]
+    con: duckdb.DuckDBPyConnection, before: Sequence[Decision], after: Sequence[Decision], joined: Sequence[str]
 ) -> None:
     who = concerned(before, after)
     con.execute("create or replace temp table concerned (kind varchar, project_id varchar, id varchar)")

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Settings, SettingsError
-from stitch_pipeline.warehouse.overlay import STORED, overlay
-from stitch_pipeline.warehouse.quoting import literal
-from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.warehouse.trial import STORED, overlay
 
 _VIEW = "stitching_reasons"
 # All that the view reads of a device; what it reads beside these is small.

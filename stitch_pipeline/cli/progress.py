@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.markup import escape
 
-from stitch_pipeline.settle import RunSummary, Settled
+from stitch_pipeline.orchestration.settle import RunSummary, Settled
 
 
 class Progress:

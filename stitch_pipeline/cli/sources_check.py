@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stitch_pipeline.landing import reading
+from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile, shape_of
+from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.landing.zone import FoundFile, found_files, reading_rules
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.sources import SOURCES
-from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.landed_file import LandedFile, Shape, UnreadableFile, shape_of
-from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
 
 _SAMPLE_COLUMNS = (
     *("occurred_at", "event_type", "event_name", "anonymous_id", "user_id", "source_session_id", "page_path"),

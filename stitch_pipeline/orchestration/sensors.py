@@ -20,9 +20,10 @@ from dagster import (
     sensor,
 )
 
-from stitch_pipeline.abandoned_runs import fail_abandoned_runs
-from stitch_pipeline.assets.models import STALE_PAGE_VIEW_DAYS, STALE_RECORDS, STALE_SESSION_DAYS
-from stitch_pipeline.jobs import (
+from stitch_pipeline.landing.index import IndexedFile, LandingIndex
+from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
+from stitch_pipeline.orchestration.assets.models import STALE_PAGE_VIEW_DAYS, STALE_RECORDS, STALE_SESSION_DAYS
+from stitch_pipeline.orchestration.jobs import (
     BUILD_JOB,
     RECONCILE_JOB,
     RESTITCH_JOB,
@@ -30,11 +31,16 @@ from stitch_pipeline.jobs import (
     models_config,
     reconcile_config,
 )
-from stitch_pipeline.landing.index import IndexedFile, LandingIndex
-from stitch_pipeline.partitions import last_day
+from stitch_pipeline.orchestration.partitions import last_day
+from stitch_pipeline.orchestration.run_records import (
+    StaleRecord,
+    covered_ranges,
+    newest_stale_record,
+    run_request,
+    run_states,
+)
 from stitch_pipeline.planning.days import DayRange, days_to_rebuild
 from stitch_pipeline.planning.requests import Plan, plan_request, plan_requests
-from stitch_pipeline.run_history import StaleRecord, covered_ranges, newest_stale_record, run_request, run_states
 from stitch_pipeline.settings import Settings
 
 

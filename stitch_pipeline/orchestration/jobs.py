@@ -21,14 +21,21 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field
 
-from stitch_pipeline.assets.landing_zone import POOL
-from stitch_pipeline.assets.models import ModelsConfig, keep_views, resolve_persons, stale_partitions, write_rules
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.rules_preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
+from stitch_pipeline.orchestration.assets.landing import POOL
+from stitch_pipeline.orchestration.assets.models import (
+    ModelsConfig,
+    keep_views,
+    resolve_persons,
+    stale_partitions,
+    write_rules,
+)
 from stitch_pipeline.settings import Policy, Settings, SettingsError
-from stitch_pipeline.warehouse import loading, stale
-from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
-from stitch_pipeline.warehouse.schema import UNLIMITED_DAYS
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.stitching import load as loading
+from stitch_pipeline.stitching import stale
+from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
+from stitch_pipeline.warehouse.duckdb import WarehouseResource
 
 BUILD_JOB = "build_job"
 RESTITCH_JOB = "restitch_job"

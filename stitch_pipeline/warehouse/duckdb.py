@@ -16,7 +16,7 @@ import duckdb
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
-from stitch_pipeline.warehouse.quoting import identifier, literal
+from stitch_pipeline.planning.sql_text import identifier, literal
 
 _RETRY_SECONDS = 0.1
 

@@ -12,8 +12,8 @@ from typing import IO, Any
 import duckdb
 import orjson
 
+from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.sources import Layout, Source
-from stitch_pipeline.warehouse.quoting import literal
 
 FILE_TYPES = (".ndjson", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 _DOCUMENT_TYPES = (".ndjson", ".jsonl", ".json")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stitch_pipeline.rules_preview import Proposal, RulesPreview, how_to_follow, sentences
+from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, sentences
 
 _SHOWN_DAYS = 31
 

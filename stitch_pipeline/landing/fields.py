@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
+from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constant, is_lookup, is_wildcard, parse_path
-from stitch_pipeline.warehouse.quoting import identifier, literal, literals
 
 FOUND = "found"
 """The column in which a query over JSON lines keeps what ``found_sql`` gives."""

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stitch_pipeline.settings import REPOSITORY
+from stitch_pipeline.shipped_files import DBT_PROJECT
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
-PROJECT_DIR = REPOSITORY / "dbt_project"
+PROJECT_DIR = DBT_PROJECT
 TARGET_DIR = PROJECT_DIR / "target"
 MANIFEST_PATH = TARGET_DIR / "manifest.json"
 _PARSED_PATH = TARGET_DIR / "partial_parse.msgpack"

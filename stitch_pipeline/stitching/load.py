@@ -15,12 +15,12 @@ from datetime import date
 
 import duckdb
 
+from stitch_pipeline.landing import reading
+from stitch_pipeline.landing.landed_file import LandedFile
+from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.warehouse import reading
-from stitch_pipeline.warehouse.duckdb_file import transaction
-from stitch_pipeline.warehouse.landed_file import LandedFile
-from stitch_pipeline.warehouse.reading import FileGroup, ReadingRules
-from stitch_pipeline.warehouse.schema import RAW_EVENT_COLUMNS
+from stitch_pipeline.warehouse.duckdb import transaction
+from stitch_pipeline.warehouse.tables import RAW_EVENT_COLUMNS
 
 _COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
 # The first received wins. Ties are broken by what the rows say and not by where they happen to be

@@ -14,11 +14,11 @@ from dagster import (
     schedule,
 )
 
-from stitch_pipeline.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.orchestration.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.orchestration.sensors import view_stitching_plan
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
-from stitch_pipeline.run_history import run_request
-from stitch_pipeline.sensors import view_stitching_plan
 from stitch_pipeline.settings import Settings
 
 

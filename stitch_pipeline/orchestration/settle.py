@@ -13,8 +13,8 @@ from typing import Any
 
 from dagster import DagsterInstance, Definitions, IntMetadataValue, MetadataValue, RunRequest
 
-from stitch_pipeline.abandoned_runs import SETTLE_TAG, sole_settler
-from stitch_pipeline.jobs import (
+from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
+from stitch_pipeline.orchestration.jobs import (
     BUILD_JOB,
     RECONCILE_JOB,
     RESTITCH_JOB,
@@ -22,10 +22,10 @@ from stitch_pipeline.jobs import (
     models_config,
     reconcile_config,
 )
+from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.orchestration.sensors import landing_plan, restitch_plan, rules_plan, view_stitching_plan
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Plan
-from stitch_pipeline.run_history import run_request
-from stitch_pipeline.sensors import landing_plan, restitch_plan, rules_plan, view_stitching_plan
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from stitch_pipeline.overrides import Decision, Override, consequences
+from stitch_pipeline.landing.reading import BLOCKED_IDS
+from stitch_pipeline.planning.sql_text import literals
 from stitch_pipeline.settings import ProjectSettings
-from stitch_pipeline.warehouse.duckdb_file import transaction
-from stitch_pipeline.warehouse.quoting import literals
-from stitch_pipeline.warehouse.reading import BLOCKED_IDS
+from stitch_pipeline.settings.decisions import Decision, DecisionKind, consequences
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.warehouse.duckdb import transaction
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
     "source": "varchar not null",
@@ -217,9 +218,6 @@ TABLES_OF_RULES = (
 )
 TABLES_OF_DECISIONS = ("person_names", "wrong_links", "shared_devices", "never_same")
 
-# Far beyond any event: what `null` (unlimited) means as a number of days.
-UNLIMITED_DAYS = 36_500
-
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("create schema if not exists stitch")
@@ -299,13 +297,13 @@ def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[tuple[o
                 yield project, kind, place, json_path, preference, *steps
 
 
-def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Override]:
+def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Decision]:
     """The overrides by which the models answer."""
     rows = con.execute("select project_id, decision, id, other_id, reason from stitch.overrides").fetchall()
-    return [Override(project, Decision(decision), *others) for project, decision, *others in rows]
+    return [Decision(project, DecisionKind(decision), *others) for project, decision, *others in rows]
 
 
-def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override], joined: Sequence[str] = ()) -> None:
+def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Decision], joined: Sequence[str] = ()) -> None:
     """Have the models answer by these overrides, and remember since when. The caller's transaction holds it.
 
     In the projects of ``joined``, persons' names follow from their links as well: the model ``persons`` remembers them.
@@ -369,7 +367,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Override]) -> None:
+def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Decision]) -> None:
     """Only what the models read."""
     follows = consequences(overrides)
     for table in TABLES_OF_DECISIONS:

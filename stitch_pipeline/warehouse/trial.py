@@ -12,9 +12,10 @@ from pathlib import Path
 
 import duckdb
 
-from stitch_pipeline.warehouse import dbt_models, schema
-from stitch_pipeline.warehouse.duckdb_file import WarehouseError, connect_beside
-from stitch_pipeline.warehouse.quoting import identifier
+from stitch_pipeline.planning.sql_text import identifier
+from stitch_pipeline.warehouse import dbt_project as dbt_models
+from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.duckdb import WarehouseError, connect_beside
 
 STORED = "stored"
 """The catalog of the warehouse itself; a replacement reads ``stored.stitch.<table>``."""

@@ -19,11 +19,11 @@ from datetime import UTC, date
 
 import duckdb
 
+from stitch_pipeline.landing.fields import ColumnFields, DocumentFields
+from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile, shape_of
+from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, Lookup
-from stitch_pipeline.warehouse.fields import ColumnFields, DocumentFields
-from stitch_pipeline.warehouse.landed_file import LandedFile, Shape, UnreadableFile, shape_of
-from stitch_pipeline.warehouse.quoting import identifier, literal, literals
 
 # Values that clients send by mistake: no identity, whoever sends them. Compared after white space,
 # quotes and letter case are taken off.

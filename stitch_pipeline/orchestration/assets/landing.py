@@ -25,11 +25,12 @@ from dagster import (
 
 from stitch_pipeline.landing.index import IndexedFile, LandingIndex
 from stitch_pipeline.landing.zone import found_files, reading_rules
-from stitch_pipeline.partitions import daily_partitions, window_of
+from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse import loading, partition_facts
-from stitch_pipeline.warehouse.duckdb_file import WarehouseResource
-from stitch_pipeline.warehouse.schema import create_tables
+from stitch_pipeline.stitching import load as loading
+from stitch_pipeline.stitching import partition_facts
+from stitch_pipeline.warehouse.duckdb import WarehouseResource
+from stitch_pipeline.warehouse.tables import create_tables
 
 OWNERS = ["team:analytics-engineering"]
 POOL = "duckdb"

@@ -1,0 +1,148 @@
+"""The command line: ``python -m stitch_pipeline settle``, ``… why``, ``… preview``,
+``… sources check DIR`` and ``… demo``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
+from stitch_pipeline.settings import Policy, Settings, SettingsError
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.warehouse.duckdb import WarehouseError
+
+EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 if all is well, 1 if something failed, 2 for a wrong setting."""
+    options = _parser().parse_args(arguments)
+    # Without one, Dagster would keep its records in a temporary directory that nobody else looks into.
+    os.environ.setdefault("DAGSTER_HOME", str(Path("dagster_home").resolve()))
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        return int(options.command(options, console))
+    except SettingsError as error:
+        _complain(error)
+        return EXIT_WRONG_SETTINGS
+    except (AlreadySettling, WarehouseError) as error:
+        _complain(error)
+        return EXIT_FAILED
+
+
+def _complain(error: Exception) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print("[red]error:[/]", escape(str(error)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m stitch_pipeline", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    settle = commands.add_parser(
+        "settle", help="run what the sensors ask for until they ask for nothing; needs no daemon"
+    )
+    settle.add_argument(
+        "--reconcile", action="store_true", help="first look for wrong answers over all days and devices"
+    )
+    settle.add_argument(
+        "--view-stitching", action="store_true", help="also bring page views up to date, as the schedule would"
+    )
+    settle.set_defaults(command=_settle)
+    sources = commands.add_parser("sources", help="about the formats of event files")
+    about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
+    check = about_sources.add_parser("check", help="what would become of the files in a directory; writes nothing")
+    check.add_argument("path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file")
+    check.set_defaults(command=_check_sources)
+    why = commands.add_parser("why", help="why a device's sessions and events are whose they are; writes nothing")
+    why.add_argument("--project", required=True, metavar="P", help="the project_id")
+    why.add_argument("--anonymous-id", required=True, metavar="A", help="the device")
+    why.add_argument("--at", metavar="TIME", help="a UTC day, or an instant: only the rows then, or the nearest")
+    why.add_argument("--limit", type=_positive, default=40, metavar="N", help="rows to show (default 40)")
+    why.set_defaults(command=_why)
+    preview = commands.add_parser("preview", help="what other rules would change; writes nothing")
+    preview.add_argument("--project", metavar="P", help="the project_id; by default every project")
+    preview.add_argument("--policy", choices=[policy.value for policy in Policy], help="who would get a device's rows")
+    preview.add_argument("--lookback-days", type=_days, metavar="N", help="days back from a login, or 'unlimited'")
+    preview.add_argument("--carry-forward-days", type=_days, metavar="N", help="days after a link, or 'unlimited'")
+    preview.add_argument("--max-users-per-device", type=_positive, metavar="N", help="with more it is shared")
+    preview.set_defaults(command=_preview)
+    demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
+    demo.add_argument("--directory", type=Path, default=Path("data/demo"), help="where to work")
+    demo.add_argument("--seed", type=int, default=7)
+    demo.add_argument("--people", type=int, default=1200)
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _settle(options: argparse.Namespace, console: Console) -> int:
+    from dagster import DagsterInstance
+
+    from stitch_pipeline.cli.progress import Progress
+    from stitch_pipeline.definitions import build_defs
+    from stitch_pipeline.orchestration.settle import settle
+
+    settings = Settings.load()
+    with DagsterInstance.get() as instance, Progress(console) as progress:
+        settled = settle(
+            settings,
+            build_defs(settings),
+            instance,
+            reconcile=options.reconcile,
+            view_stitching=options.view_stitching,
+            report=progress.show,
+        )
+        progress.close(settled)
+    return EXIT_SETTLED if settled.is_settled else EXIT_FAILED
+
+
+def _check_sources(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.cli.sources_check import check_sources
+
+    return EXIT_SETTLED if check_sources(Settings.load(), options.path, console) else EXIT_FAILED
+
+
+def _why(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.stitching.explain import explain, print_explanation
+
+    explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
+    print_explanation(explanation, options.limit, console)
+    return EXIT_SETTLED
+
+
+def _preview(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.cli.preview import print_preview
+    from stitch_pipeline.stitching.preview import Proposal, preview_rules
+
+    proposal = Proposal(
+        options.project,
+        None if options.policy is None else Policy(options.policy),
+        options.lookback_days,
+        options.carry_forward_days,
+        options.max_users_per_device,
+    )
+    print_preview(preview_rules(Settings.load(), proposal), proposal, console)
+    return EXIT_SETTLED
+
+
+def _days(text: str) -> int:
+    if text in ("unlimited", "null"):
+        return UNLIMITED_DAYS
+    if not text.isdecimal() or int(text) > UNLIMITED_DAYS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of days (0 to {UNLIMITED_DAYS}) or 'unlimited'")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.demo.story import tell
+
+    return EXIT_SETTLED if tell(options.directory, options.seed, options.people, console) else EXIT_FAILED

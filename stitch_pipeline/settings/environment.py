@@ -1,0 +1,213 @@
+"""Every setting of a deployment, read once and passed around as one frozen object.
+
+The environment (``STITCH_…``) says where things are and sets the defaults for all projects; ``stitch.toml`` sets what
+is particular to one project or one feed, ``overrides.csv`` holds decisions. A key that no setting has is an error,
+because a misspelt switch that silently does nothing is worse than no switch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import astuple
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+from croniter import croniter
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_decisions
+from stitch_pipeline.settings.errors import SettingsError
+from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
+from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, sentences
+
+
+class Settings(StitchingRules, BaseSettings):
+    """What the code location runs with. ``Settings.load()`` is the only way it is made."""
+
+    model_config = SettingsConfigDict(env_prefix="STITCH_", extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    landing_dir: Path = Path("data/landing")
+    """Where trackers' files arrive; each directory directly below it is a feed."""
+    duckdb_path: Path = Path("data/warehouse.duckdb")
+    """The warehouse. The index of the landing zone lies beside it."""
+    project_file: Path = Path("stitch.toml")
+    """Settings per project and per feed; may be absent."""
+    overrides_file: Path | None = None
+    """Human decisions about identity; by default ``overrides.csv`` beside the project file, which may be absent."""
+    start_date: date = date(2025, 1, 1)
+    """The first daily partition (UTC). Earlier events are quarantined."""
+
+    days_late: Days = 3
+    """The daily schedule brings this many days before the closed day up to date as well."""
+    session_timeout_minutes: Annotated[int, Field(ge=1, le=720)] = 30
+    """A silence of this length ends a session."""
+    view_stitching: str = "0 4 * * 0"
+    """When page views are re-stitched: a cron expression (UTC), or ``off``."""
+    daily_cron: str = "15 1 * * *"
+    """When ``daily_schedule`` builds the day that has closed (UTC)."""
+    reconcile_cron: str = "30 3 * * *"
+    """When ``reconcile_schedule`` looks for wrong answers everywhere (UTC)."""
+    sensor_interval_seconds: Annotated[int, Field(ge=1)] = 4
+    """How often the sensors look. Dagster's daemon asks them every 5 seconds, or a little sooner, and those whose
+    interval is not over wait for the next time: with 5 they would often look every 10."""
+    index_seconds_per_tick: Annotated[float, Field(gt=0)] = 20.0
+    """How long one tick of ``landing_sensor`` may read new files before it leaves the rest to the next."""
+    lock_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """How long to wait for another process that has the warehouse open."""
+    memory_limit: str | None = None
+    """How much memory DuckDB may use in a run, for instance ``4GB``; by default 80% of the machine's.
+
+    Beyond it DuckDB writes to a directory beside the warehouse. The process itself needs some 500 MB more.
+    """
+
+    projects: dict[str, ProjectSettings] = {}
+    feeds: dict[str, FeedSettings] = {}
+    decisions: tuple[Decision, ...] = ()
+
+    @field_validator("landing_dir", "duckdb_path", "project_file", "overrides_file", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        return value.resolve()
+
+    @field_validator("duckdb_path", mode="after")
+    @classmethod
+    def _not_named_like_the_schema(cls, value: Path) -> Path:
+        # DuckDB names the catalog after the file; `stitch.users` would be ambiguous in every query.
+        if value.stem.lower() == "stitch":
+            raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
+        return value
+
+    @field_validator("memory_limit", mode="after")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)? ?(MB|MiB|GB|GiB|TB|TiB)", value):
+            raise ValueError("is not a size such as 4GB or 800MB")
+        return value
+
+    @field_validator("view_stitching", "daily_cron", "reconcile_cron", mode="after")
+    @classmethod
+    def _cron(cls, value: str, info: Any) -> str:
+        if value == "off" and info.field_name == "view_stitching":
+            return value
+        if not croniter.is_valid(value) or len(value.split()) != 5:
+            hint = " or 'off'" if info.field_name == "view_stitching" else ""
+            raise ValueError(f"is not a cron expression of five fields such as '0 4 * * 0'{hint}")
+        return value
+
+    @property
+    def view_stitching_is_on(self) -> bool:
+        return self.view_stitching != "off"
+
+    @property
+    def index_path(self) -> Path:
+        """The index of the landing zone, a small SQLite file that is readable while the warehouse is locked."""
+        return self.duckdb_path.with_name(self.duckdb_path.stem + ".landing.sqlite")
+
+    @property
+    def settle_lock_path(self) -> Path:
+        """Locked by ``settle`` for as long as it runs."""
+        return self.duckdb_path.with_name(self.duckdb_path.stem + ".settle.lock")
+
+    def rules(self, project_id: str) -> ProjectSettings:
+        """The stitching rules of one project: the defaults, overridden by its table in ``stitch.toml``."""
+        defaults = {name: getattr(self, name) for name in StitchingRules.model_fields}
+        own = self.projects.get(project_id)
+        return ProjectSettings(**{**defaults, **(own.model_dump(exclude_unset=True) if own else {})})
+
+    def feed(self, name: str) -> FeedSettings:
+        """What the project file says about a directory of the landing zone."""
+        return self.feeds.get(name, FeedSettings())
+
+    @property
+    def building_rules(self) -> str:
+        """The settings on which links and sessions depend; when they change, every day is built again."""
+        # Only what differs: that a project gets a table in stitch.toml changes neither links nor sessions.
+        rules = {project: self.rules(project).link_on for project in sorted(self.projects)}
+        links = {project: link_on for project, link_on in rules.items() if link_on != self.link_on}
+        identifiers = {
+            project: {kind: found.model_dump(mode="json") for kind, found in own.items()}
+            for project in sorted(self.projects)
+            if (own := self.projects[project].identifiers)
+        }
+        named = f", identifiers {identifiers}" if identifiers else ""
+        return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}{named}"
+
+    def crediting_rules(self, project_id: str) -> str:
+        """The settings of one project on which answers depend; when they change, its rows are re-stitched."""
+        fields = {*StitchingRules.model_fields, "unique_identifiers"} - {"link_on"}
+        if self.rules(project_id).policy != Policy.graph:
+            fields -= {"max_ids_per_person", "unique_identifiers"}
+        rules = self.rules(project_id).model_dump(mode="json", include=fields)
+        return json.dumps({**rules, "view_stitching": self.view_stitching_is_on}, sort_keys=True)
+
+    @property
+    def all_crediting_rules(self) -> str:
+        """The same for all projects, those that stitch.toml does not name included; and the overrides."""
+        projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
+        rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
+        if self.decisions:
+            rules["decisions"] = [astuple(decision) for decision in sorted(self.decisions)]
+        return json.dumps(rules)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Settings from the environment and the project file; keyword arguments win over both.
+
+        Raises SettingsError with one sentence for each thing that is wrong.
+        """
+        _refuse_unknown_variables(cls)
+        try:
+            settings = cls(**overrides)
+        except ValidationError as error:
+            raise SettingsError(sentences(error, "STITCH_")) from None
+        project_file = _project_file(settings)
+        return settings.model_copy(
+            update={
+                "projects": {**project_file.projects, **settings.projects},
+                "feeds": {**project_file.feeds, **settings.feeds},
+                "decisions": (*_decisions(settings), *settings.decisions),
+            }
+        )
+
+
+def _project_file(settings: Settings) -> ProjectFile:
+    try:
+        return read_project_file(settings.project_file)
+    except FileNotFoundError:
+        if "project_file" in settings.model_fields_set:
+            raise SettingsError(
+                f"STITCH_PROJECT_FILE names '{settings.project_file}', which does not exist: "
+                "create it, or unset the variable."
+            ) from None
+        return ProjectFile()
+
+
+def _decisions(settings: Settings) -> tuple[Decision, ...]:
+    path = settings.overrides_file or settings.project_file.with_name("overrides.csv")
+    try:
+        return read_decisions(path)
+    except FileNotFoundError:
+        if settings.overrides_file is not None:
+            raise SettingsError(
+                f"STITCH_OVERRIDES_FILE names '{path}', which does not exist: create it, or unset the variable."
+            ) from None
+        return ()
+    except DecisionsError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _refuse_unknown_variables(cls: type[Settings]) -> None:
+    # pydantic-settings ignores unknown variables of its prefix; a typo must not pass for a setting.
+    known = {f"STITCH_{name.upper()}" for name in cls.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith("STITCH_") and name not in known:
+            raise SettingsError(
+                f"The environment variable {name} is not a setting; the settings are: "
+                f"{', '.join(sorted(known - {'STITCH_PROJECTS', 'STITCH_FEEDS', 'STITCH_DECISIONS'}))}."
+            )

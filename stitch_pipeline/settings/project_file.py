@@ -1,0 +1,92 @@
+"""``stitch.toml``: what is particular to one project or one feed."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from stitch_pipeline.settings.errors import SettingsError
+from stitch_pipeline.settings.rules import Paths, ProjectSettings, sentences
+from stitch_pipeline.sources import SOURCES
+from stitch_pipeline.sources.paths import parse_path
+from stitch_pipeline.sources.source import CANONICAL_FIELDS, TimeFormat
+
+
+class FeedSettings(BaseModel):
+    """One ``[feeds.<directory>]`` table: how a directory of the landing zone is read.
+
+    ``fields`` and what follows replace what the source says, or say everything where the source is ``custom``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str | None = None
+    """The format of the feed's files; by default the directory's name."""
+    project_id: str | None = None
+    """The project that every event of the feed belongs to; by default the event says."""
+    encoding: Literal["utf-8", "utf-16", "latin-1"] | None = None
+    """How the text files are encoded; by default UTF-8, or UTF-16 where a byte order mark says so."""
+    file_type: Literal["ndjson", "csv", "tsv", "parquet"] | None = None
+    """What the files are, where their names do not say it."""
+
+    fields: dict[str, Paths] = {}
+    """Which field of the event plays which role: one path, or several of which the first with a value wins."""
+    event_id_from: Paths | tuple[()] = ()
+    """The paths that together identify an event that has no id."""
+    event_types: dict[str, str] = {}
+    """Canonical event type by the event's own type, or by ``type/name``."""
+    other_event_type: str | None = None
+    """The type of events whose own type is not listed; by default their own."""
+    platforms: dict[str, str] = {}
+    """Canonical platform by the event's own."""
+    times: TimeFormat | None = None
+    """How times are written; by default ISO 8601, or an epoch number whose size gives its unit."""
+    columns: tuple[str, ...] = ()
+    """The columns of delimited files that have no header."""
+
+    @field_validator("source")
+    @classmethod
+    def _is_known(cls, value: str | None) -> str | None:
+        if value is not None and value not in SOURCES:
+            raise ValueError(f"is no source; the sources are: {', '.join(SOURCES)}")
+        return value
+
+    @field_validator("fields")
+    @classmethod
+    def _are_canonical(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for column, paths in value.items():
+            if column not in CANONICAL_FIELDS:
+                raise ValueError(f"'{column}' is no field of an event; these are: {', '.join(CANONICAL_FIELDS)}")
+            for path in paths:
+                parse_path(path)
+        return value
+
+
+class ProjectFile(BaseModel):
+    """The whole of ``stitch.toml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    projects: dict[str, ProjectSettings] = {}
+    feeds: dict[str, FeedSettings] = {}
+
+    @field_validator("feeds")
+    @classmethod
+    def _have_sources(cls, value: dict[str, FeedSettings]) -> dict[str, FeedSettings]:
+        for feed, own in value.items():
+            if own.source is None and feed not in SOURCES:
+                raise ValueError(f"feeds.{feed} needs a source, one of {', '.join(SOURCES)}")
+        return value
+
+
+def read_project_file(path: Path) -> ProjectFile:
+    """The file's tables. Raises FileNotFoundError, or SettingsError for whatever is wrong with it."""
+    try:
+        return ProjectFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    except ValidationError as error:
+        raise SettingsError(sentences(error, f"{path}: ")) from None

@@ -1,0 +1,188 @@
+"""The stitching rules: declared once, here.
+
+A field of ``StitchingRules`` is an environment variable (``STITCH_POLICY``), a key of ``stitch.toml``, a column of the
+table ``project_settings`` and a row of ``stitch settings``. Its ``Scope`` says where else it may be given: for one run
+in the launchpad, or in a preview. Its docstring is its description everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stitch_pipeline.settings.errors import SettingsError
+from stitch_pipeline.sources.paths import Key, parse_path
+
+UNLIMITED_DAYS = 36_500
+"""What "unlimited" is as a number of days, in the warehouse and in the launchpad; in Python it is None, in text
+``unlimited``."""
+
+
+def _none_if_unlimited(value: Any) -> Any:
+    is_unlimited = value in ("", "null", "none", "unlimited", UNLIMITED_DAYS, str(UNLIMITED_DAYS))
+    return None if is_unlimited else value
+
+
+Days = Annotated[int, Field(ge=0, le=UNLIMITED_DAYS)]
+DaysOrUnlimited = Annotated[Days | None, BeforeValidator(_none_if_unlimited)]
+
+
+class Policy(StrEnum):
+    """The rule that picks the stitched user. Each is one file in ``dbt_project/macros/stitch/policies``."""
+
+    # Named as they are written in stitch.toml: the launchpad takes and offers the names.
+    latest = "latest"
+    first = "first"
+    device_split = "device_split"
+    next_identify = "next_identify"
+    graph = "graph"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a rule may be given beside the settings."""
+
+    one_run: bool = False
+    """In the launchpad, for the rows that one run writes."""
+    preview: bool = False
+    """In a preview: no link and no session depends on it."""
+
+
+class StitchingRules(BaseModel):
+    """How anonymous history is credited. Each project may set each field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    stitching: bool = True
+    """Off: nothing of the project is stitched, and every row keeps its own device id."""
+    session_stitching: Annotated[bool, Scope(one_run=True)] = True
+    """Off: sessions keep their device id."""
+    policy: Annotated[Policy, Scope(one_run=True, preview=True)] = Policy.latest
+    """Which link of a device decides: latest, first, device_split, next_identify or graph."""
+    lookback_days: Annotated[DaysOrUnlimited, Scope(one_run=True, preview=True)] = 30
+    """Days before a login within which anonymous rows are credited, or `unlimited`."""
+    carry_forward_days: Annotated[DaysOrUnlimited, Scope(preview=True)] = None
+    """Days after a link within which rows of the device are credited, or `unlimited`."""
+    max_users_per_device: Annotated[int, Field(ge=1), Scope(preview=True)] = 10
+    """With more users than this in the window, a device is shared and its anonymous rows stay anonymous."""
+    link_on: Literal["any", "identify"] = "any"
+    """Which events link a device to a user: `any` with both ids, or `identify` events only."""
+    max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
+    """Under graph, a person of several users with more ids than this (devices count) is cut into its users."""
+
+
+def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
+    """The names of the rules that may be given there."""
+    return tuple(
+        name
+        for name, field in StitchingRules.model_fields.items()
+        for item in field.metadata
+        if isinstance(item, Scope) and getattr(item, scope)
+    )
+
+
+def as_stored(value: Any) -> Any:
+    """The value of a rule as the warehouse holds it."""
+    return UNLIMITED_DAYS if value is None else value
+
+
+def as_text(value: Any) -> str:
+    """The value of a rule as a person writes it."""
+    return "unlimited" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+
+OWN_KINDS = ("user", "device")
+"""The kinds of ids that every project has; ``identifiers`` names further ones."""
+MAX_UNIQUE_IDENTIFIERS = 3
+"""Each unique kind is one more cut of the graph (``macros/graph``), so their number is bounded."""
+
+
+class IdentifierSettings(BaseModel):
+    """One ``[projects.<project_id>.identifiers.<kind>]`` table: where an e-mail address, say, is found on an event."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paths: Paths
+    """Fields of ``traits`` or ``properties``, as ``traits.email``; the first with a value wins."""
+    normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], BeforeValidator(_several)] = ("trim",)
+    """What is done to a value before it is compared: trim white space, lower case, keep digits only."""
+
+    @field_validator("paths")
+    @classmethod
+    def _are_known_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            place, _, field = path.partition(".")
+            if place not in ("traits", "properties") or not field:
+                raise ValueError(f"'{path}' is no place to look: write traits.<field> or properties.<field>")
+            segments = parse_path(field)
+            is_plain = bool(segments) and all(isinstance(segment, Key) for segment in segments)
+            # In a path of DuckDB's JSON functions these two would mean something.
+            if not is_plain or "*" in field or "\\" in field:
+                raise ValueError(f"'{path}' is no plain path: write names joined by dots, as traits.address.email")
+        return value
+
+
+class ProjectSettings(StitchingRules):
+    """One ``[projects.<project_id>]`` table: the rules, with what only a project can say."""
+
+    blocked_ids: tuple[str, ...] = ()
+    """Values that are no identity in this project, beside the built-in list."""
+    conversion_events: tuple[str, ...] = ("signup", "completed_checkout")
+    """Event names that `user_conversions` reports, in funnel order."""
+    identifiers: dict[str, IdentifierSettings] = {}
+    """Further kinds of ids, by name (`email`), that tie devices and users together under graph."""
+    unique_identifiers: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    """Kinds of which a person has one value only, under graph: two user ids, say, stay two persons."""
+
+    @property
+    def resolves_persons(self) -> bool:
+        """Whether the ids of the project are joined to persons."""
+        return self.stitching and self.policy == Policy.graph
+
+    def changed_by(self, rules: Mapping[str, Any]) -> ProjectSettings:
+        """These settings with other values for some rules. Raises SettingsError for a value that is none."""
+        try:
+            return ProjectSettings.model_validate({**self.model_dump(), **rules})
+        except ValidationError as error:
+            raise SettingsError(sentences(error, "")) from None
+
+    @field_validator("identifiers")
+    @classmethod
+    def _have_names(cls, value: dict[str, IdentifierSettings]) -> dict[str, IdentifierSettings]:
+        for kind in value:
+            if kind in OWN_KINDS or not kind.isidentifier():
+                raise ValueError(f"'{kind}' cannot name a kind of identifier: take another word, such as email")
+        return value
+
+    @model_validator(mode="after")
+    def _unique_ones_are_known(self) -> ProjectSettings:
+        known = ("user", *self.identifiers)
+        if unknown := [kind for kind in self.unique_identifiers if kind not in known]:
+            raise ValueError(f"unique_identifiers names '{unknown[0]}'; the kinds are: {', '.join(known)}")
+        if len(set(self.unique_identifiers)) > MAX_UNIQUE_IDENTIFIERS:
+            raise ValueError(f"unique_identifiers may name {MAX_UNIQUE_IDENTIFIERS} kinds, not more")
+        return self
+
+
+def sentences(error: ValidationError, prefix: str) -> str:
+    """What is wrong, one sentence for each: the key after ``prefix``, the value and what was expected."""
+
+    def sentence(item: Any) -> str:
+        path = ".".join(str(part) for part in item["loc"])
+        name = prefix + (path.upper() if prefix == "STITCH_" else path)
+        if item["type"] == "extra_forbidden":
+            return f"{name} is not a setting: check the spelling against the settings table in the README."
+        message = item["msg"].removeprefix("Value error, ")
+        return f"{name} = {str(item['input'])!r}: {message[0].lower()}{message[1:]}."
+
+    return " ".join(dict.fromkeys(sentence(item) for item in error.errors()))
