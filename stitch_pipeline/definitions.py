@@ -13,7 +13,7 @@ from stitch_pipeline.orchestration.jobs import asset_jobs, preview_rules_job, re
 from stitch_pipeline.orchestration.schedules import schedules
 from stitch_pipeline.orchestration.sensors import sensors
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse.duckdb import WarehouseResource
+from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
-from stitch_pipeline.warehouse.duckdb import WarehouseError
+from stitch_pipeline.warehouse.duckdb_old import WarehouseError
 
 EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 

@@ -23,7 +23,7 @@ from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.stitching.partition_facts import IS_STITCHED
 from stitch_pipeline.stitching.preview import write_rules_to_try
 from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.duckdb import connect
+from stitch_pipeline.warehouse.duckdb_old import connect
 from stitch_pipeline.warehouse.trial import STORED, overlay
 
 

@@ -35,7 +35,7 @@ from stitch_pipeline.settings.rules import UNLIMITED_DAYS
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.stitching import stale
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
-from stitch_pipeline.warehouse.duckdb import WarehouseResource
+from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 BUILD_JOB = "build_job"
 RESTITCH_JOB = "restitch_job"

@@ -19,7 +19,7 @@ from stitch_pipeline.landing import reading
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.warehouse.duckdb import transaction
+from stitch_pipeline.warehouse.duckdb_old import transaction
 from stitch_pipeline.warehouse.tables import RAW_EVENT_COLUMNS
 
 _COLUMNS = ", ".join(RAW_EVENT_COLUMNS)

@@ -14,7 +14,7 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Policy
 from stitch_pipeline.settings.decisions import Decision, concerned
 from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.duckdb import transaction
+from stitch_pipeline.warehouse.duckdb_old import transaction
 
 Grain = Literal["sessions", "page_views"]
 _VIEWS: dict[Grain, tuple[str, str]] = {

@@ -1,5 +1,5 @@
-"""The only place that opens a database or runs dbt.
+"""The port and the engines behind it: the only place that opens a database or runs dbt.
 
-What Python asks of the warehouse is a handful of functions here, so that another engine means another
-set of these and not a search through the assets.
+Belongs here: one file per engine, the tables that Python creates, and dbt in this process. Does not: what a row means
+(dbt's models), which file holds it (``landing``), or Dagster.
 """

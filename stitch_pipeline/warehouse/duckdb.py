@@ -1,116 +1,187 @@
-"""Opening the DuckDB file: one writer at a time, bounded waiting, and always letting go of the lock.
+"""DuckDB: one file, one writer at a time, bounded waiting, and a lock that is always released.
 
-While one process holds a DuckDB file read-write no other can open it, not even to read, so every
-opening here waits a bounded time and then says which process is in the way.
+While one process holds a DuckDB file read-write no other can open it, not even to read. Opening waits a bounded time
+and then names the process that is in the way.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import duckdb
-from dagster_duckdb import DuckDBResource
-from pydantic import Field
 
 from stitch_pipeline.planning.sql_text import identifier, literal
+from stitch_pipeline.warehouse.port import STORED, Dialect, EventBatch, Row, Warehouse, WarehouseBusy, WarehouseError
 
 _RETRY_SECONDS = 0.1
+_T = TypeVar("_T")
 
 
-class WarehouseError(Exception):
-    """The warehouse cannot be opened; the message says why and what to do."""
+@dataclass(frozen=True)
+class DuckDBDialect:
+    row_id: str = "rowid"
+
+    def hash_of(self, *columns: str) -> str:
+        return f"hash({', '.join(columns)})"
 
 
-class WarehouseBusy(WarehouseError):
-    """Another process has the warehouse open, and did not let go of it in time."""
+class DuckDBWarehouse:
+    """An open DuckDB database; see ``port.Warehouse``."""
 
+    dialect: Dialect = DuckDBDialect()
 
-def connect(path: Path, *, wait_seconds: float, read_only: bool = False) -> duckdb.DuckDBPyConnection:
-    """A connection to the warehouse, created with its directory if it is not there.
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
 
-    Raises WarehouseBusy after ``wait_seconds`` if another process holds it, and WarehouseError at once
-    if the file or its directory cannot be used at all.
-    """
-    if read_only:
-        _must_exist(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WarehouseError(
-            f"The warehouse's directory '{path.parent}' cannot be created ({error.strerror}): "
-            "set STITCH_DUCKDB_PATH to a place you may write."
-        ) from None
-    connection = _wait_for(lambda: duckdb.connect(str(path), read_only=read_only), path, wait_seconds)
-    _prepare(connection)
-    return connection
+    def execute(self, sql: str, **parameters: Any) -> None:
+        self.connection.execute(sql, parameters or None)
 
+    def rows(self, sql: str, **parameters: Any) -> list[Row]:
+        return self.connection.execute(sql, parameters or None).fetchall()
 
-def connect_beside(path: Path, *, wait_seconds: float, name: str) -> duckdb.DuckDBPyConnection:
-    """A connection to an empty database in memory, with the warehouse attached read-only as ``name``.
+    def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        found = self.connection.execute(sql, parameters or None)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
-    What is created or changed is gone with the connection. Raises as ``connect`` does.
-    """
-    _must_exist(path)
-    connection = duckdb.connect()
-    attach = f"attach {literal(str(path))} as {identifier(name)} (read_only)"
-    try:
-        _wait_for(lambda: connection.execute(attach), path, wait_seconds)
-    except BaseException:
-        connection.close()
-        raise
-    _prepare(connection)
-    return connection
-
-
-@contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """What is done within is done as a whole, or not at all if it raises."""
-    connection.begin()
-    try:
-        yield
-        connection.commit()
-    except BaseException:
-        connection.rollback()
-        raise
-
-
-def _must_exist(path: Path) -> None:
-    if not path.exists():
-        raise WarehouseError(f"There is no warehouse at '{path}' yet: materialize something, or run `settle`.")
-
-
-def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
-    # Inputs carry offsets or mean UTC; the session's zone must not depend on the machine's.
-    connection.execute("set TimeZone = 'UTC'")
-    # Of the whole process. Where DuckDB 2.0 expects fewer rows than this it compares each with each to join by time,
-    # and behind several conditions it expects next to none: 24 seconds instead of half a one for 57,000 links.
-    connection.execute("set global asof_loop_join_threshold = 0")
-
-
-def _wait_for(
-    open_file: Callable[[], duckdb.DuckDBPyConnection], path: Path, wait_seconds: float
-) -> duckdb.DuckDBPyConnection:
-    deadline = time.monotonic() + wait_seconds
-    while True:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.connection.begin()
         try:
-            return open_file()
-        except duckdb.IOException as error:
-            if "lock" not in str(error):
-                raise WarehouseError(
-                    f"The warehouse '{path}' cannot be opened: {_first_line(error)} "
-                    "Set STITCH_DUCKDB_PATH to a DuckDB file you may write, or to one that does not exist yet."
-                ) from None
-            if time.monotonic() >= deadline:
-                raise WarehouseBusy(
-                    f"The warehouse '{path}' is in use by {_holder(error)} and was not released within "
-                    f"{wait_seconds:g} seconds: wait for that process or end it, or raise "
-                    "STITCH_LOCK_WAIT_SECONDS."
-                ) from None
-            time.sleep(_RETRY_SECONDS)
+            yield
+            self.connection.commit()
+        except BaseException:
+            self.connection.rollback()
+            raise
+
+    def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
+        rows = list(rows)
+        if rows:
+            # One statement: one per row takes a second for a hundred projects.
+            places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
+            self.connection.execute(f"insert into {table} values {places}", [value for row in rows for value in row])
+
+    def load_events(self, batch: EventBatch) -> None:
+        # DuckDB would copy the parsing of JSON into each filter above it, and parse every line two or three times.
+        self.connection.execute("set disabled_optimizers = 'filter_pushdown'")
+        try:
+            self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
+        finally:
+            # An error within a transaction must not be hidden by this statement, which that error makes fail too.
+            with suppress(duckdb.TransactionException):
+                self.connection.execute("set disabled_optimizers = ''")
+
+
+@dataclass(frozen=True)
+class DuckDBEngine:
+    """The DuckDB file that holds every table; see ``port.Engine``."""
+
+    path: Path
+    lock_wait_seconds: float
+    memory_limit: str | None = None
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    @property
+    def dbt_environment(self) -> Mapping[str, str]:
+        return {"STITCH_DUCKDB_PATH": str(self.path)}
+
+    @property
+    def catalog(self) -> str:
+        return self.path.stem
+
+    @contextmanager
+    def open(self, *, read_only: bool = False) -> Iterator[Warehouse]:
+        if read_only:
+            self._must_exist()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WarehouseError(
+                f"The warehouse's directory '{self.path.parent}' cannot be created ({error.strerror}): "
+                "set STITCH_DUCKDB_PATH to a place you may write."
+            ) from None
+        connection = self._wait_for(lambda: duckdb.connect(str(self.path), read_only=read_only))
+        try:
+            self._prepare(connection)
+            yield DuckDBWarehouse(connection)
+        finally:
+            connection.close()
+
+    @contextmanager
+    def trial(self, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[DuckDBEngine, Warehouse]]:
+        self._must_exist()
+        # A file and not memory, because dbt opens it too and needs a name for it.
+        with TemporaryDirectory(prefix="stitch-trial-") as directory:
+            scratch = DuckDBEngine(Path(directory) / "trial.duckdb", self.lock_wait_seconds, self.memory_limit)
+            with scratch.open() as warehouse:
+                attach = f"attach {literal(str(self.path))} as {STORED} (read_only)"
+                self._wait_for(lambda: warehouse.execute(attach))
+                warehouse.execute("create schema stitch")
+                tables = warehouse.rows(
+                    "select table_name from duckdb_tables() where database_name = $stored and schema_name = 'stitch'",
+                    stored=STORED,
+                )
+                for (table,) in tables:
+                    query = replaced.get(table, f"select * from {STORED}.stitch.{identifier(table)}")
+                    # A table where it is replaced: a view would run the replacement again for each mention.
+                    kind = "table" if table in replaced else "view"
+                    warehouse.execute(f"create {kind} stitch.{identifier(table)} as {query}")
+                for view in views:
+                    # DuckDB keeps a view's query without the catalog, so here it finds the tables of the trial.
+                    ((query,),) = warehouse.rows(
+                        "select sql from duckdb_views() where database_name = $stored and schema_name = 'stitch' "
+                        "and view_name = $view",
+                        stored=STORED,
+                        view=view,
+                    )
+                    warehouse.execute(query)
+                yield scratch, warehouse
+
+    def _must_exist(self) -> None:
+        if not self.exists():
+            raise WarehouseError(f"There is no warehouse at '{self.path}' yet: materialize something, or run `settle`.")
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        # Inputs carry offsets or mean UTC; the session's zone must not depend on the machine's.
+        connection.execute("set TimeZone = 'UTC'")
+        # For the whole process. Where DuckDB 2.0 expects fewer rows than this, it joins by time with a nested loop,
+        # and behind several conditions it expects almost none: 24 seconds instead of half a second for 57,000 links.
+        connection.execute("set global asof_loop_join_threshold = 0")
+        if self.memory_limit is not None:
+            # For the whole process: it holds for dbt's own connection too.
+            connection.execute(f"set memory_limit = {literal(self.memory_limit)}")
+
+    def _wait_for(self, open_file: Callable[[], _T]) -> _T:
+        deadline = time.monotonic() + self.lock_wait_seconds
+        while True:
+            try:
+                return open_file()
+            except duckdb.IOException as error:
+                if "lock" not in str(error):
+                    raise WarehouseError(
+                        f"The warehouse '{self.path}' cannot be opened: {_first_line(error)} "
+                        "Set STITCH_DUCKDB_PATH to a DuckDB file you may write, or to one that does not exist yet."
+                    ) from None
+                if time.monotonic() >= deadline:
+                    raise WarehouseBusy(
+                        f"The warehouse '{self.path}' is in use by {_holder(error)} and was not released within "
+                        f"{self.lock_wait_seconds:g} seconds: wait for that process or end it, or raise "
+                        "STITCH_LOCK_WAIT_SECONDS."
+                    ) from None
+                time.sleep(_RETRY_SECONDS)
 
 
 def _first_line(error: Exception) -> str:
@@ -120,33 +191,3 @@ def _first_line(error: Exception) -> str:
 def _holder(error: Exception) -> str:
     found = re.search(r"held in (?P<program>\S+) \(PID (?P<pid>\d+)\)", str(error))
     return f"{found['program']} (process {found['pid']})" if found else "another process"
-
-
-class WarehouseResource(DuckDBResource):
-    """The DuckDB file that holds every table. Set it with STITCH_DUCKDB_PATH rather than here."""
-
-    # Replaces DuckDBResource.get_connection, which keeps the file's lock when the body raises and
-    # cannot open read-only.
-
-    lock_wait_seconds: float = Field(
-        default=60.0, description="How long to wait for another process that has the file open."
-    )
-
-    memory_limit: str | None = Field(
-        default=None, description="How much memory DuckDB may use, for instance 4GB; by default most of the machine's."
-    )
-
-    @property
-    def path(self) -> Path:
-        return Path(self.database)
-
-    @contextmanager
-    def get_connection(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        connection = connect(self.path, wait_seconds=self.lock_wait_seconds, read_only=read_only)
-        try:
-            if self.memory_limit is not None:
-                # Of the whole process: dbt's own connection to the file is held to it too.
-                connection.execute(f"set memory_limit = {literal(self.memory_limit)}")
-            yield connection
-        finally:
-            connection.close()

@@ -14,7 +14,7 @@ from stitch_pipeline.planning.sql_text import literals
 from stitch_pipeline.settings import ProjectSettings
 from stitch_pipeline.settings.decisions import Decision, DecisionKind, consequences
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
-from stitch_pipeline.warehouse.duckdb import transaction
+from stitch_pipeline.warehouse.duckdb_old import transaction
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
     "source": "varchar not null",

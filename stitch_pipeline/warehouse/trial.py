@@ -15,7 +15,7 @@ import duckdb
 from stitch_pipeline.planning.sql_text import identifier
 from stitch_pipeline.warehouse import dbt_project as dbt_models
 from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.duckdb import WarehouseError, connect_beside
+from stitch_pipeline.warehouse.duckdb_old import WarehouseError, connect_beside
 
 STORED = "stored"
 """The catalog of the warehouse itself; a replacement reads ``stored.stitch.<table>``."""

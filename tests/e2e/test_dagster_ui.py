@@ -24,7 +24,7 @@ from dagster_server import (
 )
 from playwright.sync_api import Page, expect
 
-from stitch_pipeline.warehouse.duckdb import WarehouseBusy, connect
+from stitch_pipeline.warehouse.duckdb_old import WarehouseBusy, connect
 
 pytestmark = pytest.mark.slow
 

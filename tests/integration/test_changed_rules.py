@@ -19,7 +19,7 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Request
 from stitch_pipeline.settings import Policy
 from stitch_pipeline.stitching import stale
-from stitch_pipeline.warehouse.duckdb import connect
+from stitch_pipeline.warehouse.duckdb_old import connect
 
 WEEK = DayRange(START, at("2026-03-10").date())
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"

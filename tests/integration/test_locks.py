@@ -15,7 +15,7 @@ import pytest
 from warehouses import Warehouse
 
 from stitch_pipeline.orchestration.settle import settle
-from stitch_pipeline.warehouse.duckdb import WarehouseBusy, WarehouseError, WarehouseResource, connect
+from stitch_pipeline.warehouse.duckdb_old import WarehouseBusy, WarehouseError, WarehouseResource, connect
 
 HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
 

@@ -15,7 +15,7 @@ from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.orchestration.settle import Settled
 from stitch_pipeline.stitching import stale
 from stitch_pipeline.stitching.preview import Proposal, preview_rules
-from stitch_pipeline.warehouse.duckdb import connect
+from stitch_pipeline.warehouse.duckdb_old import connect
 
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"
 KEYS = {

@@ -22,7 +22,7 @@ from warehouses import START, Warehouse, at, page_view
 from stitch_pipeline.orchestration.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
 from stitch_pipeline.planning.days import ranges
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS
-from stitch_pipeline.warehouse.duckdb import connect
+from stitch_pipeline.warehouse.duckdb_old import connect
 
 NewWarehouse = Callable[..., Warehouse]
 

@@ -29,7 +29,7 @@ from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.stitching import partition_facts
-from stitch_pipeline.warehouse.duckdb import WarehouseResource
+from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 from stitch_pipeline.warehouse.tables import create_tables
 
 OWNERS = ["team:analytics-engineering"]

@@ -38,7 +38,7 @@ from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.stitching import partition_facts, stale
 from stitch_pipeline.warehouse import dbt_project as dbt_models
 from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.duckdb import WarehouseResource
+from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 TABLES = (
     *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),

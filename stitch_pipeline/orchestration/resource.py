@@ -1,0 +1,49 @@
+"""The warehouse as a Dagster resource."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import duckdb
+from dagster_duckdb import DuckDBResource
+from pydantic import Field
+
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
+from stitch_pipeline.warehouse.port import Engine, Warehouse
+
+
+class WarehouseResource(DuckDBResource):
+    """The DuckDB file that holds every table. Set it with STITCH_DUCKDB_PATH rather than here."""
+
+    lock_wait_seconds: float = Field(
+        default=60.0, description="How long to wait for another process that has the file open."
+    )
+    memory_limit: str | None = Field(
+        default=None, description="How much memory DuckDB may use, for instance 4GB; by default most of the machine's."
+    )
+
+    @property
+    def engine(self) -> Engine:
+        return DuckDBEngine(Path(self.database), self.lock_wait_seconds, self.memory_limit)
+
+    def open(self) -> AbstractContextManager[Warehouse]:
+        """The warehouse for writing, closed at the end; raises as ``Engine.open`` does."""
+        return self.engine.open()
+
+    # Replaces DuckDBResource.get_connection, which keeps the file's lock when the body raises.
+    @contextmanager
+    def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self.engine.open() as warehouse:
+            assert isinstance(warehouse, DuckDBWarehouse)
+            yield warehouse.connection
+
+
+def warehouse_resource(settings: Settings) -> WarehouseResource:
+    return WarehouseResource(
+        database=str(settings.duckdb_path),
+        lock_wait_seconds=settings.lock_wait_seconds,
+        memory_limit=settings.memory_limit,
+    )
