@@ -10,10 +10,10 @@ from dagster import Definitions, in_process_executor
 from stitch_pipeline.orchestration.assets.landing import landing_zone_assets
 from stitch_pipeline.orchestration.assets.models import model_assets
 from stitch_pipeline.orchestration.jobs import asset_jobs, preview_rules_job, reconcile_job
+from stitch_pipeline.orchestration.resource import warehouse_resource
 from stitch_pipeline.orchestration.schedules import schedules
 from stitch_pipeline.orchestration.sensors import sensors
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:
@@ -23,11 +23,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
         sensors=sensors(settings),
         schedules=schedules(settings),
         resources={
-            "warehouse": WarehouseResource(
-                database=str(settings.duckdb_path),
-                lock_wait_seconds=settings.lock_wait_seconds,
-                memory_limit=settings.memory_limit,
-            ),
+            "warehouse": warehouse_resource(settings),
             **(resource_overrides or {}),
         },
         # One process per step would cost seconds per step, and the warehouse takes one writer anyway.

@@ -14,11 +14,15 @@ from dagster import DagsterInstance, Definitions
 
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
-from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.orchestration.run_records import numbers_of, run_request
 from stitch_pipeline.orchestration.settle import Settled, settle
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.dbt_variables import dbt_variables
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.stitching.rules import configure
+from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.engine import engine_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START = date(2026, 3, 1)
@@ -113,6 +117,18 @@ class Warehouse:
         assert settled.is_settled, settled.gave_up
         return settled
 
+    def follow_rules_and_die(self) -> None:
+        """What is left of a run that was killed after it had noted changed rules and decisions."""
+        engine = engine_of(self.settings)
+        day = DayRange(START, START)
+        variables = dbt_variables(day, known_at=utc_now(), session_timeout_minutes=30, view_stitching=True)
+        with engine.open() as warehouse:
+            configure(warehouse, self.settings)
+            results = dbt_project.run_models(
+                engine, models=["project_settings", "decisions"], variables=variables, on_event=lambda event: None
+            )
+        assert all(result.succeeded for result in results)
+
     def build(self, first: date, last: date | None = None, run_config: Any = None) -> dict[str, int]:
         """Run ``build_job`` over the days by hand; returns the rows that each model changed."""
         request = run_request(Request(DayRange(first, last or first), base_key="by hand"))
@@ -124,11 +140,8 @@ class Warehouse:
         )
         assert result.success
         changed: dict[str, int] = {}
-        for event in result.get_asset_materialization_events():
-            materialization = event.step_materialization_data.materialization
-            if "rows_changed_in_run" in materialization.metadata:
-                rows = materialization.metadata["rows_changed_in_run"].value
-                changed[materialization.asset_key.path[-1]] = int(rows)  # type: ignore[arg-type]
+        for event in result.get_asset_observation_events():
+            changed |= numbers_of(event.asset_observation_data.asset_observation.metadata).rows_changed
         return changed
 
     def query(self, sql: str) -> list[Row]:
@@ -175,6 +188,10 @@ def differences(actual: Iterable[Row], expected: Iterable[Row]) -> dict[str, lis
             left.remove(row)
             right.remove(row)
     return {name: rows for name, rows in (("unexpected", left), ("missing", right)) if rows}
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def at(text: str) -> datetime:

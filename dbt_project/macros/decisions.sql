@@ -1,21 +1,40 @@
 {#
-  What human decisions (overrides.csv) mean, for every policy. Python reads and checks the file
-  (`stitch_pipeline/overrides.py`) and leaves four tables, whose `line` is the decision as it was written:
+  What decisions (lines of overrides.csv) mean, for every policy. Python reads and checks the file
+  (`stitch_pipeline/settings/decisions.py`); the table `decisions` holds the consequences that are followed. `line` is
+  the decision as it was written:
 
-    person_names    by which id a person with several goes (same_person)
-    wrong_links     devices and users whose links do not count (wrong_link)
-    shared_devices  devices that are nobody's (shared_device)
-    never_same      pairs of people who are two (never_same): a device linked with both is nobody's
+    same_person    the canonical id (other_id) of a user (id) that has another than its own
+    wrong_link     a device (id) and a user (other_id): their links do not count
+    shared_device  a device (id) that is shared, however few users it has
+    never_same     two canonical ids of two persons: a device linked with both is shared
 #}
 
-{# The id that a user's person goes by, as people have decided, for the users that have another than their own. #}
-{% macro decided_names() -%} {{ pipeline_table('person_names') }} {%- endmacro %}
+{% macro decisions_of(kind, id, other_id=none) -%}
+(
+        select
+            project_id,
+            id as {{ id }},
+            {% if other_id %}other_id as {{ other_id }},{% endif %}
+            line
+        from {{ pipeline_table('decisions') }} as decisions
+        where kind = '{{ kind }}'
+    )
+{%- endmacro %}
+
+{# The canonical ids of the users that have another than their own, as decided. #}
+{% macro decided_names() -%} {{ decisions_of('same_person', 'user_id', 'person_id') }} {%- endmacro %}
+
+{% macro wrong_links() -%} {{ decisions_of('wrong_link', 'anonymous_id', 'user_id') }} {%- endmacro %}
+
+{% macro shared_devices() -%} {{ decisions_of('shared_device', 'anonymous_id') }} {%- endmacro %}
+
+{% macro never_same() -%} {{ decisions_of('never_same', 'person_id', 'other_person_id') }} {%- endmacro %}
 
 {# Both as decided and under `graph`, where it is the name of the person to which the links tie the id that was
    decided on. #}
 {% macro names_of_both_kinds() -%}
 (
-        select project_id, user_id, person_id, false as is_of_graph from {{ decided_names() }}
+        select project_id, user_id, person_id, false as is_of_graph from {{ decided_names() }} as decided
         union all
         select project_id, user_id, person_id, true as is_of_graph from {{ graph_names() }} as of_graph
     )
@@ -29,7 +48,7 @@
             named.user_id,
             named.person_id
         from {{ names_of_both_kinds() }} as named
-        inner join {{ pipeline_table('project_settings') }} as settings on named.project_id = settings.project_id
+        inner join {{ project_settings() }} as settings on named.project_id = settings.project_id
         where named.is_of_graph = ({{ is_of_graph }})
     )
 {%- endmacro %}
@@ -41,7 +60,7 @@
         select links.*
         from {{ ref('identifier_links') }} as links
         where not exists (
-            select 1 from {{ pipeline_table('wrong_links') }} as wrong
+            select 1 from {{ wrong_links() }} as wrong
             where
                 wrong.project_id = links.project_id
                 and links.linked_kind = 'device'
@@ -61,7 +80,7 @@
         left join {{ names or person_names() }} as names
             on links.project_id = names.project_id and links.user_id = names.user_id
         where not exists (
-            select 1 from {{ pipeline_table('wrong_links') }} as wrong
+            select 1 from {{ wrong_links() }} as wrong
             where
                 wrong.project_id = links.project_id
                 and wrong.anonymous_id = links.anonymous_id
@@ -79,7 +98,7 @@ policy_contested_devices as (
         one.link_day as one_day,
         other.link_day as other_day,
         pairs.line
-    from {{ pipeline_table('never_same') }} as pairs
+    from {{ never_same() }} as pairs
     inner join {{ links }} as one
         on pairs.project_id = one.project_id and pairs.person_id = one.link_person_id
     inner join {{ links }} as other
@@ -102,7 +121,7 @@ policy_days_shared_by_decision as (
             subjects.subject_day,
             decided.line
         from {{ subjects }} as subjects
-        inner join {{ pipeline_table('shared_devices') }} as decided
+        inner join {{ shared_devices() }} as decided
             on subjects.project_id = decided.project_id and subjects.anonymous_id = decided.anonymous_id
         union all
         select

@@ -49,7 +49,7 @@ class Progress:
 
 
 def _changes(run: RunSummary) -> str:
-    if run.rows_stale:
+    if run.rows_stale and not run.rows_changed:
         parts = _counts(run.rows_stale, run.partitions_stale)
         return "to be re-stitched: " + ", ".join(parts) if parts else "every answer is right"
     parts = _counts(run.rows_changed, run.partitions_changed)

@@ -23,19 +23,14 @@ from pydantic import Field
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import POOL
-from stitch_pipeline.orchestration.assets.models import (
-    ModelsConfig,
-    keep_views,
-    resolve_persons,
-    stale_partitions,
-    write_rules,
-)
+from stitch_pipeline.orchestration.resource import WarehouseResource
+from stitch_pipeline.orchestration.run_config import ReconcileConfig, models_config
+from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
-from stitch_pipeline.stitching import load as loading
-from stitch_pipeline.stitching import stale
+from stitch_pipeline.stitching import load
+from stitch_pipeline.stitching.build import TABLES, reconcile
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
-from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 BUILD_JOB = "build_job"
 RESTITCH_JOB = "restitch_job"
@@ -44,33 +39,11 @@ RECONCILE_JOB = "reconcile_job"
 PREVIEW_RULES_JOB = "preview_rules_job"
 
 
-def models_config(**values: bool | str) -> dict[str, Any]:
-    """Run config for the dbt models, as the launchpad and backfills take it."""
-    return {"ops": {"stitch_models": {"config": values}}}
-
-
-def reconcile_config() -> dict[str, Any]:
-    """Run config for looking only at the projects whose stitching rules have changed."""
-    return {"ops": {"find_stale_partitions": {"config": {"only_changed_rules": True}}}}
-
-
 def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
     return [
         define_asset_job(
             BUILD_JOB,
-            AssetSelection.assets(
-                "raw_events",
-                "quarantined_events",
-                "identity_map",
-                "identifier_links",
-                "persons",
-                "user_mapping_history",
-                "sessions",
-                "stitched_sessions",
-                "users",
-                "page_views",
-                "visitor_stats",
-            ),
+            AssetSelection.assets("raw_events", "quarantined_events", *TABLES),
             description="Everything for the given days, from the landing zone to the statistics.",
         ),
         define_asset_job(
@@ -88,32 +61,19 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
     ]
 
 
-class ReconcileConfig(Config):
-    """What to look at. By default everything."""
-
-    only_changed_rules: bool = Field(
-        default=False,
-        description="Look only at projects whose stitching rules have changed, and at what is known to be pending.",
-    )
-
-
 def reconcile_job(settings: Settings) -> JobDefinition:
-    @op(pool=POOL, description="Compare every stored answer with the one that the links give now.")
+    @op(pool=POOL, description="Compare every stored answer with the one that links and rules give now.")
     def find_stale_partitions(
         context: OpExecutionContext, config: ReconcileConfig, warehouse: WarehouseResource
     ) -> Iterator[AssetObservation | Output[None]]:
         index = LandingIndex(settings.index_path)
         if not config.only_changed_rules:
             index.refresh(settings)
-        with warehouse.get_connection() as con:
-            write_rules(con, settings, ModelsConfig())
-            keep_views(con, warehouse.path, settings)
+        with warehouse.open() as open_warehouse:
+            stale = reconcile(warehouse.engine, open_warehouse, settings, only_changed_rules=config.only_changed_rules)
             if not config.only_changed_rules:
-                index.set_loaded(loading.loaded_files(con))
-                stale.suspect_every_device(con)
-            resolve_persons(con, warehouse.path, settings)
-            metadata = stale_partitions(con, settings)
-        yield AssetObservation(AssetKey("identity_map"), metadata=metadata)
+                index.set_loaded(load.loaded_files(open_warehouse.connection))
+        yield run_record({}, {}, stale)
         # Not before the event log has it: see LandingIndex.
         index.set_followed_rules(settings.all_crediting_rules)
         yield Output(None)
@@ -125,10 +85,10 @@ def reconcile_job(settings: Settings) -> JobDefinition:
             "nothing itself: the sensors read what it found and ask for exactly those partitions."
         ),
     )
-    def reconcile() -> None:
+    def reconcile_everything() -> None:
         find_stale_partitions()
 
-    return reconcile
+    return reconcile_everything
 
 
 class ProposedRules(Config):

@@ -1,28 +1,32 @@
-"""What Dagster's own records say: which runs were asked for, and which partitions are known to be stale.
+"""What is in Dagster's own records: which runs were requested, and the record that each run leaves of what it did.
 
 Sensors and schedules read these and never the warehouse, which a run may hold locked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, cast
 
 from dagster import (
     AssetKey,
+    AssetObservation,
     AssetRecordsFilter,
     DagsterInstance,
     DagsterRunStatus,
+    IntMetadataValue,
     JsonMetadataValue,
+    MetadataValue,
     RunRequest,
     RunsFilter,
 )
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.days import DayRange, ranges
 from stitch_pipeline.planning.requests import Request, RunState
+from stitch_pipeline.stitching.build import Stale
 
 REQUEST_TAG = "stitch/request"
 
@@ -39,7 +43,7 @@ _STATES: dict[DagsterRunStatus, RunState] = {
 
 
 def run_states(instance: DagsterInstance, base_key: str) -> list[RunState]:
-    """States of the runs made for a request, oldest first."""
+    """States of the runs that were made for a request, oldest first."""
     runs = instance.get_runs(filters=RunsFilter(tags={REQUEST_TAG: base_key}))
     return [_STATES.get(run.status, "running") for run in reversed(runs)]
 
@@ -58,45 +62,104 @@ def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) 
     ]
 
 
-def run_request(request: Request, *, job_name: str | None = None, run_config: Any = None) -> RunRequest:
+def run_request(request: Request, run_config: Mapping[str, Any] | None = None) -> RunRequest:
     tags = {REQUEST_TAG: request.base_key}
     if request.days:
         tags[ASSET_PARTITION_RANGE_START_TAG] = request.days.first.isoformat()
         tags[ASSET_PARTITION_RANGE_END_TAG] = request.days.last.isoformat()
-    return RunRequest(run_key=request.run_key, job_name=job_name, run_config=run_config, tags=tags)
+    return RunRequest(run_key=request.run_key, run_config=run_config, tags=tags)
+
+
+STALE_SESSION_DAYS = "stale_session_days"
+STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
+_RECORDED_ON = AssetKey("identity_map")
+# Other observations of the asset may lie between two records.
+_OBSERVATIONS = 50
+_TABLE_OF_GRAIN = {
+    "sessions": "stitched_sessions",
+    "page_views": "page_views",
+    "mapping": "user_mapping_history",
+    "users": "users",
+}
+
+
+def run_record(
+    changed: Mapping[str, Mapping[Any, int]], seconds: Mapping[str, float], stale: Stale | None
+) -> AssetObservation:
+    """The numbers of a run, and which days now hold a wrong answer: one event for all of its tables and partitions.
+
+    ``changed`` are rows written or taken out, by table and day; ``seconds`` what each model took.
+    """
+    metadata: dict[str, MetadataValue[Any]] = {}
+    for table, per_day in changed.items():
+        metadata[f"{table}_rows_changed"] = MetadataValue.int(sum(per_day.values()))
+        metadata[f"{table}_partitions_changed"] = MetadataValue.int(len([day for day in per_day if day is not None]))
+    metadata |= stale_metadata(stale) if stale else {}
+    metadata |= {f"{name}_seconds": MetadataValue.float(round(float(took), 3)) for name, took in seconds.items()}
+    return AssetObservation(_RECORDED_ON, metadata=metadata)
+
+
+def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
+    metadata: dict[str, MetadataValue[Any]] = {}
+    for grain, key in (("sessions", STALE_SESSION_DAYS), ("page_views", STALE_PAGE_VIEW_DAYS)):
+        found = ranges(stale.days(grain))
+        metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in found])
+    for grain, table in _TABLE_OF_GRAIN.items():
+        rows = stale.rows.get(grain, {})
+        has_days = grain in ("sessions", "page_views")
+        # Any re-stitch of sessions brings the other two up to date, so they count only where there is none.
+        if has_days or (rows and "sessions" not in stale.rows):
+            metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(rows.values()))
+        if has_days:
+            metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(rows))
+    return metadata
+
+
+@dataclass(frozen=True)
+class RunNumbers:
+    """What a run's record says, per table."""
+
+    rows_changed: dict[str, int]
+    partitions_changed: dict[str, int]
+    rows_stale: dict[str, int]
+    partitions_stale: dict[str, int]
+
+
+def numbers_of(metadata: Mapping[str, MetadataValue[Any]]) -> RunNumbers:
+    def ending(suffix: str) -> dict[str, int]:
+        return {
+            name.removesuffix(suffix): int(value.value or 0)
+            for name, value in metadata.items()
+            if name.endswith(suffix) and isinstance(value, IntMetadataValue)
+        }
+
+    return RunNumbers(
+        ending("_rows_changed"), ending("_partitions_changed"), ending("_stale_rows"), ending("_stale_partitions")
+    )
 
 
 @dataclass(frozen=True)
 class StaleRecord:
-    """The newest word on which days hold a wrong answer, and the id of the event that says so."""
+    """The newest record of which days hold a wrong answer, and the id of its event."""
 
     storage_id: int
     days: frozenset[date]
 
 
-def newest_stale_record(
-    instance: DagsterInstance, metadata_key: str, materialized: Sequence[str]
-) -> StaleRecord | None:
-    """The newest of the events that carry ``metadata_key``: materializations of the given assets, and
-    observations of ``identity_map``. Each was written by a run that had the warehouse to itself and lists all
-    that was stale at that moment, so the newest is the whole truth and older ones need not be read.
+def newest_stale_record(instance: DagsterInstance, metadata_key: str) -> StaleRecord | None:
+    """The newest record with ``metadata_key``.
+
+    A run writes it while it has the warehouse to itself, and it lists everything that is stale at that moment. So the
+    newest is complete and older ones need not be read.
     """
-    records = [
-        record
-        for asset in materialized
-        for record in instance.fetch_materializations(AssetRecordsFilter(AssetKey(asset)), limit=1).records
-    ]
-    records += instance.fetch_observations(AssetRecordsFilter(AssetKey("identity_map")), limit=1).records
-    newest: StaleRecord | None = None
-    for record in records:
-        event = record.asset_materialization or record.asset_observation
-        value = event.metadata.get(metadata_key) if event else None
-        if not isinstance(value, JsonMetadataValue) or (newest and record.storage_id < newest.storage_id):
-            continue
-        days = frozenset(
-            day
-            for first, last in cast(list[tuple[str, str]], value.value)
-            for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
-        )
-        newest = StaleRecord(record.storage_id, days)
-    return newest
+    for record in instance.fetch_observations(AssetRecordsFilter(_RECORDED_ON), limit=_OBSERVATIONS).records:
+        observation = record.asset_observation
+        value = observation.metadata.get(metadata_key) if observation else None
+        if isinstance(value, JsonMetadataValue):
+            days = frozenset(
+                day
+                for first, last in cast(list[tuple[str, str]], value.value)
+                for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
+            )
+            return StaleRecord(record.storage_id, days)
+    return None

@@ -7,25 +7,19 @@ The demo, the tests and the benchmarks stand on it, and so can a cron entry.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from dagster import DagsterInstance, Definitions, IntMetadataValue, MetadataValue, RunRequest
+from dagster import DagsterInstance, Definitions, MetadataValue, RunRequest
 
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
-from stitch_pipeline.orchestration.jobs import (
-    BUILD_JOB,
-    RECONCILE_JOB,
-    RESTITCH_JOB,
-    RESTITCH_PAGE_VIEWS_JOB,
-    models_config,
-    reconcile_config,
-)
-from stitch_pipeline.orchestration.run_records import run_request
-from stitch_pipeline.orchestration.sensors import landing_plan, restitch_plan, rules_plan, view_stitching_plan
+from stitch_pipeline.orchestration.jobs import RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
+from stitch_pipeline.orchestration.run_records import numbers_of, run_request
+from stitch_pipeline.orchestration.triggers import TRIGGERS
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.requests import Plan
+from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100
@@ -97,32 +91,33 @@ def _settle(
         if not summary.succeeded:
             settled.gave_up.append(RECONCILE_JOB)
             return settled
-    pending_config = models_config(only_pending=True)
-    views_config = models_config(only_pending=True, restitch_only=True, view_stitching=True)
+    triggers = [
+        trigger
+        for trigger in TRIGGERS
+        if trigger.settles and (view_stitching or trigger.job_name != RESTITCH_PAGE_VIEWS_JOB)
+    ]
     for _ in range(MAX_ROUNDS):
-        plan, left = landing_plan(settings, instance)
-        work: list[tuple[str, Plan, dict[str, Any] | None]] = [(BUILD_JOB, plan, None)]
-        if not plan.requests:
-            plan = rules_plan(settings, instance)
-            work.append((RECONCILE_JOB, plan, reconcile_config()))
-        if not plan.requests:
-            work.append((RESTITCH_JOB, restitch_plan(instance), pending_config))
-            if view_stitching and settings.view_stitching_is_on:
-                work.append((RESTITCH_PAGE_VIEWS_JOB, view_stitching_plan(instance), views_config))
-        requested = False
-        for job_name, plan, config in work:
-            for request in plan.requests:
-                requested = True
-                run = run_request(request, run_config=config)
-                summary = _run(defs, instance, job_name, run, request.days, report)
+        requests: Sequence[Request] = ()
+        is_complete = True
+        gave_up = []
+        for trigger in triggers:
+            wanted = trigger.wanted(settings, instance, datetime.now(UTC))
+            is_complete &= wanted.is_complete
+            gave_up += [f"{trigger.job_name}: {days}" for days in wanted.plan.gave_up]
+            requests = wanted.plan.requests
+            for request in requests:
+                run = run_request(request, trigger.run_config)
+                summary = _run(defs, instance, trigger.job_name, run, request.days, report)
                 settled.runs.append(summary)
                 if summary.was_interrupted:
                     settled.gave_up.append("interrupted")
                     return settled
-        if not requested and not left:
-            settled.gave_up = [f"{job}: {days}" for job, plan, _ in work for days in plan.gave_up]
+            if requests:
+                break  # what has precedence may want something now
+        if not requests and is_complete:
+            settled.gave_up = gave_up
             return settled
-    settled.gave_up.append(f"still asked for more after {MAX_ROUNDS} rounds")
+    settled.gave_up.append(f"more was requested even after {MAX_ROUNDS} rounds")
     return settled
 
 
@@ -134,8 +129,8 @@ def _run(
     days: DayRange | None,
     report: Callable[[RunSummary | str], None],
 ) -> RunSummary:
-    is_about_rules = request.run_config == reconcile_config()
-    report(f"{job_name}: {'changed rules' if is_about_rules else days or 'all days'}")
+    about = "changed rules" if job_name == RECONCILE_JOB and request.run_config else "all days"
+    report(f"{job_name}: {days or about}")
     started = time.monotonic()
     result = defs.resolve_job_def(job_name).execute_in_process(
         instance=instance,
@@ -143,23 +138,10 @@ def _run(
         tags={SETTLE_TAG: "true", **request.tags, **({"dagster/run_key": request.run_key} if request.run_key else {})},
         raise_on_error=False,
     )
-    rows: dict[str, int] = {}
-    partitions: dict[str, int] = {}
-    for event in result.get_asset_materialization_events():
-        materialization = event.step_materialization_data.materialization
-        table = materialization.asset_key.path[-1]
-        if "rows_changed_in_run" in materialization.metadata:  # the same for every partition of the run
-            rows[table] = _number(materialization.metadata["rows_changed_in_run"])
-            partitions[table] = _number(materialization.metadata["partitions_changed"])
-    rows_stale: dict[str, int] = {}
-    partitions_stale: dict[str, int] = {}
+    metadata: dict[str, MetadataValue[Any]] = {}
     for event in result.get_asset_observation_events():
-        found = event.asset_observation_data.asset_observation.metadata
-        for table in ("stitched_sessions", "page_views", "user_mapping_history", "users"):
-            if f"{table}_stale_rows" in found:
-                rows_stale[table] = _number(found[f"{table}_stale_rows"])
-            if f"{table}_stale_partitions" in found:
-                partitions_stale[table] = _number(found[f"{table}_stale_partitions"])
+        metadata |= event.asset_observation_data.asset_observation.metadata
+    numbers = numbers_of(metadata)
     failure = next((event for event in result.all_events if event.is_step_failure), None)
     error = failure.step_failure_data.error if failure else None
     summary = RunSummary(
@@ -167,17 +149,13 @@ def _run(
         days=days,
         succeeded=result.success,
         seconds=time.monotonic() - started,
-        rows_changed=rows,
-        partitions_changed=partitions,
+        rows_changed=numbers.rows_changed,
+        partitions_changed=numbers.partitions_changed,
         run_id=result.run_id,
-        rows_stale=rows_stale,
-        partitions_stale=partitions_stale,
+        rows_stale=numbers.rows_stale,
+        partitions_stale=numbers.partitions_stale,
         was_interrupted=error is not None and error.cls_name == "DagsterExecutionInterruptedError",
         error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
     )
     report(summary)
     return summary
-
-
-def _number(value: MetadataValue[Any]) -> int:
-    return (value.value or 0) if isinstance(value, IntMetadataValue) else 0

@@ -1,7 +1,8 @@
-"""What dbt is told about one run."""
+"""The variables of one dbt run, as ``dbt_project.yml`` declares them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,15 +12,18 @@ from stitch_pipeline.planning.days import DayRange
 def dbt_variables(
     window: DayRange,
     *,
-    session_timeout_minutes: int,
-    only_pending: bool,
-    restitch_only: bool,
-    view_stitching: bool,
-    follows_settings: bool,
-    step_days: int,
     known_at: datetime,
+    session_timeout_minutes: int,
+    view_stitching: bool,
+    step_days: int = 1,
+    only_pending: bool = False,
+    restitch_only: bool = False,
+    exceptions: Mapping[str, Any] | None = None,
+    reconcile: bool = False,
+    stale_grains: Collection[str] = (),
+    just_built: Collection[str] = (),
+    never_stale: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The variables that ``dbt_project.yml`` declares, for a run over ``window``."""
     return {
         "first_day": window.first.isoformat(),
         "last_day": window.last.isoformat(),
@@ -27,9 +31,13 @@ def dbt_variables(
         "only_pending": only_pending,
         "restitch_only": restitch_only,
         "view_stitching": view_stitching,
-        "follows_settings": follows_settings,
         "step_days": step_days,
         "known_at": known_at.isoformat(sep=" ", timespec="microseconds"),
+        "exceptions": dict(exceptions or {}),
+        "reconcile": reconcile,
+        "stale_grains": list(stale_grains),
+        "just_built": list(just_built),
+        "never_stale": list(never_stale),
     }
 
 

@@ -18,7 +18,6 @@ import duckdb
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
-from stitch_pipeline.stitching import stale
 from stitch_pipeline.warehouse import tables as schema
 from stitch_pipeline.warehouse.trial import STORED, overlay
 

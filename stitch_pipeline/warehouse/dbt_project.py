@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stitch_pipeline.shipped_files import DBT_PROJECT
+from stitch_pipeline.warehouse.port import Engine
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
@@ -31,6 +32,7 @@ _PARSED_PATH = TARGET_DIR / "partial_parse.msgpack"
 _DIGEST_PATH = TARGET_DIR / "parsed_sources.sha256"
 
 DbtEvent = Mapping[str, Any]
+RESULT_EVENTS = ("LogModelResult", "LogTestResult", "RunResultError")
 
 
 class DbtError(Exception):
@@ -41,7 +43,8 @@ class DbtError(Exception):
 class ModelResult:
     """What became of one model or test."""
 
-    unique_id: str
+    name: str
+    is_model: bool
     succeeded: bool
     seconds: float
     message: str
@@ -55,7 +58,7 @@ def prepare_manifest() -> Path:
         return MANIFEST_PATH
     TARGET_DIR.mkdir(exist_ok=True)
     # Aside and then moved into place, because another process may be reading or parsing at the same time.
-    with TemporaryDirectory(dir=TARGET_DIR) as aside, _environment(Path("unused.duckdb")):
+    with TemporaryDirectory(dir=TARGET_DIR) as aside, _environment({"STITCH_DUCKDB_PATH": "unused.duckdb"}):
         result = _runner(None, []).invoke(["parse", *_where(), "--target-path", aside])
         if not result.success:
             raise DbtError(f"The dbt project does not parse: {result.exception}")
@@ -78,16 +81,53 @@ def manifest() -> dict[str, Any]:
     return parsed
 
 
+def model_names(materialized: str) -> list[str]:
+    """The models with a materialization, internal ones included."""
+    return [
+        node["name"]
+        for node in manifest()["nodes"].values()
+        if node["resource_type"] == "model" and node["config"]["materialized"] == materialized
+    ]
+
+
+@cache
+def assets_manifest() -> dict[str, Any]:
+    """The manifest without internal models, which are no assets."""
+    whole = manifest()
+    internal = {name for name, node in whole["nodes"].items() if "internal" in node.get("tags", ())}
+
+    def without(nodes: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: node for name, node in nodes.items() if name not in internal}
+
+    def pruned(node: Mapping[str, Any]) -> dict[str, Any]:
+        depends_on = node.get("depends_on", {})
+        kept = [name for name in depends_on.get("nodes", ()) if name not in internal]
+        return {**node, "depends_on": {**depends_on, "nodes": kept}}
+
+    return {
+        **whole,
+        "nodes": {name: pruned(node) for name, node in without(whole["nodes"]).items()},
+        "parent_map": {
+            name: [parent for parent in parents if parent not in internal]
+            for name, parents in without(whole["parent_map"]).items()
+        },
+        "child_map": {
+            name: [child for child in children if child not in internal]
+            for name, children in without(whole["child_map"]).items()
+        },
+    }
+
+
 def run_models(
-    duckdb_path: Path,
+    engine: Engine,
     *,
-    models: Sequence[str],
+    models: Collection[str],
     variables: Mapping[str, Any],
     on_event: Callable[[DbtEvent], None],
 ) -> list[ModelResult]:
     """``dbt build`` of the models with the given names, and of their tests.
 
-    ``on_event`` gets every event of dbt as a dict, as it happens. The results name what failed; only what
+    ``on_event`` gets dbt's events about results as dicts, as they happen. The results name what failed; only what
     stops dbt as a whole raises DbtError. Models after a failed model or test are skipped by dbt.
     """
     from google.protobuf.json_format import MessageToDict
@@ -95,9 +135,11 @@ def run_models(
     prepare_manifest()
 
     def forward(event: Any) -> None:
-        on_event(MessageToDict(event, preserving_proto_field_name=True))
+        # Turning an event into a dict costs more than most events are worth, and dbt has some hundred per run.
+        if event.info.name in RESULT_EVENTS:
+            on_event(MessageToDict(event, preserving_proto_field_name=True))
 
-    parsed = _parsed_project(duckdb_path.stem)
+    parsed = _parsed_project(engine.catalog)
     # A bare name would also select the folder of that name; the full one selects one model.
     selected = [".".join(node.fqn) for node in parsed.nodes.values() if node.name in models]
     arguments = [
@@ -109,7 +151,7 @@ def run_models(
         "--select",
         *selected,
     ]
-    with _environment(duckdb_path):
+    with _environment(engine.dbt_environment):
         try:
             result = _runner(parsed, [forward]).invoke(arguments)
         finally:
@@ -119,7 +161,8 @@ def run_models(
     executed = getattr(result.result, "results", [])
     return [
         ModelResult(
-            unique_id=item.node.unique_id,
+            name=item.node.unique_id.split(".")[2],
+            is_model=item.node.resource_type == "model",
             succeeded=item.status in ("success", "pass", "warn"),
             seconds=item.execution_time,
             message=item.message or "",
@@ -153,17 +196,18 @@ def _parsed_project(catalog: str) -> Manifest:
 
 
 @contextmanager
-def _environment(duckdb_path: Path) -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """The variables that ``profiles.yml`` reads, for the duration of one call."""
-    before = os.environ.get("STITCH_DUCKDB_PATH")
-    os.environ["STITCH_DUCKDB_PATH"] = str(duckdb_path)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["STITCH_DUCKDB_PATH"]
-        else:
-            os.environ["STITCH_DUCKDB_PATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _release_connections() -> None:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
-from datetime import UTC, datetime
+from typing import Any
 
-import duckdb
-
-from stitch_pipeline.landing.reading import BLOCKED_IDS
-from stitch_pipeline.planning.sql_text import literals
-from stitch_pipeline.settings import ProjectSettings
-from stitch_pipeline.settings.decisions import Decision, DecisionKind, consequences
-from stitch_pipeline.settings.rules import UNLIMITED_DAYS
-from stitch_pipeline.warehouse.duckdb_old import transaction
+from stitch_pipeline.settings.rules import StitchingRules, as_stored
+from stitch_pipeline.warehouse.port import Warehouse
 
 RAW_EVENT_COLUMNS: dict[str, str] = {
     "source": "varchar not null",
@@ -43,12 +34,36 @@ RAW_EVENT_COLUMNS: dict[str, str] = {
     "blocked_user_id": "varchar",
 }
 
-_OVERRIDE_COLUMNS = {
+_DECISION_COLUMNS = {
     "project_id": "varchar not null",
     "decision": "varchar not null",
     "id": "varchar not null",
     "other_id": "varchar not null",
     "reason": "varchar not null",
+}
+
+_CONSEQUENCE_COLUMNS = {
+    "project_id": "varchar not null",
+    "kind": "varchar not null",
+    "id": "varchar not null",
+    "other_id": "varchar not null",
+    "line": "varchar not null",
+}
+
+
+def _type_of(annotation: Any) -> str:
+    if annotation is bool:
+        return "boolean not null"
+    return "varchar not null" if isinstance(annotation, type) and issubclass(annotation, str) else "integer not null"
+
+
+COLUMNS_OF_RULES = {
+    "project_id": "varchar not null",
+    **{name: _type_of(type(as_stored(field.default))) for name, field in StitchingRules.model_fields.items()},
+    # Whether `persons` are resolved: as set, whatever policy a single run follows.
+    "resolves_persons": "boolean not null",
+    # The rules on which answers depend, as text: another text is another answer.
+    "crediting_rules": "varchar not null",
 }
 
 _TABLES: dict[str, dict[str, str]] = {
@@ -71,20 +86,9 @@ _TABLES: dict[str, dict[str, str]] = {
         "problem": "varchar",
         "loaded_at": "timestamp not null",
     },
-    # What the models are to do, per project; rewritten at the start of each run.
-    "project_settings": {
-        "project_id": "varchar not null",
-        "is_stitched": "boolean not null",
-        "sessions_are_stitched": "boolean not null",
-        "policy": "varchar not null",
-        "lookback_days": "integer not null",
-        "carry_forward_days": "integer not null",
-        "max_users_per_device": "integer not null",
-        "links_on_identify_only": "boolean not null",
-        # Whether `persons` are resolved: as set, whatever policy a single run follows.
-        "resolves_persons": "boolean not null",
-        "max_ids_per_person": "integer not null",
-    },
+    # The rules of each project, as configured and as followed.
+    "configured_rules": COLUMNS_OF_RULES,
+    "project_settings": COLUMNS_OF_RULES,
     # Policy `graph`: kinds of which a person has one value only, in the order in which they cut.
     "unique_identifiers": {
         "project_id": "varchar not null",
@@ -103,7 +107,100 @@ _TABLES: dict[str, dict[str, str]] = {
         "is_digits": "boolean not null",
     },
     "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
-    # Here and not by their models, because views and the look for stale rows read them before a first build.
+    "identity_map": {
+        "project_id": "varchar",
+        "event_date": "date",
+        "anonymous_id": "varchar",
+        "user_id": "varchar",
+        "first_seen_at": "timestamp",
+        "last_seen_at": "timestamp",
+        "event_count": "bigint",
+        "first_event_id": "varchar",
+        "traits": "varchar",
+    },
+    "sessions": {
+        "project_id": "varchar",
+        "session_id": "varchar",
+        "session_date": "date",
+        "anonymous_id": "varchar",
+        "user_id": "varchar",
+        "started_at": "timestamp",
+        "ended_at": "timestamp",
+        "event_count": "bigint",
+        "page_view_count": "bigint",
+        "first_page_path": "varchar",
+        "last_page_path": "varchar",
+        "referrer": "varchar",
+        "utm_source": "varchar",
+        "utm_medium": "varchar",
+        "utm_campaign": "varchar",
+        "platform": "varchar",
+        "source_session_id": "varchar",
+    },
+    "stitched_sessions": {
+        "project_id": "varchar",
+        "session_id": "varchar",
+        "session_date": "date",
+        "anonymous_id": "varchar",
+        "user_id": "varchar",
+        "started_at": "timestamp",
+        "ended_at": "timestamp",
+        "event_count": "bigint",
+        "page_view_count": "bigint",
+        "first_page_path": "varchar",
+        "last_page_path": "varchar",
+        "referrer": "varchar",
+        "utm_source": "varchar",
+        "utm_medium": "varchar",
+        "utm_campaign": "varchar",
+        "platform": "varchar",
+        "source_session_id": "varchar",
+        "stitched_user_id": "varchar",
+        "stitched_by": "varchar",
+        "linked_at": "timestamp",
+        "link_event_id": "varchar",
+    },
+    "page_views": {
+        "project_id": "varchar",
+        "event_id": "varchar",
+        "event_date": "date",
+        "occurred_at": "timestamp",
+        "anonymous_id": "varchar",
+        "user_id": "varchar",
+        "session_id": "varchar",
+        "page_url": "varchar",
+        "page_path": "varchar",
+        "page_title": "varchar",
+        "stitched_user_id": "varchar",
+        "stitched_by": "varchar",
+    },
+    "users": {
+        "project_id": "varchar",
+        "stitched_user_id": "varchar",
+        "is_identified": "boolean",
+        "first_seen_at": "timestamp",
+        "last_seen_at": "timestamp",
+        "identified_at": "timestamp",
+        "session_count": "bigint",
+        "page_view_count": "bigint",
+        "event_count": "bigint",
+        "device_count": "bigint",
+        "first_touch_source": "varchar",
+        "first_touch_medium": "varchar",
+        "first_touch_campaign": "varchar",
+        "first_touch_referrer": "varchar",
+        "traits": "varchar",
+    },
+    "visitor_stats": {
+        "project_id": "varchar",
+        "stat_date": "date",
+        "page_views": "bigint",
+        "visits": "bigint",
+        "visitors": "bigint",
+        "visitors_unstitched": "bigint",
+        "bounces": "bigint",
+        "total_time_seconds": "double",
+    },
     "identifier_links": {
         "project_id": "varchar",
         "event_date": "date",
@@ -124,39 +221,18 @@ _TABLES: dict[str, dict[str, str]] = {
         "component_id": "varchar",
         "first_seen_at": "timestamp",
     },
-    # The human decisions that are followed, and all that ever were, with since when and until when (UTC).
-    "overrides": _OVERRIDE_COLUMNS,
-    "override_history": {
-        **_OVERRIDE_COLUMNS,
+    # Decisions as they are written, since when and until when (UTC) each was followed, and what they amount to:
+    # as configured and as followed. `line` is the decision as a person would quote it.
+    "decision_lines": _DECISION_COLUMNS,
+    "decision_history": {
+        **_DECISION_COLUMNS,
         "followed_since": "timestamp not null",
         "followed_until": "timestamp",
     },
-    # What they amount to, as the models ask for it; `line` is the decision as it was written.
-    "person_names": {
-        "project_id": "varchar not null",
-        "user_id": "varchar not null",
-        "person_id": "varchar not null",
-        "line": "varchar not null",
-    },
-    "wrong_links": {
-        "project_id": "varchar not null",
-        "anonymous_id": "varchar not null",
-        "user_id": "varchar not null",
-        "line": "varchar not null",
-    },
-    "shared_devices": {
-        "project_id": "varchar not null",
-        "anonymous_id": "varchar not null",
-        "line": "varchar not null",
-    },
-    "never_same": {
-        "project_id": "varchar not null",
-        "person_id": "varchar not null",
-        "other_person_id": "varchar not null",
-        "line": "varchar not null",
-    },
-    # The rules of each project whose consequences for its rows have been looked for (see `stale.follow_rules`), and
-    # by which id a person went: with since when and until when (UTC).
+    "configured_decisions": _CONSEQUENCE_COLUMNS,
+    "decisions": _CONSEQUENCE_COLUMNS,
+    # The rules of each project and the canonical ids of its users, with since when and until when (UTC) each was
+    # followed.
     "rules_history": {
         "project_id": "varchar not null",
         "policy": "varchar not null",
@@ -204,11 +280,13 @@ _TABLES: dict[str, dict[str, str]] = {
         "day": "date",
         "rows_changed": "bigint not null",
     },
+    # Stored rows that hold a wrong answer, by grain and day, as of the last look.
+    "stale_partitions": {"grain": "varchar not null", "day": "date", "row_count": "bigint not null"},
     # The version of the dbt project whose views are in place.
     "views_version": {"digest": "varchar not null"},
 }
 
-# Rewritten as a whole with the rules of every project.
+# Rewritten as a whole with the rules of every project; `decisions` with those of overrides.csv.
 TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",
@@ -216,187 +294,10 @@ TABLES_OF_RULES = (
     "identifier_fields",
     "blocked_identifiers",
 )
-TABLES_OF_DECISIONS = ("person_names", "wrong_links", "shared_devices", "never_same")
 
 
-def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    con.execute("create schema if not exists stitch")
+def create_tables(warehouse: Warehouse) -> None:
+    warehouse.execute("create schema if not exists stitch")
     for table, columns in _TABLES.items():
-        con.execute(f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})")
-
-
-def write_project_settings(
-    con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings], resolved: Collection[str] | None = None
-) -> None:
-    """Make the rules of each project readable to the models.
-
-    ``resolved`` are the projects whose persons are resolved, by default those whose rules are ``graph``.
-    """
-    if resolved is None:
-        resolved = [project for project, own in rules.items() if own.resolves_persons]
-    with transaction(con):
-        for table in TABLES_OF_RULES:
-            con.execute(f"delete from stitch.{table}")
-        insert_rows(
-            con,
-            "stitch.project_settings",
-            (
-                (
-                    project,
-                    own.stitching,
-                    own.stitching and own.session_stitching,
-                    own.policy.value,
-                    UNLIMITED_DAYS if own.lookback_days is None else own.lookback_days,
-                    UNLIMITED_DAYS if own.carry_forward_days is None else own.carry_forward_days,
-                    own.max_users_per_device,
-                    own.link_on == "identify",
-                    project in resolved,
-                    own.max_ids_per_person,
-                )
-                for project, own in rules.items()
-            ),
-        )
-        insert_rows(
-            con,
-            "stitch.conversion_events",
-            (
-                (project, event, position)
-                for project, own in rules.items()
-                for position, event in enumerate(own.conversion_events, start=1)
-            ),
-        )
-        insert_rows(
-            con,
-            "stitch.unique_identifiers",
-            (
-                (project, cut, kind)
-                for project, own in rules.items()
-                for cut, kind in enumerate(dict.fromkeys(own.unique_identifiers), start=1)
-            ),
-        )
-        insert_rows(con, "stitch.identifier_fields", _identifier_fields(rules))
-        insert_rows(
-            con,
-            "stitch.blocked_identifiers",
-            (
-                (project, value)
-                for project, own in rules.items()
-                if own.identifiers
-                for value in dict.fromkeys((*BLOCKED_IDS, *(value.strip().lower() for value in own.blocked_ids)))
-            ),
-        )
-
-
-def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[tuple[object, ...]]:
-    for project, own in rules.items():
-        for kind, found in own.identifiers.items():
-            for preference, path in enumerate(found.paths, start=1):
-                place, *names = path.split(".")
-                json_path = "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
-                steps = ("trim" in found.normalise, "lower" in found.normalise, "digits" in found.normalise)
-                yield project, kind, place, json_path, preference, *steps
-
-
-def followed_overrides(con: duckdb.DuckDBPyConnection) -> list[Decision]:
-    """The overrides by which the models answer."""
-    rows = con.execute("select project_id, decision, id, other_id, reason from stitch.overrides").fetchall()
-    return [Decision(project, DecisionKind(decision), *others) for project, decision, *others in rows]
-
-
-def write_overrides(con: duckdb.DuckDBPyConnection, overrides: Sequence[Decision], joined: Sequence[str] = ()) -> None:
-    """Have the models answer by these overrides, and remember since when. The caller's transaction holds it.
-
-    In the projects of ``joined``, persons' names follow from their links as well: the model ``persons`` remembers them.
-    """
-    con.execute("delete from stitch.overrides")
-    insert_rows(con, "stitch.overrides", map(astuple, overrides))
-    write_consequences(con, overrides)
-    now = utc_now()
-    _remember(con, "override_history", "select project_id, decision, id, other_id, reason from stitch.overrides", now)
-    elsewhere = literals(joined) or "null"
-    _remember(
-        con,
-        "person_name_history",
-        "select project_id, user_id, person_id from stitch.person_names "
-        f"where (project_id in ({elsewhere})) is not true "
-        "union all select project_id, user_id, person_id from stitch.person_name_history "
-        f"where followed_until is null and project_id in ({elsewhere})",
-        now,
-    )
-
-
-def followed_rules(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The rules by which answers are given, by project."""
-    return dict(
-        con.execute("select project_id, rules from stitch.rules_history where followed_until is null").fetchall()
-    )
-
-
-def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> None:
-    """Note for these projects by which rules answers are given from now on. The caller's transaction holds it."""
-    now = utc_now()
-    con.execute(
-        "update stitch.rules_history set followed_until = ? "
-        "where followed_until is null and list_contains(?, project_id)",
-        [now, list(rules)],
-    )
-    parsed = {project: json.loads(own) for project, own in rules.items()}
-    insert_rows(
-        con,
-        "stitch.rules_history",
-        ((project, own["policy"], own["stitching"], rules[project], now, None) for project, own in parsed.items()),
-    )
-
-
-def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str, now: datetime) -> None:
-    """End what the history has and is in force no more; begin what it has not."""
-    columns = ", ".join(name for name in _TABLES[history] if not name.startswith("followed_"))
-    known = f"select {columns} from stitch.{history} where followed_until is null"
-    con.execute(f"create or replace temp table ended as {known} except {in_force}")
-    con.execute(f"create or replace temp table begun as {in_force} except {known}")
-    con.execute(
-        f"update stitch.{history} set followed_until = ? "
-        f"where followed_until is null and ({columns}) in (select ({columns}) from temp.ended)",
-        [now],
-    )
-    con.execute(f"insert into stitch.{history} select *, ?, null from temp.begun", [now])
-
-
-def utc_now() -> datetime:
-    """As the warehouse keeps times: UTC, without a zone."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def write_consequences(con: duckdb.DuckDBPyConnection, overrides: Sequence[Decision]) -> None:
-    """Only what the models read."""
-    follows = consequences(overrides)
-    for table in TABLES_OF_DECISIONS:
-        con.execute(f"delete from stitch.{table}")
-    insert_rows(con, "stitch.person_names", ((*key, *named) for key, named in follows.person_names.items()))
-    insert_rows(con, "stitch.wrong_links", ((*key, line) for key, line in follows.wrong_links.items()))
-    insert_rows(con, "stitch.shared_devices", ((*key, line) for key, line in follows.shared_devices.items()))
-    insert_rows(con, "stitch.never_same", ((*key, line) for key, line in follows.never_same.items()))
-
-
-def projects(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Every project that has an event."""
-    rows = con.execute("select distinct project_id from stitch.raw_events order by project_id").fetchall()
-    return [row[0] for row in rows]
-
-
-def views_version(con: duckdb.DuckDBPyConnection) -> str | None:
-    rows = con.execute("select digest from stitch.views_version").fetchall()
-    return rows[0][0] if rows else None
-
-
-def set_views_version(con: duckdb.DuckDBPyConnection, digest: str) -> None:
-    con.execute("delete from stitch.views_version")
-    con.execute("insert into stitch.views_version values (?)", [digest])
-
-
-def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]]) -> None:
-    rows = list(rows)
-    if rows:
-        # One statement: one per row takes a second for a hundred projects.
-        places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
-        con.execute(f"insert into {table} values {places}", [value for row in rows for value in row])
+        described = ", ".join(f"{name} {column_type}" for name, column_type in columns.items())
+        warehouse.execute(f"create table if not exists stitch.{table} ({described})")

@@ -24,7 +24,8 @@ from dagster_server import (
 )
 from playwright.sync_api import Page, expect
 
-from stitch_pipeline.warehouse.duckdb_old import WarehouseBusy, connect
+from stitch_pipeline.warehouse.duckdb import DuckDBEngine
+from stitch_pipeline.warehouse.port import WarehouseBusy
 
 pytestmark = pytest.mark.slow
 
@@ -251,11 +252,8 @@ def laptop_is_stitched(server: DagsterServer) -> bool:
 
 
 def rows(server: DagsterServer, query: str, *, wait_seconds: float = 60) -> set[tuple[Any, ...]]:
-    connection = connect(server.duckdb_path, wait_seconds=wait_seconds, read_only=True)
-    try:
-        return set(connection.execute(query).fetchall())
-    finally:
-        connection.close()
+    with DuckDBEngine(server.duckdb_path, wait_seconds).open(read_only=True) as warehouse:
+        return set(warehouse.rows(query))
 
 
 def answers_while_running(server: DagsterServer, page: Page, probes: list[str]) -> bool:

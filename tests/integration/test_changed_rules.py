@@ -13,13 +13,12 @@ from warehouses import START, Warehouse, at, ephemeral_warehouse
 
 from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.orchestration.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB
+from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Request
 from stitch_pipeline.settings import Policy
-from stitch_pipeline.stitching import stale
-from stitch_pipeline.warehouse.duckdb_old import connect
 
 WEEK = DayRange(START, at("2026-03-10").date())
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"
@@ -161,10 +160,7 @@ def test_the_sensor_asks_for_each_change_and_for_nothing_else(warehouse: Warehou
 
 def test_a_run_killed_after_it_noted_the_rules_is_made_up_for(warehouse: Warehouse) -> None:
     change_rules(warehouse, {"killed": policy("first")})
-    with connect(warehouse.settings.duckdb_path, wait_seconds=1) as con:
-        stale.follow_rules(
-            con, {"killed": warehouse.settings.crediting_rules("killed")}
-        )  # and dies before it tells anybody
+    warehouse.follow_rules_and_die()
     assert [run.job_name for run in warehouse.settle(view_stitching=False).runs] == [LOOK, RESTITCH]
     assert credited(warehouse, project="killed") == BY_POLICY["first"]
 

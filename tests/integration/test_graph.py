@@ -10,7 +10,8 @@ import pytest
 from dagster import DagsterExecutionStepExecutionError, Failure
 from warehouses import START, Row, Warehouse, at, ephemeral_warehouse
 
-from stitch_pipeline.orchestration.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB
+from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request

@@ -14,8 +14,10 @@ import duckdb
 import pytest
 from warehouses import Warehouse
 
+from stitch_pipeline.orchestration.resource import WarehouseResource
 from stitch_pipeline.orchestration.settle import settle
-from stitch_pipeline.warehouse.duckdb_old import WarehouseBusy, WarehouseError, WarehouseResource, connect
+from stitch_pipeline.warehouse.duckdb import DuckDBEngine
+from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseError
 
 HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
 
@@ -34,10 +36,15 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+def open_and_close(engine: DuckDBEngine, *, read_only: bool = False) -> None:
+    with engine.open(read_only=read_only):
+        pass
+
+
 def test_a_held_warehouse_is_reported_with_its_holder_and_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
     with held_by_another_process(path) as holder, pytest.raises(WarehouseBusy) as caught:
-        connect(path, wait_seconds=0.5)
+        open_and_close(DuckDBEngine(path, 0.5))
     assert f"process {holder.pid}" in str(caught.value)
     assert "within 0.5 seconds: wait for that process or end it, or raise STITCH_LOCK_WAIT_SECONDS" in str(caught.value)
 
@@ -50,9 +57,8 @@ def test_a_lock_that_is_released_in_time_is_waited_for(read_only: bool, tmp_path
         release = threading.Timer(0.7, holder.stdin.close)
         release.start()
         started = time.monotonic()
-        con = connect(path, wait_seconds=20, read_only=read_only)
-        assert time.monotonic() - started > 0.5
-        con.close()
+        with DuckDBEngine(path, 20).open(read_only=read_only):
+            assert time.monotonic() - started > 0.5
 
 
 def test_an_error_releases_the_lock(tmp_path: Path) -> None:
@@ -67,8 +73,8 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
 def test_the_memory_limit_holds_for_every_connection_of_the_process(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
     warehouse = WarehouseResource(database=str(path), memory_limit="512MiB")
-    with warehouse.get_connection(), connect(path, wait_seconds=0) as other:
-        assert other.execute("select current_setting('memory_limit')").fetchall() == [("512.0 MiB",)]
+    with warehouse.get_connection(), DuckDBEngine(path, 0).open() as other:
+        assert other.rows("select current_setting('memory_limit')") == [("512.0 MiB",)]
 
 
 def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callable[..., Warehouse]) -> None:
@@ -76,10 +82,9 @@ def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callabl
     event = {"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}
     warehouse.land("jitsu/a.ndjson", [event])
     warehouse.settle()
-    con = connect(warehouse.settings.duckdb_path, wait_seconds=0)
-    con.execute("drop table stitch.sessions")
-    con.execute("create table stitch.sessions (session_date date)")
-    con.close()
+    with DuckDBEngine(warehouse.settings.duckdb_path, 0).open() as broken:
+        broken.execute("drop table stitch.sessions")
+        broken.execute("create table stitch.sessions (session_date date)")
     warehouse.land("jitsu/b.ndjson", [{**event, "messageId": "n"}])
     settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
     # The first run loads the file and so changes what is left to do, which is tried three times.
@@ -97,7 +102,7 @@ def test_reading_does_not_create_a_warehouse(tmp_path: Path) -> None:
     with pytest.raises(
         WarehouseError, match=r"There is no warehouse at .* yet: materialize something, or run `settle`"
     ):
-        connect(tmp_path / "warehouse.duckdb", wait_seconds=0, read_only=True)
+        open_and_close(DuckDBEngine(tmp_path / "warehouse.duckdb", 0), read_only=True)
     assert not (tmp_path / "warehouse.duckdb").exists()
 
 
@@ -105,19 +110,19 @@ def test_a_file_that_is_no_warehouse_is_reported_at_once(tmp_path: Path) -> None
     path = tmp_path / "warehouse.duckdb"
     path.write_text("this is a text file, and a long enough one to have a header to look at" * 10)
     with pytest.raises(WarehouseError, match=r"cannot be opened: .*Set STITCH_DUCKDB_PATH to a DuckDB file"):
-        connect(path, wait_seconds=30)
+        open_and_close(DuckDBEngine(path, 30))
 
 
 def test_a_directory_that_cannot_be_written_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WarehouseError, match="set STITCH_DUCKDB_PATH to a place you may write"):
-        connect(tmp_path / "file" / "warehouse.duckdb", wait_seconds=30)
+        open_and_close(DuckDBEngine(tmp_path / "file" / "warehouse.duckdb", 30))
 
 
 def test_times_do_not_depend_on_the_machines_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    con = connect(tmp_path / "warehouse.duckdb", wait_seconds=0)
-    assert con.execute("select timestamptz '2025-01-01 00:00:00+00' at time zone 'UTC'").fetchall() == [
-        (duckdb.execute("select timestamp '2025-01-01 00:00:00'").fetchall()[0][0],)
-    ]
-    assert con.execute("select current_setting('TimeZone')").fetchall() == [("UTC",)]
+    with DuckDBEngine(tmp_path / "warehouse.duckdb", 0).open() as warehouse:
+        assert warehouse.rows("select timestamptz '2025-01-01 00:00:00+00' at time zone 'UTC'") == [
+            (duckdb.execute("select timestamp '2025-01-01 00:00:00'").fetchall()[0][0],)
+        ]
+        assert warehouse.rows("select current_setting('TimeZone')") == [("UTC",)]

@@ -13,9 +13,7 @@ from warehouses import Row, Warehouse, at, differences, ephemeral_warehouse
 
 from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.orchestration.settle import Settled
-from stitch_pipeline.stitching import stale
 from stitch_pipeline.stitching.preview import Proposal, preview_rules
-from stitch_pipeline.warehouse.duckdb_old import connect
 
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"
 KEYS = {
@@ -166,9 +164,7 @@ def told(warehouse: Warehouse) -> Told:
     assert warehouse.settle().runs == []
 
     warehouse.write_overrides(decided(*LINES[1:]))
-    with connect(warehouse.settings.duckdb_path, wait_seconds=1) as con:
-        rules = {policy: warehouse.settings.crediting_rules(policy) for policy in POLICIES}
-        stale.follow_rules(con, rules, warehouse.settings.decisions)  # and dies before it tells anybody
+    warehouse.follow_rules_and_die()
     pending = warehouse.query("select distinct project_id, anonymous_id from stitch.pending_devices order by all")
     a_line_went = warehouse.settle()
     with_fewer_lines = warehouse.contents()
@@ -189,7 +185,7 @@ def told(warehouse: Warehouse) -> Told:
         another_reason=another_reason,
         without_lines=warehouse.contents(),
         history=warehouse.query(
-            "select * from stitch.override_history where project_id = 'first' order by followed_since, id, decision"
+            "select * from stitch.decision_history where project_id = 'first' order by followed_since, id, decision"
         ),
     )
 

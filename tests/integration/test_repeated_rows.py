@@ -9,7 +9,8 @@ import pytest
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey
 from warehouses import START, Warehouse, at, page_view
 
-from stitch_pipeline.orchestration.jobs import BUILD_JOB, RESTITCH_PAGE_VIEWS_JOB, models_config
+from stitch_pipeline.orchestration.jobs import BUILD_JOB, RESTITCH_PAGE_VIEWS_JOB
+from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request

@@ -19,10 +19,10 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from dagster._core.utils import make_new_run_id
 from warehouses import START, Warehouse, at, page_view
 
-from stitch_pipeline.orchestration.assets.models import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
+from stitch_pipeline.orchestration.run_records import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
 from stitch_pipeline.planning.days import ranges
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS
-from stitch_pipeline.warehouse.duckdb_old import connect
+from stitch_pipeline.warehouse.engine import engine_of
 
 NewWarehouse = Callable[..., Warehouse]
 
@@ -198,10 +198,9 @@ def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWareh
     )
     warehouse.settle()
     right = warehouse.contents()
-    con = connect(warehouse.settings.duckdb_path, wait_seconds=5)
-    con.execute("update stitch.stitched_sessions set stitched_user_id = 'nobody' where session_date = '2026-03-02'")
-    con.execute("update stitch.page_views set stitched_user_id = 'nobody' where event_date = '2026-03-02'")
-    con.close()
+    with engine_of(warehouse.settings).open() as wrong:
+        wrong.execute("update stitch.stitched_sessions set stitched_user_id = 'x' where session_date = '2026-03-02'")
+        wrong.execute("update stitch.page_views set stitched_user_id = 'x' where event_date = '2026-03-02'")
     assert warehouse.settle().runs == []
     settled = warehouse.settle(reconcile=True)
     assert [(run.job_name, str(run.days)) for run in settled.runs] == [

@@ -14,7 +14,7 @@ from histories import as_read
 from oracle import Rules
 from warehouses import TABLES, Row, Warehouse, at, differences, ephemeral_warehouse
 
-from stitch_pipeline.orchestration.jobs import models_config
+from stitch_pipeline.orchestration.run_config import models_config
 
 DAYS = [date(2026, 3, day) for day in range(1, 6)]
 FILE = "jitsu/all.ndjson"
@@ -199,7 +199,7 @@ def test_a_window_built_in_steps_of_a_day_holds_the_same_rows(
     warehouse.land_events(FILE, EVENTS)
     if rebuilt:
         warehouse.build(DAYS[0], DAYS[-1])
-    monkeypatch.setattr("stitch_pipeline.orchestration.assets.models.EVENTS_PER_STEP", 1)
+    monkeypatch.setattr("stitch_pipeline.stitching.build.EVENTS_PER_STEP", 1)
     changed = warehouse.build(DAYS[0], DAYS[-1])
     expected = settled.contents()
     _agrees(warehouse, expected)

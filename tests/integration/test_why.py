@@ -14,7 +14,8 @@ from test_locks import held_by_another_process
 from warehouses import Row, Warehouse, at, ephemeral_warehouse
 
 from stitch_pipeline.cli.main import main
-from stitch_pipeline.orchestration.jobs import RESTITCH_JOB, models_config
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB
+from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request

@@ -58,10 +58,6 @@
     end
 {%- endmacro %}
 
-{# The day that whoever asks has set for the session, or `otherwise`. #}
-{% macro session_day(name, otherwise) %}{{ return(adapter.dispatch('session_day')(name, otherwise)) }}{% endmacro %}
-{% macro duckdb__session_day(name, otherwise) %}coalesce(cast(getvariable('{{ name }}') as date), cast('{{ otherwise }}' as date)){% endmacro %}
-
 {# Written before a CTE that is used more than once and that each use shall work out by itself. #}
 {% macro worked_out_anew() %}{{ return(adapter.dispatch('worked_out_anew')()) }}{% endmacro %}
 {% macro duckdb__worked_out_anew() %}not materialized{% endmacro %}

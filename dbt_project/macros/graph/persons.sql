@@ -117,7 +117,7 @@
     where neighbours.neighbour_count > person_settings.max_users_per_device
     union
     select ids.node
-    from {{ pipeline_table('shared_devices') }} as decided
+    from {{ shared_devices() }} as decided
     inner join person_ids as ids
         on decided.project_id = ids.project_id and ids.id_kind = 'device' and decided.anonymous_id = ids.id
 {% endcall %}
@@ -196,7 +196,7 @@
     select
         ones.node,
         others.node as other_node
-    from {{ pipeline_table('never_same') }} as pairs
+    from {{ never_same() }} as pairs
     inner join person_node_facts as ones
         on pairs.project_id = ones.project_id and ones.id_kind = 'user' and pairs.person_id = ones.name
     inner join person_node_facts as others
@@ -634,7 +634,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
         inner join {{ pipeline_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
         where neighbours.neighbour_count > settings.max_users_per_device
         union
-        select project_id, 'device', anonymous_id from {{ pipeline_table('shared_devices') }}
+        select project_id, 'device', anonymous_id from {{ shared_devices() }}
     ),
 
     near as (

@@ -9,7 +9,8 @@
   config:
     key        columns that identify a row
     day        column that holds the partition's day; none for a table that has none
-    scope      'window' (default), 'users', 'persons', or the grain whose pending devices limit the run
+    scope      which stored rows a run may touch: those of its window (default), 'all', 'users', 'persons', or those of
+               a grain's pending devices
     on_change  macro run within the transaction, with the names of two relations: rows added, rows gone
 #}
 {% materialization in_place, default %}
@@ -28,7 +29,8 @@
         (
             select * from {{ target }} as old
             where
-                {% if scope == 'users' -%} {{ is_affected_user('old') }}
+                {% if scope == 'all' -%} true
+                {%- elif scope == 'users' -%} {{ is_affected_user('old') }}
                 {%- elif scope == 'persons' -%} {{ is_unresolved('old') }}
                 {%- else -%} {{ is_pending_device(scope, 'old') }}
                 {%- endif %}
@@ -36,7 +38,7 @@
         {%- endif -%}
     {%- endset -%}
     {#- Few rows among many are dear to find: found once. A window's rows lie together, and may be all there are. -#}
-    {%- set is_sought = scope not in ('window', 'persons') and (var('only_pending') or not day) -%}
+    {%- set is_sought = scope not in ('window', 'all', 'persons') and (var('only_pending') or not day) -%}
     {%- set key_columns = key | join(', ') -%}
     {%- set stored = model['name'] ~ '__stored' if is_sought else found -%}
     {#- Without a day a model is of no window. -#}

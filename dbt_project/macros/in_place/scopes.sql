@@ -43,37 +43,11 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# Rows of pending devices that meet a condition. Views without a device are pending as those of the device ''; a
-   session has one. #}
-{% macro rows_of_pending_devices(relation, grain, condition) -%}
-    (
-        select * from {{ relation }} as of_device
-        where {{ condition }} and {{ is_pending_device(grain, 'of_device') }}
-        {%- if grain == 'page_views' %}
-        union all
-        select * from {{ relation }} as of_nobody
-        where
-            {{ condition }}
-            and of_nobody.anonymous_id is null
-            and of_nobody.project_id in (
-                select project_id from {{ pipeline_table('pending_devices') }}
-                where grain = '{{ grain }}' and anonymous_id = ''
-            )
-        {%- endif %}
-    )
-{%- endmacro %}
-
 {# Written before the subjects of `stitch`, and what they are made from. They are used twice, for those who are asked
    and for the others: it costs less to work out a window's twice than to keep them in between, wide as they are. Those
    of pending devices are few and dear to find. #}
 {% macro as_subjects() -%}
     {{ worked_out_anew() if not var('only_pending') }}
-{%- endmacro %}
-
-{# Whether a row's device is on the list of a grain. #}
-{% macro is_pending_device(grain, row) -%}
-    {%- set devices = "select project_id, anonymous_id as id from " ~ pipeline_table('pending_devices') -%}
-    {{ is_listed(row, 'anonymous_id', "(" ~ devices ~ " where grain = '" ~ grain ~ "')") }}
 {%- endmacro %}
 
 {# For `users`, which has no day: the people whom the run may have changed (see its pre-hook), or all as long as there
@@ -89,13 +63,4 @@
 {% macro is_listed(row, id, list) -%}
     {{ row }}.{{ id }} in (select listed.id from {{ list }} as listed)
     and ({{ row }}.project_id, {{ row }}.{{ id }}) in (select listed.project_id, listed.id from {{ list }} as listed)
-{%- endmacro %}
-
-{# For a look for stale rows: not the days that the run has just built, if it says so. In the views themselves, because
-   DuckDB 2.0 does not carry a condition into a CTE that is used more than once. #}
-{% macro is_not_just_built(day) -%}
-    (
-        {{ day }} < {{ session_day('built_first_day', '9999-12-31') }}
-        or {{ day }} > {{ session_day('built_last_day', '0001-01-01') }}
-    )
 {%- endmacro %}

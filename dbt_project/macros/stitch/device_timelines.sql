@@ -23,7 +23,7 @@ timeline_links as (
         from {{ identifiers_in_force() }} as of_identifiers
         where linked_kind = 'device'
     ) as links
-    inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on links.project_id = settings.project_id
     -- Policy `graph` goes by further identifiers as well.
     where (links.is_of_user or settings.resolves_persons) and {{ is_pending_device('mapping', 'links') }}
 ),
@@ -73,7 +73,7 @@ timeline_moments as (
         devices.anonymous_id,
         {{ since_ever() }} as valid_from,
         {{ since_ever() }} as subject_at
-    from {{ pipeline_table('shared_devices') }} as devices
+    from {{ shared_devices() }} as devices
     where
         {{ is_pending_device('mapping', 'devices') }}
         and not exists (

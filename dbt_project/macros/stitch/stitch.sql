@@ -20,8 +20,8 @@
   the same for all policies and said here. A new policy is a macro there and a few lines here; rows of projects
   with other policies do not reach it, so a policy that nobody uses costs nothing.
 #}
-{% macro stitch(subjects, switch='settings.is_stitched', policy='settings.policy') %}
-{%- set settings = pipeline_table('project_settings') %}
+{% macro stitch(subjects, switch='settings.stitching', policy='settings.policy') %}
+{%- set settings = project_settings() %}
 {%- set is_of_known_device -%}
     {{ hash_of(['subjects.project_id', 'subjects.anonymous_id']) }} in (select device_hash from policy_known_devices)
 {%- endset %}
@@ -36,7 +36,7 @@ policy_known_devices as (
     where linked_kind = 'device'
     union all
     select {{ hash_of(['project_id', 'anonymous_id']) }} as device_hash
-    from {{ pipeline_table('shared_devices') }}
+    from {{ shared_devices() }}
 ),
 
 policy_subjects as (
@@ -264,7 +264,7 @@ stitched as (
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
         {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day
     from {{ subjects }} as subjects
-    inner join {{ pipeline_table('project_settings') }} as settings on subjects.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on subjects.project_id = settings.project_id
 {%- endmacro %}
 
 {# What is asked in projects that have the policy, and the links of the devices it is asked of. #}
@@ -310,7 +310,7 @@ stitched as (
 (
         {{ policies }}.policy != 'graph'
         or exists (
-            select 1 from {{ pipeline_table('project_settings') }} as settings
+            select 1 from {{ project_settings() }} as settings
             where settings.project_id = {{ row }}.project_id and settings.resolves_persons
         )
     )

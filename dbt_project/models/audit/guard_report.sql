@@ -31,7 +31,7 @@ suspect_devices as (
         links.project_id,
         links.anonymous_id
     from links
-    inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on links.project_id = settings.project_id
     group by links.project_id, links.anonymous_id, settings.max_users_per_device
     having count(distinct links.person_id) > settings.max_users_per_device
     union
@@ -44,12 +44,12 @@ suspect_devices as (
     select
         project_id,
         anonymous_id
-    from {{ pipeline_table('shared_devices') }}
+    from {{ shared_devices() }}
     union
     select
         links.project_id,
         links.anonymous_id
-    from {{ pipeline_table('never_same') }} as pairs
+    from {{ never_same() }} as pairs
     inner join links
         on pairs.project_id = links.project_id and links.person_id in (pairs.person_id, pairs.other_person_id)
 ),
@@ -95,13 +95,13 @@ wrong_links as (
         events.user_id as found,
         events.occurred_at
     from {{ source('landing', 'raw_events') }} as events
-    inner join {{ pipeline_table('wrong_links') }} as wrong
+    inner join {{ wrong_links() }} as wrong
         on
             events.project_id = wrong.project_id
             and events.anonymous_id = wrong.anonymous_id
             and events.user_id = wrong.user_id
-    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
-    where events.event_type = 'identify' or not settings.links_on_identify_only
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where events.event_type = 'identify' or settings.link_on = 'any'
 ),
 
 -- Where only identify events link: users who were never identified on the device that named them.
@@ -113,9 +113,9 @@ unlinked_users as (
         events.user_id as found,
         events.occurred_at
     from {{ source('landing', 'raw_events') }} as events
-    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where
-        settings.links_on_identify_only
+        settings.link_on = 'identify'
         and events.anonymous_id is not null
         and events.user_id is not null
         and not exists (

@@ -16,7 +16,7 @@ with subjects as (
     where {{ is_answerable('policies', 'sessions') }}
 ),
 
-{{ stitch('subjects', switch='settings.sessions_are_stitched', policy='subjects.asked_policy') }}
+{{ stitch('subjects', switch='settings.stitching and settings.session_stitching', policy='subjects.asked_policy') }}
 
 select
     stitched.project_id,

@@ -30,7 +30,7 @@ with device_rows as (
 
 {{ stitch(
     'device_rows',
-    switch="case when subjects.grain = 'session' then settings.sessions_are_stitched else settings.is_stitched end"
+    switch="case when subjects.grain = 'session' then settings.stitching and settings.session_stitching else settings.stitching end"
 ) }},
 
 -- What could have named the device's user: its links, and events that would have been links but for a guard.
@@ -43,18 +43,18 @@ identified_events as (
         events.event_type,
         events.event_date,
         events.occurred_at,
-        settings.links_on_identify_only and events.event_type != 'identify' as is_kept_from_linking,
+        settings.link_on = 'identify' and events.event_type != 'identify' as is_kept_from_linking,
         last_value(events.user_id) over (
             partition by
                 events.project_id,
                 events.anonymous_id,
                 events.occurred_at,
-                settings.links_on_identify_only and events.event_type != 'identify'
+                settings.link_on = 'identify' and events.event_type != 'identify'
             order by events.event_id
             rows between unbounded preceding and unbounded following
         ) as user_of_instant
     from {{ source('landing', 'raw_events') }} as events
-    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where events.anonymous_id is not null and events.user_id is not null
 ),
 
@@ -70,7 +70,7 @@ candidates as (
         links.first_event_id as candidate_id,
         'no link, as decided: ' || wrong.line as no_link_because
     from {{ ref('identity_map') }} as links
-    left join {{ pipeline_table('wrong_links') }} as wrong
+    left join {{ wrong_links() }} as wrong
         on
             links.project_id = wrong.project_id
             and links.anonymous_id = wrong.anonymous_id
@@ -88,8 +88,8 @@ candidates as (
         links.first_event_id as candidate_id,
         'no link, as decided: ' || wrong.line as no_link_because
     from {{ ref('identifier_links') }} as links
-    inner join {{ pipeline_table('project_settings') }} as settings on links.project_id = settings.project_id
-    left join {{ pipeline_table('wrong_links') }} as wrong
+    inner join {{ project_settings() }} as settings on links.project_id = settings.project_id
+    left join {{ wrong_links() }} as wrong
         on
             links.project_id = wrong.project_id
             and links.linked_id = wrong.anonymous_id
@@ -189,7 +189,7 @@ asked as (
         -- The link that the policy picked, whether or not it then counted.
         candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_because is null as is_picked
     from stitched
-    inner join {{ pipeline_table('project_settings') }} as settings on stitched.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on stitched.project_id = settings.project_id
     left join candidates
         on
             stitched.project_id = candidates.project_id

@@ -5,6 +5,7 @@
     on_change='note_relinked_identifiers',
 ) }}
 
+-- depends_on: {{ ref('decisions') }}
 -- No project without named identifiers gets past this join, and no JSON is parsed for it.
 with found as (
     select
@@ -25,11 +26,11 @@ with found as (
         end as sent
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ pipeline_table('identifier_fields') }} as fields on events.project_id = fields.project_id
-    inner join {{ pipeline_table('project_settings') }} as settings on events.project_id = settings.project_id
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where
         {{ is_in_window('events.event_date') }}
         and (events.anonymous_id is not null or events.user_id is not null)
-        and (events.event_type = 'identify' or not settings.links_on_identify_only)
+        and (events.event_type = 'identify' or settings.link_on = 'any')
 ),
 
 trimmed as (

@@ -5,6 +5,7 @@
     on_change='note_relinked_devices',
 ) }}
 
+-- depends_on: {{ ref('decisions') }}
 with identified_events as (
     select
         events.project_id,
@@ -15,13 +16,13 @@ with identified_events as (
         events.event_id,
         events.traits
     from {{ source('landing', 'raw_events') }} as events
-    inner join {{ pipeline_table('project_settings') }} as settings
+    inner join {{ project_settings() }} as settings
         on events.project_id = settings.project_id
     where
         {{ is_in_window('events.event_date') }}
         and events.anonymous_id is not null
         and events.user_id is not null
-        and (events.event_type = 'identify' or not settings.links_on_identify_only)
+        and (events.event_type = 'identify' or settings.link_on = 'any')
 ),
 
 -- At one instant a device has one user: of events at the same time the last by event id decides.

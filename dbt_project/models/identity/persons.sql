@@ -6,9 +6,9 @@
     materialized='in_place',
     key=['project_id', 'id_kind', 'id'],
     scope='persons',
-    on_change='note_renamed_people',
+    on_change='note_renamed_persons',
     pre_hook="{{ prepare_persons() }}",
-    post_hook="delete from {{ pipeline_table('pending_ids') }}",
+    post_hook="{{ drain_pending_ids() }}",
 ) }}
 
 -- depends_on: {{ ref('identity_map') }}, {{ ref('identifier_links') }}

@@ -2,7 +2,7 @@
     materialized='in_place',
     key=['project_id', 'anonymous_id', 'valid_from', 'known_since'],
     scope='mapping',
-    post_hook="{% if var('follows_settings') %}{{ forget_pending_mappings() }}{% endif %}",
+    post_hook="{% if not var('exceptions') %}{{ drain_pending_devices('mapping') }}{% endif %}",
 ) }}
 
 -- What is known now of the pending devices, beside what was known before: nothing of that is ever taken out.

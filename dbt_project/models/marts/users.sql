@@ -3,7 +3,7 @@
     key=['project_id', 'stitched_user_id'],
     scope='users',
     pre_hook="{{ collect_affected_users() }}",
-    post_hook="delete from {{ pipeline_table('pending_users') }}",
+    post_hook="{{ drain_pending_users() }}",
 ) }}
 
 with sessions as (

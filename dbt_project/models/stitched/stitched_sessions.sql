@@ -15,7 +15,7 @@ with subjects as {{ as_subjects() }} (
     from {{ rows_in_scope(ref('sessions'), 'session_date', 'sessions') }} as sessions
 ),
 
-{{ stitch('subjects', switch='settings.sessions_are_stitched') }}
+{{ stitch('subjects', switch='settings.stitching and settings.session_stitching') }}
 
 select
     project_id,

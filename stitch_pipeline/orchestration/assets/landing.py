@@ -26,10 +26,10 @@ from dagster import (
 from stitch_pipeline.landing.index import IndexedFile, LandingIndex
 from stitch_pipeline.landing.zone import found_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
+from stitch_pipeline.orchestration.resource import WarehouseResource
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
-from stitch_pipeline.stitching import partition_facts
-from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
+from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.warehouse.tables import create_tables
 
 OWNERS = ["team:analytics-engineering"]
@@ -128,8 +128,9 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         window = window_of(context)
         index = LandingIndex(settings.index_path)
         index.refresh(settings)
-        with warehouse.get_connection() as con:
-            create_tables(con)
+        with warehouse.open() as w:
+            con = w.connection
+            create_tables(w)
             index.set_loaded(loading.loaded_files(con))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = loading.load(
@@ -142,7 +143,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             index.set_loaded(loading.loaded_files(con))
             seconds = time.monotonic() - started
             for name in ("raw_events", "quarantined_events"):
-                for day, facts in partition_facts.facts_per_day(con, name, window).items():
+                for day, facts in facts_per_day(w, name, window).items():
                     context.add_asset_metadata(facts, asset_key=name, partition_key=day.isoformat())
             accounts = loading.row_accounts(con)
             repeated = loading.repeated_events(con, window)

@@ -1,0 +1,346 @@
+{#
+  What a change of rows means for other tables. Each macro is the `on_change` of a model: it gets the names of two
+  relations, the rows added and the rows gone, and returns statements that run in the transaction that writes them.
+#}
+
+{# identity_map: the rows of relinked devices may belong to somebody else, and traits of their users may differ. #}
+{% macro note_relinked_devices(added, gone) %}
+    {%- set changed -%}
+        (select * from {{ added }} as added union all select * from {{ gone }} as gone)
+    {%- endset -%}
+    {%- set devices -%}
+        select distinct project_id, anonymous_id from {{ changed }} as changed
+    {%- endset -%}
+    {%- set users -%}
+        (select distinct project_id, user_id from {{ changed }} as changed) as changed
+    {%- endset -%}
+    {%- set persons -%}
+        select changed.project_id, coalesce(names.person_id, changed.user_id) as stitched_user_id
+        from {{ users }}
+        left join {{ person_names() }} as names
+            on changed.project_id = names.project_id and changed.user_id = names.user_id
+    {%- endset -%}
+    {%- set ids -%}
+        select project_id, 'device' as id_kind, anonymous_id as id from ({{ devices }}) as devices
+        union
+        select changed.project_id, 'user' as id_kind, coalesce(names.person_id, changed.user_id) as id
+        from {{ users }}
+        left join {{ decided_names() }} as names
+            on changed.project_id = names.project_id and changed.user_id = names.user_id
+    {%- endset -%}
+    {{ return([add_pending_devices(devices), add_pending_users(persons), add_pending_ids(ids)]) }}
+{% endmacro %}
+
+{# identifier_links: ids may belong to other persons, and rows of their devices may be credited because of another
+   link. Only projects that resolve persons use these links. #}
+{% macro note_relinked_identifiers(added, gone) %}
+    {%- set changed -%}
+        (select * from {{ added }} as added union all select * from {{ gone }} as gone)
+    {%- endset -%}
+    {%- set ids -%}
+        select project_id, id_kind, id from {{ changed }} as changed
+        union
+        select project_id, linked_kind as id_kind, linked_id as id from {{ changed }} as changed
+    {%- endset -%}
+    {%- set devices -%}
+        select project_id, linked_id as anonymous_id from {{ changed }} as changed
+        where
+            linked_kind = 'device'
+            and project_id in (
+                select project_id from {{ pipeline_table('project_settings') }} where resolves_persons
+            )
+    {%- endset -%}
+    {{ return([add_pending_ids(ids), add_pending_devices(devices)]) }}
+{% endmacro %}
+
+{# persons: every device on which a renamed id was seen (and '' if it has rows without a device) may have rows to
+   re-stitch. The old and the new person each need a new row of `users`. #}
+{% macro note_renamed_persons(added, gone) %}
+    {%- set renamed -%}
+        create or replace temporary table renamed_ids as
+        select project_id, id_kind, id, person_id from (
+            (
+                select project_id, id_kind, id, person_id from {{ added }} as added
+                except select project_id, id_kind, id, person_id from {{ gone }} as gone
+            )
+            union all
+            (
+                select project_id, id_kind, id, person_id from {{ gone }} as gone
+                except select project_id, id_kind, id, person_id from {{ added }} as added
+            )
+        ) as renamed
+    {%- endset -%}
+    {%- set devices -%}
+        select project_id, id as anonymous_id from renamed_ids where id_kind = 'device'
+        union
+        select links.project_id, links.linked_id as anonymous_id
+        from {{ ref('identifier_links') }} as links
+        where links.linked_kind = 'device' and {{ is_among('renamed_ids', 'links', 'id_kind', 'id') }}
+        union
+        select events.project_id, coalesce(events.anonymous_id, '') as anonymous_id
+        from {{ source('landing', 'raw_events') }} as events
+        inner join (
+            select project_id, id from renamed_ids where id_kind = 'user'
+            union
+            select names.project_id, names.user_id as id
+            from {{ decided_names() }} as names
+            inner join renamed_ids as renamed
+                on names.project_id = renamed.project_id and renamed.id_kind = 'user' and names.person_id = renamed.id
+        ) as users
+            on events.project_id = users.project_id and events.user_id = users.id
+    {%- endset -%}
+    {%- set persons -%}
+        select project_id, person_id as stitched_user_id from renamed_ids where person_id is not null
+        union
+        select project_id, id as stitched_user_id from renamed_ids where id_kind = 'user'
+    {%- endset -%}
+    {{ return([renamed, add_pending_devices(devices), add_pending_users(persons)] + remember_names()) }}
+{% endmacro %}
+
+{# stitched_sessions: whoever a session was and is credited to needs a new row of `users`. #}
+{% macro note_changed_users(added, gone) %}
+    {%- set users -%}
+        select project_id, stitched_user_id from {{ added }} as added
+        union
+        select project_id, stitched_user_id from {{ gone }} as gone
+    {%- endset -%}
+    {{ return([add_pending_users(users)]) }}
+{% endmacro %}
+
+{# page_views: the next view stitch must look at views that are written without stitching, and at those without a
+   device if their user has another canonical id. #}
+{% macro note_unstitched_views(added, gone) %}
+    {%- if var('view_stitching') %}{{ return([]) }}{% endif -%}
+    {%- set devices -%}
+        select project_id, anonymous_id from {{ added }} as added
+        where
+            anonymous_id is not null
+            or exists (
+                select 1 from {{ person_names() }} as names
+                where names.project_id = added.project_id and names.user_id = added.user_id
+            )
+    {%- endset -%}
+    {{ return([add_pending_devices(devices, ['page_views'])]) }}
+{% endmacro %}
+
+{# project_settings: all devices of a project whose crediting rules changed may have rows to re-stitch, and all ids of
+   one that resolves persons, or did. A run with `reconcile` treats every project so. #}
+{% macro note_changed_rules(added, gone) %}
+    {%- set history = pipeline_table('rules_history') -%}
+    {%- set changed -%}
+        create or replace temporary table changed_rules as
+        select settings.project_id, settings.resolves_persons or persons.project_id is not null as has_persons
+        from {{ this }} as settings
+        left join (select distinct project_id from {{ pipeline_table('persons') }}) as persons
+            on settings.project_id = persons.project_id
+        {%- if var('reconcile') %}
+        union
+        select project_id, true as has_persons from {{ pipeline_table('persons') }}
+        {%- else %}
+        where not exists (
+            select 1 from {{ history }} as followed
+            where
+                followed.followed_until is null
+                and followed.project_id = settings.project_id
+                and followed.rules = settings.crediting_rules
+        )
+        {%- endif %}
+    {%- endset -%}
+    {%- set devices -%}
+        select found.project_id, found.anonymous_id
+        from (
+            select project_id, anonymous_id from {{ pipeline_table('sessions') }}
+            union
+            select project_id, anonymous_id from {{ pipeline_table('stitched_sessions') }}
+            union
+            select project_id, anonymous_id from {{ pipeline_table('page_views') }} where anonymous_id is null
+        ) as found
+        where found.project_id in (select project_id from changed_rules)
+    {%- endset -%}
+    {%- set ids -%}
+        select found.project_id, found.id_kind, found.id
+        from ({{ known_ids() }}) as found
+        where found.project_id in (select project_id from changed_rules where has_persons)
+    {%- endset -%}
+    {{ return([changed, add_pending_devices(devices), add_pending_ids(ids)] + end_and_begin(
+        history,
+        ['project_id', 'policy', 'stitching', 'rules'],
+        "select project_id, policy, stitching, crediting_rules as rules from " ~ this ~ " as settings",
+        "project_id in (select project_id from " ~ this ~ " as settings)"
+    )) }}
+{% endmacro %}
+
+{# decisions: the devices and users that a line names, and those whose persons it joins or parts. A line that changes
+   only its reason concerns no row. #}
+{% macro note_changed_decisions(added, gone) %}
+    {%- set changed -%}
+        create or replace temporary table changed_decisions as
+        select project_id, kind, id, other_id, is_new from (
+            (
+                select project_id, kind, id, other_id, true as is_new from {{ added }} as added
+                where not {{ is_same_decision(gone, 'added') }}
+            )
+            union all
+            (
+                select project_id, kind, id, other_id, false as is_new from {{ gone }} as gone
+                where not {{ is_same_decision(added, 'gone') }}
+            )
+        ) as changed
+    {%- endset -%}
+    {#- Canonical ids before and after the change: what is unchanged or gone, and what is there now. -#}
+    {%- set names -%}
+        create or replace temporary table names_before_and_after as
+        select project_id, id as user_id, other_id as person_id from {{ this }} as decisions where kind = 'same_person'
+        union
+        select project_id, id as user_id, other_id as person_id from changed_decisions where kind = 'same_person'
+    {%- endset -%}
+    {%- set concerned -%}
+        create or replace temporary table concerned as
+        select 'device' as kind, project_id, id from changed_decisions where kind in ('shared_device', 'wrong_link')
+        union
+        select 'user' as kind, project_id, id from changed_decisions where kind = 'same_person'
+        union
+        -- Whoever is never the same as one person is so with all ids of that person.
+        select 'user' as kind, pairs.project_id, pairs.person_id as id from ({{ never_same_persons() }}) as pairs
+        union
+        select 'user' as kind, names.project_id, names.user_id as id
+        from ({{ never_same_persons() }}) as pairs
+        inner join names_before_and_after as names
+            on pairs.project_id = names.project_id and pairs.person_id = names.person_id
+        union
+        select 'person' as kind, project_id, other_id as id from changed_decisions where kind = 'same_person'
+        union
+        -- A user who has a name on one side of the change only was or is its own person.
+        select 'person' as kind, project_id, id from changed_decisions where kind = 'same_person'
+        group by project_id, id
+        having count(distinct is_new) = 1
+        union
+        -- The traits of a person come from the links that count.
+        select 'person' as kind, wrong.project_id, coalesce(names.person_id, wrong.other_id) as id
+        from changed_decisions as wrong
+        left join names_before_and_after as names
+            on wrong.project_id = names.project_id and wrong.other_id = names.user_id
+        where wrong.kind = 'wrong_link'
+    {%- endset -%}
+    {%- set is_of_concerned_user -%}
+        exists (
+            select 1 from concerned
+            where concerned.kind = 'user' and concerned.project_id = found.project_id and concerned.id = found.user_id
+        )
+    {%- endset -%}
+    {%- set devices -%}
+        select project_id, id as anonymous_id from concerned where kind = 'device'
+        union
+        select found.project_id, found.anonymous_id
+        from (
+            select project_id, anonymous_id, user_id from {{ pipeline_table('identity_map') }}
+            union all
+            select project_id, anonymous_id, user_id from {{ pipeline_table('sessions') }}
+            union all
+            select project_id, anonymous_id, user_id from {{ pipeline_table('page_views') }}
+        ) as found
+        where {{ is_of_concerned_user }}
+    {%- endset -%}
+    {%- set ids -%}
+        select project_id, case kind when 'device' then 'device' else 'user' end as id_kind, id from concerned
+        union
+        -- What these users are linked with may count another number of users now, and tie no ids together or some.
+        select links.project_id, links.id_kind, links.id
+        from {{ pipeline_table('identifier_links') }} as links
+        inner join concerned
+            on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
+        where links.linked_kind = 'user'
+        union
+        select links.project_id, 'device' as id_kind, links.anonymous_id as id
+        from {{ pipeline_table('identity_map') }} as links
+        inner join concerned
+            on links.project_id = concerned.project_id and links.user_id = concerned.id and concerned.kind != 'device'
+    {%- endset -%}
+    {%- set persons -%}
+        select project_id, id as stitched_user_id from concerned where kind = 'person'
+    {%- endset -%}
+    {{ return(
+        [changed, names, concerned, add_pending_devices(devices), add_pending_ids(ids), add_pending_users(persons)]
+        + remember_decisions()
+        + remember_names(is_before_persons=true)
+    ) }}
+{% endmacro %}
+
+{% macro is_same_decision(others, row) -%}
+    exists (
+        select 1 from {{ others }} as others
+        where
+            others.project_id = {{ row }}.project_id
+            and others.kind = {{ row }}.kind
+            and others.id = {{ row }}.id
+            and others.other_id = {{ row }}.other_id
+    )
+{%- endmacro %}
+
+{% macro never_same_persons() -%}
+    select project_id, id as person_id from changed_decisions where kind = 'never_same'
+    union
+    select project_id, other_id as person_id from changed_decisions where kind = 'never_same'
+{%- endmacro %}
+
+{# Every id that a link or a person has. #}
+{% macro known_ids() -%}
+    select project_id, id_kind, id from {{ pipeline_table('persons') }}
+    union
+    select project_id, id_kind, id from {{ pipeline_table('identifier_links') }}
+    union
+    select project_id, linked_kind as id_kind, linked_id as id from {{ pipeline_table('identifier_links') }}
+    union
+    select project_id, 'user' as id_kind, user_id as id from {{ pipeline_table('identity_map') }}
+    union
+    select project_id, 'device' as id_kind, anonymous_id as id from {{ pipeline_table('identity_map') }}
+{%- endmacro %}
+
+{# Keep a history: end its rows that are not in force any more, among those that meet `condition`, and begin those that
+   are new. #}
+{% macro end_and_begin(history, columns, in_force, condition='true') %}
+    {%- set columns = columns | join(', ') -%}
+    {%- set end -%}
+        update {{ history }} set followed_until = {{ known_at() }}
+        where
+            followed_until is null
+            and {{ condition }}
+            and ({{ columns }}) not in (select {{ columns }} from ({{ in_force }}) as in_force)
+    {%- endset -%}
+    {%- set begin -%}
+        insert into {{ history }}
+        select {{ columns }}, {{ known_at() }}, null from (
+            {{ in_force }}
+            except select {{ columns }} from {{ history }} where followed_until is null
+        ) as begun
+    {%- endset -%}
+    {{ return([end, begin]) }}
+{% endmacro %}
+
+{% macro remember_decisions() %}
+    {{ return(end_and_begin(
+        pipeline_table('decision_history'),
+        ['project_id', 'decision', 'id', 'other_id', 'reason'],
+        "select project_id, decision, id, other_id, reason from " ~ pipeline_table('decision_lines')
+    )) }}
+{% endmacro %}
+
+{# The canonical ids that users have instead of their own. Before `persons` is built, those of projects that resolve
+   persons are not known yet. #}
+{% macro remember_names(is_before_persons=false) %}
+    {%- set settings = pipeline_table('project_settings') -%}
+    {%- set is_known -%}
+        project_id in (select project_id from {{ settings }} where not resolves_persons)
+    {%- endset -%}
+    {#- By what is set and not by the policy, for which one run may have an exception. -#}
+    {%- set names -%}
+        select project_id, user_id, person_id from {{ person_names('settings.resolves_persons') }} as names
+        {%- if is_before_persons %} where {{ is_known }}{% endif %}
+    {%- endset -%}
+    {{ return(end_and_begin(
+        pipeline_table('person_name_history'),
+        ['project_id', 'user_id', 'person_id'],
+        names,
+        is_known if is_before_persons else 'true'
+    )) }}
+{% endmacro %}

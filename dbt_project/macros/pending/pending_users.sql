@@ -1,0 +1,39 @@
+{#
+  The queue `pending_users` (project_id, stitched_user_id): canonical ids whose row of `users` has to be computed again,
+  because their sessions, links or names changed. The model `users` is its only reader.
+#}
+
+{# Queue canonical ids, given as a query with (project_id, stitched_user_id). #}
+{% macro add_pending_users(users) -%}
+    insert into {{ pipeline_table('pending_users') }}
+    select project_id, stitched_user_id from ({{ users }}) as found
+    except select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
+{%- endmacro %}
+
+{% macro drain_pending_users() -%}
+    delete from {{ pipeline_table('pending_users') }}
+{%- endmacro %}
+
+{# The canonical ids whose row of `users` this run computes: those queued, and, unless the run is about changed links
+   only, those active in the window. #}
+{% macro collect_affected_users() %}
+    {% if load_relation(this) is not none %}
+    create or replace temporary table affected_users as
+    with policy_names as (
+        select project_id, user_id, person_id from {{ person_names() }} as names
+    )
+
+    select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
+    -- A user whose links changed has its traits in the row of its person.
+    union
+    select pending.project_id, policy_names.person_id
+    from {{ pipeline_table('pending_users') }} as pending
+    inner join policy_names
+        on pending.project_id = policy_names.project_id and pending.stitched_user_id = policy_names.user_id
+    {% if not var('only_pending') -%}
+    union
+    select project_id, stitched_user_id from {{ ref('stitched_sessions') }} as sessions
+    where {{ is_in_window('sessions.session_date') }}
+    {%- endif %}
+    {% endif %}
+{% endmacro %}

@@ -1,0 +1,149 @@
+{#
+  Stored rows that hold a wrong answer. Devices in the queue `pending_devices` are stitched again and compared with what
+  is stored. The views stale_sessions and stale_page_views list the rows, for previews; the model stale_partitions
+  counts them by day at the end of a run, for the sensors. `condition` leaves out rows that need no look.
+#}
+
+{% macro stale_sessions(condition='true') -%}
+with subjects as (
+    select
+        sessions.project_id,
+        sessions.session_id,
+        sessions.session_date,
+        sessions.anonymous_id,
+        sessions.user_id,
+        sessions.session_date as subject_day,
+        sessions.started_at as subject_at,
+        sessions.anonymous_id as own_id
+    from {{ rows_of_pending_devices(ref('sessions'), 'sessions', condition) }} as sessions
+),
+
+{{ stitch('subjects', switch='settings.stitching and settings.session_stitching') }}
+
+select
+    stitched.project_id,
+    stitched.session_id,
+    stitched.session_date,
+    stitched.anonymous_id,
+    stored.stitched_user_id,
+    stitched.stitched_user_id as right_user_id
+from stitched
+-- Found by device as well: a join with all stored rows would cost much more than these few.
+left join {{ rows_of_pending_devices(ref('stitched_sessions'), 'sessions', condition) }} as stored
+    on
+        stitched.project_id = stored.project_id
+        and stitched.session_id = stored.session_id
+        and stitched.session_date = stored.session_date
+where
+    stitched.stitched_user_id is distinct from stored.stitched_user_id
+    or stitched.stitched_by is distinct from stored.stitched_by
+    or stitched.linked_at is distinct from stored.linked_at
+    or stitched.link_event_id is distinct from stored.link_event_id
+{%- endmacro %}
+
+{% macro stale_page_views(condition='true') -%}
+with subjects as (
+    select
+        views.project_id,
+        views.event_id,
+        views.event_date,
+        views.anonymous_id,
+        views.user_id,
+        views.stitched_user_id as stored_user_id,
+        views.stitched_by as stored_by,
+        views.event_date as subject_day,
+        views.occurred_at as subject_at,
+        coalesce(views.anonymous_id, views.event_id) as own_id
+    from {{ rows_of_pending_devices(ref('page_views'), 'page_views', condition) }} as views
+),
+
+{{ stitch('subjects') }}
+
+select
+    project_id,
+    event_id,
+    event_date,
+    anonymous_id,
+    stored_user_id as stitched_user_id,
+    stitched_user_id as right_user_id
+from stitched
+where
+    stitched_user_id is distinct from stored_user_id
+    or stitched_by is distinct from stored_by
+{%- endmacro %}
+
+{# Intervals of user_mapping_history that should begin or end. #}
+{% macro stale_user_mappings() -%}
+with {{ device_timelines() }},
+
+known as (
+    select *
+    from {{ ref('user_mapping_history') }} as known
+    where
+        known.known_until is null
+        and {{ is_pending_device('mapping', 'known') }}
+)
+
+select
+    project_id,
+    anonymous_id
+from timelines
+where
+    not exists (
+        select 1 from known
+        where {{ is_same_span('known', 'timelines') }}
+    )
+union all
+select
+    project_id,
+    anonymous_id
+from known
+where
+    not exists (
+        select 1 from timelines
+        where {{ is_same_span('known', 'timelines') }}
+    )
+{%- endmacro %}
+
+{# The pre-hook of stale_partitions: wrong rows by device, as the temporary table stale_rows. A run leaves out the days
+   that it has just built. Those are in the query itself, because DuckDB 2.0 does not push a condition down into a CTE
+   that is used more than once. #}
+{% macro collect_stale_rows() %}
+    {% if execute %}
+    create or replace temporary table stale_rows as
+    select grain, project_id, anonymous_id, day, count(*) as row_count
+    from (
+        select
+            cast(null as varchar) as grain,
+            cast(null as varchar) as project_id,
+            cast(null as varchar) as anonymous_id,
+            cast(null as date) as day
+        where 1 = 0
+        {%- for grain, day, rows in [
+            ('sessions', 'session_date', 'stale_sessions'), ('page_views', 'event_date', 'stale_page_views')
+        ] if grain in var('stale_grains') and grain not in var('never_stale') and has_pending_devices(grain) %}
+        union all
+        select '{{ grain }}', project_id, coalesce(anonymous_id, ''), {{ day }}
+        from ({{ context[rows](is_not_just_built(grain, day)) }}) as {{ rows }}
+        {%- endfor %}
+        {%- if 'sessions' in var('stale_grains') and has_pending_devices('mapping') %}
+        union all
+        select 'mapping', project_id, anonymous_id, cast(null as date)
+        from ({{ stale_user_mappings() }}) as stale_user_mappings
+        {%- endif %}
+    ) as found
+    group by grain, project_id, anonymous_id, day
+    {% endif %}
+{% endmacro %}
+
+{% macro is_not_just_built(grain, day) -%}
+    {%- if grain in var('just_built') -%} not ({{ is_in_window(day) }})
+    {%- else -%} true
+    {%- endif -%}
+{%- endmacro %}
+
+{# The post-hook: devices without a wrong row need no look any more. #}
+{% macro drain_devices_without_stale_rows() %}
+    {%- set grains = var('stale_grains') + (['mapping'] if 'sessions' in var('stale_grains') else []) -%}
+    {%- for grain in grains -%} {{ drain_pending_devices(grain, keep='stale_rows') }}; {%- endfor -%}
+{% endmacro %}

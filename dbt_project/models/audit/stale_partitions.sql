@@ -1,0 +1,59 @@
+{{ config(
+    materialized='in_place',
+    key=['grain', 'day'],
+    scope='all',
+    tags=['internal'],
+    pre_hook="{{ collect_stale_rows() }}",
+    post_hook="{{ drain_devices_without_stale_rows() }}",
+) }}
+
+{#- Built last in every run. The days are what the next re-stitch has to touch. -#}
+{%- set last_session_day -%}
+(select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
+{%- endset -%}
+
+-- depends_on: {{ ref('decisions') }}, {{ ref('identity_map') }}, {{ ref('identifier_links') }}, {{ ref('persons') }}
+-- depends_on: {{ ref('user_mapping_history') }}, {{ ref('stitched_sessions') }}, {{ ref('page_views') }}
+-- depends_on: {{ ref('users') }}, {{ ref('visitor_stats') }}
+select
+    grain,
+    day,
+    cast(sum(row_count) as bigint) as row_count
+from stale_rows
+where grain != 'mapping'
+group by grain, day
+{% if 'sessions' in var('stale_grains') -%}
+union all
+-- These have no day. A re-stitch of any day brings them up to date.
+select
+    'mapping' as grain,
+    {{ last_session_day }} as day,
+    cast(sum(row_count) as bigint) as row_count
+from stale_rows
+where grain = 'mapping'
+having count(*) > 0
+union all
+select
+    'users' as grain,
+    {{ last_session_day }} as day,
+    count(*) as row_count
+from {{ pipeline_table('pending_users') }} as pending
+where
+    exists (
+        select 1 from {{ ref('stitched_sessions') }} as sessions
+        where
+            sessions.project_id = pending.project_id
+            and sessions.stitched_user_id = pending.stitched_user_id
+    )
+having count(*) > 0
+{%- endif %}
+union all
+-- What this run does not look at is as the last look left it.
+select
+    grain,
+    day,
+    row_count
+from {{ this }} as known
+where
+    {% if var('stale_grains') %}grain not in ({{ "'" ~ var('stale_grains') | join("', '") ~ "'" }}){% else %}1 = 1{% endif %}
+    {% if 'sessions' in var('stale_grains') %}and grain not in ('mapping', 'users'){% endif %}

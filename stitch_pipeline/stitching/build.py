@@ -1,0 +1,226 @@
+"""Build models: one dbt run, with the rules that are configured, that ends with a look for stale rows.
+
+Belongs here: which models a run needs beside those that were requested, and their variables. Does not: what a model
+computes (``dbt_project``), or how Dagster shows it (``orchestration``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
+from stitch_pipeline.settings import Policy, Settings, SettingsError
+from stitch_pipeline.settings.rules import as_stored
+from stitch_pipeline.stitching.facts import events_in_window
+from stitch_pipeline.stitching.rules import configure
+from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.dbt_project import DbtEvent, ModelResult
+from stitch_pipeline.warehouse.port import Engine, Warehouse
+from stitch_pipeline.warehouse.tables import create_tables
+
+TABLES = (
+    *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
+    *("page_views", "users", "visitor_stats"),
+)
+# What makes stored rows of a grain stale or right: a run that builds one of these looks for stale rows of the grain.
+_LOOKS_AFTER = {
+    "sessions": ("identity_map", "stitched_sessions"),
+    "page_views": ("identity_map", "page_views"),
+}
+# So many events are sorted and joined within some 2 GB.
+EVENTS_PER_STEP = 5_000_000
+
+
+class BuildFailed(Exception):
+    """Models that nobody requested, but that the run needs, failed; the message is dbt's own."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one run does differently."""
+
+    only_pending: bool = False
+    restitch_only: bool = False
+    view_stitching: bool | None = None
+    """Stitch page views in this run or not; None is as set."""
+    exceptions: Mapping[str, Any] = field(default_factory=dict)
+    """Rules that this run follows instead of those that are set, by name; a value of None is unlimited."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a run built. ``failures`` are dbt's messages; models after a failed one are skipped and named too."""
+
+    succeeded: Sequence[str]
+    views: Sequence[str]
+    """Views that were created because there were none of this version."""
+    failures: Sequence[str]
+    seconds: Mapping[str, float]
+    stale: Stale | None
+    """None if the run had no reason to look, or failed before."""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Stored rows that hold a wrong answer, by grain and day: sessions, page_views, mapping, users."""
+
+    rows: Mapping[str, Mapping[date, int]]
+
+    def days(self, grain: str) -> list[date]:
+        """The days that the next re-stitch of sessions or page views has to touch."""
+        if grain == "sessions" and "sessions" not in self.rows:
+            # Any re-stitch brings these up to date too, so a day is requested for them only if there is no other.
+            return sorted({day for other in ("mapping", "users") for day in self.rows.get(other, {})})
+        return sorted(self.rows.get(grain, {}))
+
+
+def build(
+    engine: Engine,
+    warehouse: Warehouse,
+    settings: Settings,
+    window: DayRange,
+    models: Collection[str],
+    options: Options,
+    on_event: Callable[[DbtEvent], None],
+) -> Built:
+    """Build the models over the window.
+
+    Raises SettingsError if an exception of the run cannot be followed, and DbtError if dbt itself cannot run.
+    """
+    create_tables(warehouse)
+    configure(warehouse, settings)
+    _refuse_unresolved_graph(warehouse, options)
+    views_are_stitched = settings.view_stitching_is_on if options.view_stitching is None else options.view_stitching
+    grains = [grain for grain, tables in _LOOKS_AFTER.items() if set(tables) & set(models)]
+    built = {"sessions": "stitched_sessions" in models, "page_views": "page_views" in models and views_are_stitched}
+    # A re-stitch takes all days at once, because it touches few of their rows.
+    events = 0 if options.only_pending else events_in_window(warehouse, window)
+    variables = _variables(
+        settings,
+        window,
+        view_stitching=views_are_stitched,
+        step_days=days_per_step(window, events, EVENTS_PER_STEP),
+        only_pending=options.only_pending,
+        restitch_only=options.restitch_only,
+        exceptions={name: as_stored(value) for name, value in options.exceptions.items()},
+        stale_grains=grains,
+        just_built=[grain for grain in grains if built[grain]],
+    )
+    return _run(engine, warehouse, models, variables, on_event)
+
+
+def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Stale:
+    """Compare what is stored with what links and rules say now: everything, or what a change of rules concerns.
+
+    Raises BuildFailed.
+    """
+    create_tables(warehouse)
+    configure(warehouse, settings)
+    today = datetime.now(UTC).date()
+    variables = _variables(
+        settings,
+        DayRange(today, today),
+        view_stitching=settings.view_stitching_is_on,
+        reconcile=not only_changed_rules,
+        stale_grains=list(_LOOKS_AFTER),
+    )
+    built = _run(engine, warehouse, (), variables, lambda event: None)
+    if built.failures or built.stale is None:
+        raise BuildFailed("\n".join(built.failures))
+    return built.stale
+
+
+def build_views(
+    engine: Engine,
+    warehouse: Warehouse,
+    settings: Settings,
+    views: Collection[str],
+    on_event: Callable[[DbtEvent], None],
+) -> list[str]:
+    """Create views again; returns what failed."""
+    create_tables(warehouse)
+    today = datetime.now(UTC).date()
+    variables = _variables(settings, DayRange(today, today), view_stitching=settings.view_stitching_is_on)
+    results = dbt_project.run_models(engine, models=views, variables=variables, on_event=on_event)
+    return [_message(result) for result in results if not result.succeeded]
+
+
+def _variables(settings: Settings, window: DayRange, **variables: Any) -> dict[str, Any]:
+    return dbt_variables(
+        window,
+        known_at=datetime.now(UTC).replace(tzinfo=None),
+        session_timeout_minutes=settings.session_timeout_minutes,
+        # Nothing stitches them, and switching view stitching on is a change of rules, which looks at everything.
+        never_stale=() if settings.view_stitching_is_on else ("page_views",),
+        **variables,
+    )
+
+
+def _run(
+    engine: Engine,
+    warehouse: Warehouse,
+    models: Collection[str],
+    variables: Mapping[str, Any],
+    on_event: Callable[[DbtEvent], None],
+) -> Built:
+    views = _views_to_create(warehouse)
+    needed = ["project_settings", "decisions", *(["persons"] if _persons_may_change(warehouse) else []), *views]
+    if variables["stale_grains"]:
+        needed.append("stale_partitions")
+    results = dbt_project.run_models(engine, models={*models, *needed}, variables=variables, on_event=on_event)
+    succeeded = [result.name for result in results if result.succeeded and result.is_model]
+    if views and set(views) <= set(succeeded):
+        with warehouse.transaction():
+            warehouse.execute("delete from stitch.views_version")
+            warehouse.insert_rows("stitch.views_version", [(dbt_project.prepared_digest(),)])
+    return Built(
+        succeeded=[name for name in succeeded if name in models],
+        views=[name for name in succeeded if name in views],
+        failures=[_message(result) for result in results if not result.succeeded],
+        seconds={result.name: result.seconds for result in results},
+        stale=_stale(warehouse) if "stale_partitions" in succeeded else None,
+    )
+
+
+def _message(result: ModelResult) -> str:
+    return f"{result.name}: {result.message or 'failed or skipped'}"
+
+
+def _views_to_create(warehouse: Warehouse) -> list[str]:
+    """All views, if those that are there are of another version of the dbt project."""
+    dbt_project.prepare_manifest()
+    if warehouse.rows("select digest from stitch.views_version") == [(dbt_project.prepared_digest(),)]:
+        return []
+    return dbt_project.model_names("view")
+
+
+def _persons_may_change(warehouse: Warehouse) -> bool:
+    return bool(
+        warehouse.rows(
+            "select 1 from stitch.configured_rules where resolves_persons union all (select 1 from stitch.persons limit 1)"
+        )
+    )
+
+
+def _stale(warehouse: Warehouse) -> Stale:
+    rows: dict[str, dict[date, int]] = {}
+    for grain, day, count in warehouse.rows("select grain, day, row_count from stitch.stale_partitions"):
+        rows.setdefault(grain, {})[day] = count
+    return Stale(rows)
+
+
+def _refuse_unresolved_graph(warehouse: Warehouse, options: Options) -> None:
+    if options.exceptions.get("policy") != Policy.graph:
+        return
+    resolved = warehouse.rows("select project_id, resolves_persons from stitch.configured_rules order by project_id")
+    if all(is_resolved for _, is_resolved in resolved):
+        return
+    others = ", ".join(repr(project) for project, is_resolved in resolved if not is_resolved)
+    raise SettingsError(
+        f"policy 'graph' cannot be followed for one run: the persons of {others} are not resolved. Set it in "
+        "stitch.toml, or see with preview_rules_job what it would change."
+    )

@@ -1,0 +1,114 @@
+"""Numbers about tables and partitions, for the metadata that the UI shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.warehouse.port import Dialect, Warehouse
+
+IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
+_STITCH_RATE = f"round(avg(case when {IS_STITCHED} then 1.0 else 0.0 end), 4)"
+_ON_SHARED_DEVICES = "count(*) filter (where stitched_by = 'shared device')"
+
+
+def _count_distinct(dialect: Dialect, column: str, condition: str = "true") -> str:
+    # By hash, because ids by themselves take twice as long to count.
+    id_hash = dialect.hash_of("project_id", column)
+    return f"count(distinct {id_hash}) filter (where {column} is not null and {condition})"
+
+
+def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
+    """By table: its day column, and what the metadata of a day says, the most important first."""
+    return {
+        "raw_events": (
+            "event_date",
+            {
+                "devices": _count_distinct(dialect, "anonymous_id"),
+                "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id)",
+            },
+        ),
+        "quarantined_events": (
+            "quarantine_date",
+            {
+                "files": "count(distinct landing_file)",
+                "before_start_date": "count(*) filter (where reason like 'the event time % is before the start date %')",
+                "in_the_future": "count(*) filter (where reason like '% is more than one day after the event arrived')",
+            },
+        ),
+        "identity_map": ("event_date", {"devices": _count_distinct(dialect, "anonymous_id")}),
+        "sessions": ("session_date", {"events": "cast(coalesce(sum(event_count), 0) as bigint)"}),
+        "stitched_sessions": (
+            "session_date",
+            {
+                "stitch_rate": _STITCH_RATE,
+                "users": _count_distinct(dialect, "stitched_user_id", IS_STITCHED),
+                "on_shared_devices": _ON_SHARED_DEVICES,
+            },
+        ),
+        "page_views": ("event_date", {"stitch_rate": _STITCH_RATE, "on_shared_devices": _ON_SHARED_DEVICES}),
+        "visitor_stats": ("stat_date", {"visitors": "cast(coalesce(sum(visitors), 0) as bigint)"}),
+    }
+
+
+def facts_per_day(warehouse: Warehouse, table: str, window: DayRange) -> dict[date, dict[str, Any]]:
+    """``rows`` and the table's own numbers for every day of the window, also for days without a row."""
+    described = _facts_of(warehouse.dialect).get(table)
+    if described is None:
+        return {}
+    day, facts = described
+    found = warehouse.rows(
+        f"select {day}, count(*), {', '.join(facts.values())} from stitch.{table} "
+        f"where {day} between $first and $last group by {day}",
+        first=window.first,
+        last=window.last,
+    )
+    names = ["rows", *facts]
+    by_day = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
+    facts_by_day: dict[date, dict[str, Any]] = {day: by_day.get(day, {"rows": 0}) for day in window}
+    if table == "identity_map":
+        for event_date, events in _events_that_do_not_link(warehouse, window).items():
+            facts_by_day[event_date]["events_that_do_not_link"] = events
+    return facts_by_day
+
+
+def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[date, int]:
+    """Per day, events with both ids that make no link because only identify events do in their project."""
+    return dict(
+        warehouse.rows(
+            """
+            select event_date, count(*) from stitch.raw_events
+            where event_date between $first and $last and event_type <> 'identify'
+              and anonymous_id is not null and user_id is not null
+              and project_id in (select project_id from stitch.project_settings where link_on = 'identify')
+            group by event_date
+            """,
+            first=window.first,
+            last=window.last,
+        )
+    )
+
+
+def changed_rows(warehouse: Warehouse, models: Iterable[str]) -> dict[str, dict[date | None, int]]:
+    """Rows that the last run of each model wrote or took out, per day."""
+    changed: dict[str, dict[date | None, int]] = {model: {} for model in models}
+    for model, day, count in warehouse.rows("select model, day, rows_changed from stitch.changed_rows"):
+        if model in changed:
+            changed[model][day] = count
+    return changed
+
+
+def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
+    ((count,),) = warehouse.rows(
+        "select count(*) from stitch.raw_events where event_date between $first and $last",
+        first=window.first,
+        last=window.last,
+    )
+    return int(count)
+
+
+def row_count(warehouse: Warehouse, table: str) -> int:
+    ((count,),) = warehouse.rows(f"select count(*) from stitch.{table}")
+    return int(count)

@@ -1,0 +1,107 @@
+"""Write what is configured, rules and decisions, into the small tables that the models read.
+
+Belongs here: settings as rows. Does not: what a change of them concerns. The models in ``models/rules`` compare these
+tables with what was followed, queue the devices and ids that differ, and keep the histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import astuple
+
+from stitch_pipeline.landing.reading import BLOCKED_IDS
+from stitch_pipeline.settings import ProjectSettings, Settings
+from stitch_pipeline.settings.decisions import Decision, consequences
+from stitch_pipeline.settings.rules import StitchingRules, as_stored
+from stitch_pipeline.warehouse.port import Row, Warehouse
+
+
+def project_ids(warehouse: Warehouse) -> list[str]:
+    """Every project that has an event."""
+    rows = warehouse.rows("select distinct project_id from stitch.raw_events order by project_id")
+    return [project for (project,) in rows]
+
+
+def configure(warehouse: Warehouse, settings: Settings) -> None:
+    """Replace what is configured by the settings; the models of the next run follow it."""
+    projects = sorted({*project_ids(warehouse), *settings.projects})
+    rules = {project: settings.rules(project) for project in projects}
+    crediting = {project: settings.crediting_rules(project) for project in projects}
+    with warehouse.transaction():
+        _replace(warehouse, "configured_rules", _rows_of_rules(rules, crediting))
+        _replace(warehouse, "configured_decisions", _rows_of_decisions(settings.decisions))
+        _replace(warehouse, "decision_lines", map(astuple, settings.decisions))
+        _write_what_belongs_to_rules(warehouse, rules)
+
+
+def follow(warehouse: Warehouse, rules: Mapping[str, ProjectSettings], decisions: Sequence[Decision]) -> None:
+    """In a trial: follow these rules and decisions at once, without a look at what they change."""
+    _replace(warehouse, "project_settings", _rows_of_rules(rules, {}))
+    _replace(warehouse, "decisions", _rows_of_decisions(decisions))
+    _write_what_belongs_to_rules(warehouse, rules)
+
+
+def _write_what_belongs_to_rules(warehouse: Warehouse, rules: Mapping[str, ProjectSettings]) -> None:
+    _replace(
+        warehouse,
+        "conversion_events",
+        (
+            (project, event, position)
+            for project, own in rules.items()
+            for position, event in enumerate(own.conversion_events, start=1)
+        ),
+    )
+    _replace(
+        warehouse,
+        "unique_identifiers",
+        (
+            (project, cut, kind)
+            for project, own in rules.items()
+            for cut, kind in enumerate(dict.fromkeys(own.unique_identifiers), start=1)
+        ),
+    )
+    _replace(warehouse, "identifier_fields", _identifier_fields(rules))
+    _replace(
+        warehouse,
+        "blocked_identifiers",
+        (
+            (project, value)
+            for project, own in rules.items()
+            if own.identifiers
+            for value in dict.fromkeys((*BLOCKED_IDS, *(value.strip().lower() for value in own.blocked_ids)))
+        ),
+    )
+
+
+def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -> None:
+    warehouse.execute(f"delete from stitch.{table}")
+    warehouse.insert_rows(f"stitch.{table}", rows)
+
+
+def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:
+    """In the order of ``tables.COLUMNS_OF_RULES``."""
+    for project, own in rules.items():
+        values = (as_stored(getattr(own, name)) for name in StitchingRules.model_fields)
+        yield project, *values, own.resolves_persons, crediting.get(project, "")
+
+
+def _rows_of_decisions(decisions: Collection[Decision]) -> Iterator[Row]:
+    follows = consequences(decisions)
+    for (project, user), (person, line) in follows.person_names.items():
+        yield project, "same_person", user, person, line
+    for (project, device, user), line in follows.wrong_links.items():
+        yield project, "wrong_link", device, user, line
+    for (project, device), line in follows.shared_devices.items():
+        yield project, "shared_device", device, "", line
+    for (project, person, other), line in follows.never_same.items():
+        yield project, "never_same", person, other, line
+
+
+def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[Row]:
+    for project, own in rules.items():
+        for kind, found in own.identifiers.items():
+            for preference, path in enumerate(found.paths, start=1):
+                place, *names = path.split(".")
+                json_path = "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
+                steps = ("trim" in found.normalise, "lower" in found.normalise, "digits" in found.normalise)
+                yield project, kind, place, json_path, preference, *steps
