@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     settle.add_argument(
         "--view-stitching", action="store_true", help="also bring page views up to date, as the schedule would"
     )
+    settle.add_argument(
+        "--json", action="store_true", help="print one JSON document at the end; progress goes to standard error"
+    )
     settle.set_defaults(command=_settle)
     sources = commands.add_parser("sources", help="about the formats of event files")
     about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
@@ -81,12 +84,13 @@ def _parser() -> argparse.ArgumentParser:
 def _settle(options: argparse.Namespace, console: Console) -> int:
     from dagster import DagsterInstance
 
-    from stitch_pipeline.cli.progress import Progress
+    from stitch_pipeline.cli.progress import Progress, as_json
     from stitch_pipeline.definitions import build_defs
     from stitch_pipeline.orchestration.settle import settle
 
     settings = Settings.load()
-    with DagsterInstance.get() as instance, Progress(console) as progress:
+    shown_on = Console(stderr=True, highlight=False, soft_wrap=True) if options.json else console
+    with DagsterInstance.get() as instance, Progress(shown_on) as progress:
         settled = settle(
             settings,
             build_defs(settings),
@@ -96,6 +100,8 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
             report=progress.show,
         )
         progress.close(settled)
+    if options.json:
+        print(as_json(settled))
     return EXIT_SETTLED if settled.is_settled else EXIT_FAILED
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
 
 from stitch_pipeline.orchestration.settle import RunSummary, Settled
+
+
+def as_json(settled: Settled) -> str:
+    """All runs with their numbers, and what was given up, for programs."""
+    document = {"is_settled": settled.is_settled, "gave_up": settled.gave_up, "runs": [asdict(r) for r in settled.runs]}
+    return json.dumps(document, default=str)
 
 
 class Progress:

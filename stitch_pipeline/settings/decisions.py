@@ -7,7 +7,7 @@ here they are read, checked against each other and put into the form that the ma
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -78,25 +78,6 @@ class Consequences:
 
     def person(self, project_id: str, user_id: str) -> str:
         return self.person_names.get((project_id, user_id), (user_id, ""))[0]
-
-    def ids_of(self, project_id: str, person_id: str) -> set[str]:
-        """The ids that are credited to this one, itself included."""
-        return {person_id} | {
-            user
-            for (project, user), (person, _) in self.person_names.items()
-            if (project, person) == (project_id, person_id)
-        }
-
-
-@dataclass(frozen=True)
-class Concerned:
-    """Whose rows other overrides may change, each with its project."""
-
-    devices: frozenset[tuple[str, str]]
-    users: frozenset[tuple[str, str]]
-    """Every device that is linked with one of them, or has a row of which one is the own user."""
-    people: frozenset[tuple[str, str]]
-    """Rows of ``users`` whose traits may differ even if no session changes hands."""
 
 
 def read_decisions(path: Path) -> tuple[Decision, ...]:
@@ -173,26 +154,6 @@ def consequences(decisions: Iterable[Decision]) -> Consequences:
             one, other = sorted(resolved.person(line.project_id, user) for user in (line.id, line.other_id))
             never_same.setdefault((line.project_id, one, other), line.text)
     return Consequences(resolved.person_names, resolved.wrong_links, resolved.shared_devices, never_same)
-
-
-def concerned(before: Sequence[Decision], after: Sequence[Decision]) -> Concerned:
-    """Whose rows may differ once ``after`` is followed instead of ``before``."""
-    old, new = consequences(before), consequences(after)
-    devices = set(old.shared_devices.keys() ^ new.shared_devices.keys())
-    users: set[tuple[str, str]] = set()
-    people: set[tuple[str, str]] = set()
-    for project, device, user in old.wrong_links.keys() ^ new.wrong_links.keys():
-        devices.add((project, device))
-        people |= {(project, known.person(project, user)) for known in (old, new)}
-    for project, user in old.person_names.keys() | new.person_names.keys():
-        was, is_now = old.person(project, user), new.person(project, user)
-        if was != is_now:
-            users.add((project, user))
-            people |= {(project, was), (project, is_now)}
-    for project, *pair in old.never_same.keys() ^ new.never_same.keys():
-        for known in (old, new):
-            users |= {(project, user) for person in pair for user in known.ids_of(project, person)}
-    return Concerned(frozenset(devices), frozenset(users), frozenset(people))
 
 
 def _cells(path: Path, number: int, line: str, errors: list[str]) -> list[str]:

@@ -106,6 +106,24 @@ def test_settle_says_what_it_did_and_ends_with_zero(environment: dict[str, str])
     assert "settled: nothing to do" in again.stdout
 
 
+def test_settle_gives_its_numbers_to_programs_as_json(environment: dict[str, str]) -> None:
+    land(environment, "a", 100)
+    ended = settle(environment, "--json")
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert "▶ build_job: 2026-03-01 to 2026-03-11" in ended.stderr
+    assert (told["is_settled"], told["gave_up"]) == (True, [])
+    (run,) = told["runs"]
+    assert (run["job_name"], run["succeeded"], run["error"]) == ("build_job", True, None)
+    assert run["days"] == {"first": "2026-03-01", "last": "2026-03-11"}
+    assert (run["rows_changed"]["page_views"], run["partitions_changed"]["page_views"]) == (100, 9)
+    assert (run["rows_stale"], run["partitions_stale"]) == (
+        {"stitched_sessions": 0, "page_views": 0},
+        {"stitched_sessions": 0, "page_views": 0},
+    )
+    assert json.loads(settle(environment, "--json").stdout) == {"is_settled": True, "gave_up": [], "runs": []}
+
+
 def test_a_wrong_setting_is_one_sentence_and_ends_with_two(environment: dict[str, str]) -> None:
     ended = settle({**environment, "STITCH_LANDING_DIR": "/nowhere"})
     assert ended.returncode == 2

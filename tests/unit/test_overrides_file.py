@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stitch_pipeline.settings import Settings, SettingsError
-from stitch_pipeline.settings.decisions import Decision, DecisionKind, concerned, consequences, read_decisions
+from stitch_pipeline.settings.decisions import Decision, DecisionKind, consequences, read_decisions
 
 HEADER = "project_id,decision,id,other_id,reason\n"
 
@@ -122,20 +122,3 @@ def test_the_file_lies_beside_the_project_file_and_may_be_absent(tmp_path: Path)
         SettingsError, match=r"STITCH_OVERRIDES_FILE names '.*nowhere\.csv', which does not exist: create"
     ):
         Settings.load(overrides_file=tmp_path / "nowhere.csv")
-
-
-def test_other_overrides_concern_the_ids_whose_meaning_they_change() -> None:
-    chain = [line("same_person", "a", "b"), line("same_person", "b", "c")]
-    longer = [*chain, line("same_person", "x", "a")]
-    both = concerned(chain, longer)
-    assert both.users == {("shop", "a"), ("shop", "b"), ("shop", "c")}
-    assert both.people == {("shop", "a"), ("shop", "x")}
-    # The same people by other lines: nobody's rows differ, and neither do they for another reason.
-    assert concerned(chain, [line("same_person", "a", "b", reason="!"), line("same_person", "a", "c")]).users == set()
-    # Who is never the same as one id of a person is so of all.
-    assert concerned(chain, [*chain, line("never_same", "c", "d")]).users == {
-        ("shop", user) for user in ("a", "b", "c", "d")
-    }
-    wrong = concerned(chain, [*chain, line("wrong_link", "laptop", "c"), line("shared_device", "till")])
-    assert wrong.devices == {("shop", "laptop"), ("shop", "till")}
-    assert (wrong.users, wrong.people) == (frozenset(), {("shop", "a")})

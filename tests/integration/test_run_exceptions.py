@@ -1,0 +1,133 @@
+"""A rule for one run holds for the rows that this run writes, and is seen by nobody else, also when the run is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from warehouses import START, Row, Warehouse, at, ephemeral_warehouse
+
+from stitch_pipeline.stitching.explain import explain
+
+WINDOW = ("2026-03-01", "2026-03-06")
+MOMENTS = 10
+RUN = """
+import sys, time
+from datetime import date
+from pathlib import Path
+from dagster import DagsterInstance
+from stitch_pipeline.definitions import build_defs
+from stitch_pipeline.orchestration.run_config import models_config
+from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.requests import Request
+from stitch_pipeline.settings import Settings
+
+directory = Path(sys.argv[1])
+settings = Settings.load(
+    landing_dir=directory / "landing", duckdb_path=directory / "warehouse.duckdb",
+    project_file=directory / "stitch.toml", start_date=date(2026, 3, 1),
+)
+job = build_defs(settings).resolve_job_def("build_job")
+days = DayRange(*map(date.fromisoformat, sys.argv[2:4]))
+config = models_config(policy="next_identify", lookback_days=1, session_stitching=True)
+with DagsterInstance.ephemeral() as instance:
+    print("ready", flush=True)
+    started = time.monotonic()
+    result = job.execute_in_process(
+        instance=instance, tags=run_request(Request(days, "by hand")).tags, run_config=config
+    )
+    print(result.success, time.monotonic() - started, flush=True)
+"""
+
+
+def story(project: str) -> Iterator[Row]:
+    """Ann, Bob and nobody take turns on two hundred devices, on each of the first nine days of March."""
+    users = {2: "ann", 4: "bob", 8: "cem"}
+    for device in range(200):
+        for day in range(1, 10):
+            yield {
+                "event_id": f"e{day}-{device}",
+                "project_id": project,
+                "occurred_at": at(f"2026-03-{day:02} 12:00"),
+                "event_type": "page",
+                "anonymous_id": f"d{device}",
+                "user_id": users.get(day),
+            }
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
+    with ephemeral_warehouse(tmp_path / "deployment", stitch_toml='[projects.blog]\npolicy = "first"\n') as warehouse:
+        warehouse.land_events("jitsu/a.ndjson", [row for project in ("shop", "blog") for row in story(project)])
+        warehouse.settle()
+        yield warehouse
+
+
+def run_with_exceptions(warehouse: Warehouse, kill_after: float | None = None) -> float:
+    """Run build_job over the window with other rules; returns the seconds that it took."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(warehouse.directory), *WINDOW],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    if kill_after is not None:
+        time.sleep(kill_after)
+        process.send_signal(signal.SIGKILL)
+    printed = process.communicate(timeout=120)[0]
+    if kill_after is not None:
+        return kill_after
+    succeeded, seconds = printed.split()
+    assert succeeded == "True"
+    return float(seconds)
+
+
+def what_others_see(warehouse: Warehouse) -> dict[str, object]:
+    """The rules, the live views, `why`, and the stored rows of days that the run does not build."""
+    outside = f"not between '{WINDOW[0]}' and '{WINDOW[1]}'"
+    return {
+        "settings": warehouse.rows("project_settings"),
+        "page_views_live": warehouse.rows("page_views_live"),
+        "stitched_events": warehouse.rows("stitched_events"),
+        "user_mapping": warehouse.rows("user_mapping"),
+        "why": [
+            (row.row_id, row.stitched_user_id, row.stitched_by)
+            for row in explain(warehouse.settings, "shop", "d7").rows
+        ],
+        "sessions elsewhere": warehouse.rows(f"stitched_sessions where session_date {outside}"),
+        "page views elsewhere": warehouse.rows(f"page_views where event_date {outside}"),
+    }
+
+
+def credited(warehouse: Warehouse, table: str) -> list[Row]:
+    return warehouse.rows(table, ["project_id", "anonymous_id", "stitched_user_id", "stitched_by"])
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_leaves_its_exceptions_to_nobody(warehouse: Warehouse) -> None:
+    assert WINDOW[0] == str(START)
+    before = what_others_see(warehouse)
+    as_set = {table: credited(warehouse, table) for table in ("stitched_sessions", "page_views")}
+
+    seconds = run_with_exceptions(warehouse)
+    assert what_others_see(warehouse) == before
+    by_the_run = {table: credited(warehouse, table) for table in as_set}
+    assert all(by_the_run[table] != as_set[table] for table in as_set)
+
+    for moment in range(MOMENTS):
+        warehouse.settle(reconcile=True)
+        assert {table: credited(warehouse, table) for table in as_set} == as_set
+        run_with_exceptions(warehouse, kill_after=seconds * (moment + 1) / (MOMENTS + 1))
+        assert what_others_see(warehouse) == before, f"killed at moment {moment}"
+        for table in as_set:
+            assert credited(warehouse, table) in (as_set[table], by_the_run[table]), (table, moment)
+    warehouse.settle(reconcile=True)
+    assert {table: credited(warehouse, table) for table in as_set} == as_set
