@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -35,14 +36,18 @@ class Cost:
     """The largest resident set."""
     output: str
 
+    def runs(self, job_name: str = "") -> list[dict[str, Any]]:
+        """What `settle --json` says of the runs of one job, or of all."""
+        (document,) = [json.loads(line) for line in self.output.splitlines() if line.startswith('{"is_settled"')]
+        return [run for run in document["runs"] if job_name in ("", run["job_name"])]
+
     def rows_written(self, table: str, job_name: str = "") -> int:
-        """Rows of a table that `settle` says were written or taken out; by the runs of one job, or by all."""
-        changes = " ".join(re.findall(f"{job_name}.*changed (.*)", self.output))
-        return sum(int(rows.replace(",", "")) for rows in re.findall(rf"\b{table} ([\d,]+) rows?", changes))
+        """Rows of a table that were written or taken out by the runs of one job, or by all."""
+        return sum(run["rows_changed"].get(table, 0) for run in self.runs(job_name))
 
     def seconds_of(self, job_name: str) -> float:
-        """How long the runs of one job took, as `settle` says."""
-        return sum(float(seconds) for seconds in re.findall(rf"\b{job_name} in ([\d.]+) s", self.output))
+        """How long the runs of one job took."""
+        return sum(run["seconds"] for run in self.runs(job_name))
 
     def figures(self) -> dict[str, float]:
         """What goes into a result."""
@@ -112,5 +117,5 @@ class Deployment:
         }
 
     def settle(self, *arguments: str) -> Cost:
-        """``python -m stitch_pipeline settle``, start-up and all."""
-        return cost(["-m", "stitch_pipeline", "settle", *arguments], self.environment)
+        """``stitch settle``, start-up and all."""
+        return cost(["-m", "stitch_pipeline", "settle", "--json", *arguments], self.environment)

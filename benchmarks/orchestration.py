@@ -84,13 +84,12 @@ with DagsterInstance.get() as instance:
         )
         assert result.success
         seconds.append(time.process_time())
-        sql.append(sum({
-            event.step_materialization_data.materialization.asset_key.path[-1]:
-            event.step_materialization_data.materialization.metadata["seconds"].value
-            for event in result.get_asset_materialization_events()
-            if event.step_key == "stitch_models"
-            and "seconds" in event.step_materialization_data.materialization.metadata
-        }.values()))
+        (record,) = [
+            event.asset_observation_data.asset_observation.metadata
+            for event in result.get_asset_observation_events()
+            if event.asset_key.path[-1] == "identity_map"
+        ]
+        sql.append(sum(value.value for name, value in record.items() if name.endswith("_seconds")))
 print(json.dumps({"first": seconds[0] - sql[0], "next": seconds[1] - seconds[0] - sql[1], "sql": sql[1]}))
 """
 
