@@ -1,4 +1,4 @@
-"""Pure functions: which days are affected, how days join into ranges, what is asked of dbt and Dagster.
+"""Pure functions: which days a change reaches, how days join into ranges, what to request, dbt's variables, SQL text.
 
-Nothing here imports Dagster or opens a database, so everything here is tested in microseconds.
+Belongs here: what can be tested in microseconds. Does not: Dagster, a database, or a file.
 """

@@ -181,7 +181,7 @@ def _run(
         succeeded=[name for name in succeeded if name in models],
         views=[name for name in succeeded if name in views],
         failures=[_message(result) for result in results if not result.succeeded],
-        seconds={result.name: result.seconds for result in results},
+        seconds={result.name: result.seconds for result in results if result.is_model and result.name in models},
         stale=_stale(warehouse) if "stale_partitions" in succeeded else None,
     )
 
@@ -199,11 +199,8 @@ def _views_to_create(warehouse: Warehouse) -> list[str]:
 
 
 def _persons_may_change(warehouse: Warehouse) -> bool:
-    return bool(
-        warehouse.rows(
-            "select 1 from stitch.configured_rules where resolves_persons union all (select 1 from stitch.persons limit 1)"
-        )
-    )
+    resolved = "select 1 from stitch.configured_rules where resolves_persons"
+    return bool(warehouse.rows(f"{resolved} union all (select 1 from stitch.persons limit 1)"))
 
 
 def _stale(warehouse: Warehouse) -> Stale:

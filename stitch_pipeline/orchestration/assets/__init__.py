@@ -1,1 +1,1 @@
-"""The assets: one module for what Python loads, one for what dbt builds."""
+"""The assets: one module for what is loaded from the landing zone, one for what dbt builds."""
