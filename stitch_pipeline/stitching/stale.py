@@ -239,10 +239,6 @@ def _keep_pending_what_is_still_stale(con: duckdb.DuckDBPyConnection, grain: str
     )
 
 
-def tables_exist(con: duckdb.DuckDBPyConnection, tables: list[str]) -> bool:
-    return all(_exists(con, table) for table in tables)
-
-
 def _count(con: duckdb.DuckDBPyConnection, rows: str) -> int:
     return int(con.execute(f"select count(*) {rows}").fetchall()[0][0])
 

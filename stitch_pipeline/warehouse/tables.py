@@ -1,4 +1,4 @@
-"""The tables that Python fills, and the small ones by which it tells dbt what to do."""
+"""The tables of the warehouse: all are created here, and the internal control tables are described and filled here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -14,34 +15,9 @@ from stitch_pipeline.planning.sql_text import literals
 from stitch_pipeline.settings import ProjectSettings
 from stitch_pipeline.settings.decisions import Decision, DecisionKind, consequences
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.duckdb_old import transaction
-
-RAW_EVENT_COLUMNS: dict[str, str] = {
-    "source": "varchar not null",
-    "event_id": "varchar not null",
-    "project_id": "varchar not null",
-    "occurred_at": "timestamp not null",
-    "received_at": "timestamp",
-    "event_date": "date not null",
-    "event_type": "varchar not null",
-    "event_name": "varchar",
-    "platform": "varchar",
-    "anonymous_id": "varchar",
-    "user_id": "varchar",
-    "source_session_id": "varchar",
-    "page_url": "varchar",
-    "page_path": "varchar",
-    "page_title": "varchar",
-    "referrer": "varchar",
-    "utm_source": "varchar",
-    "utm_medium": "varchar",
-    "utm_campaign": "varchar",
-    "traits": "varchar",
-    "properties": "varchar",
-    "landing_file": "varchar not null",
-    "blocked_anonymous_id": "varchar",
-    "blocked_user_id": "varchar",
-}
+from stitch_pipeline.warehouse.port import Warehouse, WarehouseError
 
 _OVERRIDE_COLUMNS = {
     "project_id": "varchar not null",
@@ -51,26 +27,8 @@ _OVERRIDE_COLUMNS = {
     "reason": "varchar not null",
 }
 
-_TABLES: dict[str, dict[str, str]] = {
-    "raw_events": RAW_EVENT_COLUMNS,
-    "duplicate_events": RAW_EVENT_COLUMNS,
-    "quarantined_events": {
-        "quarantine_date": "date not null",
-        "landing_file": "varchar not null",
-        "line": "bigint",
-        "field": "varchar",
-        "reason": "varchar not null",
-        "remedy": "varchar",
-        "raw_row": "varchar",
-    },
-    "landing_files": {
-        "landing_file": "varchar not null",
-        "version": "varchar not null",
-        "days": "date[] not null",
-        "row_count": "bigint not null",
-        "problem": "varchar",
-        "loaded_at": "timestamp not null",
-    },
+# Internal control tables, each described only here. The other tables are described in dbt's YAML.
+_CONTROL_TABLES: dict[str, dict[str, str]] = {
     # What the models are to do, per project; rewritten at the start of each run.
     "project_settings": {
         "project_id": "varchar not null",
@@ -103,27 +61,6 @@ _TABLES: dict[str, dict[str, str]] = {
         "is_digits": "boolean not null",
     },
     "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
-    # Here and not by their models, because views and the look for stale rows read them before a first build.
-    "identifier_links": {
-        "project_id": "varchar",
-        "event_date": "date",
-        "id_kind": "varchar",
-        "id": "varchar",
-        "linked_kind": "varchar",
-        "linked_id": "varchar",
-        "first_seen_at": "timestamp",
-        "last_seen_at": "timestamp",
-        "event_count": "bigint",
-        "first_event_id": "varchar",
-    },
-    "persons": {
-        "project_id": "varchar",
-        "id_kind": "varchar",
-        "id": "varchar",
-        "person_id": "varchar",
-        "component_id": "varchar",
-        "first_seen_at": "timestamp",
-    },
     # The human decisions that are followed, and all that ever were, with since when and until when (UTC).
     "overrides": _OVERRIDE_COLUMNS,
     "override_history": {
@@ -172,18 +109,6 @@ _TABLES: dict[str, dict[str, str]] = {
         "followed_since": "timestamp not null",
         "followed_until": "timestamp",
     },
-    # A model fills it. It is made here because that model reads it, and never makes it anew.
-    "user_mapping_history": {
-        "project_id": "varchar",
-        "anonymous_id": "varchar",
-        "user_id": "varchar",
-        "stitched_user_id": "varchar",
-        "stitched_by": "varchar",
-        "valid_from": "timestamp",
-        "valid_until": "timestamp",
-        "known_since": "timestamp",
-        "known_until": "timestamp",
-    },
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",
@@ -219,10 +144,72 @@ TABLES_OF_RULES = (
 TABLES_OF_DECISIONS = ("person_names", "wrong_links", "shared_devices", "never_same")
 
 
-def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    con.execute("create schema if not exists stitch")
-    for table, columns in _TABLES.items():
-        con.execute(f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})")
+class Column(NamedTuple):
+    name: str
+    data_type: str
+    description: str
+    is_required: bool
+
+
+class Table(NamedTuple):
+    description: str
+    columns: list[Column]
+
+
+def described_tables() -> dict[str, Table]:
+    """The tables that dbt's YAML describes: what is loaded, and the models that are tables."""
+    parsed = dbt_project.manifest()
+    models = [node for node in parsed["nodes"].values() if node["config"]["materialized"] == "in_place"]
+    return {
+        node["name"]: Table(node["description"], [_column(column) for column in node["columns"].values()])
+        for node in (*parsed["sources"].values(), *models)
+    }
+
+
+def _column(described: Mapping[str, Any]) -> Column:
+    is_required = any(constraint["type"] == "not_null" for constraint in described["constraints"])
+    return Column(described["name"], described["data_type"], described["description"], is_required)
+
+
+def create_tables(warehouse: Warehouse) -> None:
+    """Create what is missing, so that every table exists before any model runs.
+
+    Raises WarehouseError if a stored table has other columns than its description.
+    """
+    warehouse.execute("create schema if not exists stitch")
+    stored: dict[str, set[str]] = {}
+    for table, column in warehouse.rows(
+        "select table_name, column_name from information_schema.columns "
+        "where table_catalog = current_database() and table_schema = 'stitch'"
+    ):
+        stored.setdefault(table, set()).add(column)
+    for table, columns in _all_tables().items():
+        if table not in stored:
+            warehouse.execute(f"create table stitch.{table} ({', '.join(map(' '.join, columns.items()))})")
+        elif stored[table] != set(columns):
+            _add_columns(warehouse, table, stored[table], columns)
+
+
+def _all_tables() -> dict[str, dict[str, str]]:
+    """The columns of every table, each with its type and constraint."""
+    described = {
+        name: {column.name: column.data_type + " not null" * column.is_required for column in table.columns}
+        for name, table in described_tables().items()
+    }
+    return {**described, **_CONTROL_TABLES}
+
+
+def _add_columns(warehouse: Warehouse, table: str, stored: set[str], columns: Mapping[str, str]) -> None:
+    """Add the columns that a newer version of the project introduced, if that is all that differs."""
+    missing = [name for name in columns if name not in stored]
+    if stored - set(columns) or any(columns[name].endswith(" not null") for name in missing):
+        raise WarehouseError(
+            f"The table stitch.{table} was created by another version of this project (its columns differ: "
+            f"{', '.join(sorted(stored ^ set(columns)))}): delete the warehouse and run `settle` again, which builds "
+            "every table from the files of the landing zone."
+        )
+    for name in missing:
+        warehouse.execute(f"alter table stitch.{table} add column {name} {columns[name]}")
 
 
 def write_project_settings(
@@ -350,7 +337,7 @@ def remember_rules(con: duckdb.DuckDBPyConnection, rules: Mapping[str, str]) -> 
 
 def _remember(con: duckdb.DuckDBPyConnection, history: str, in_force: str, now: datetime) -> None:
     """End what the history has and is in force no more; begin what it has not."""
-    columns = ", ".join(name for name in _TABLES[history] if not name.startswith("followed_"))
+    columns = ", ".join(name for name in _CONTROL_TABLES[history] if not name.startswith("followed_"))
     known = f"select {columns} from stitch.{history} where followed_until is null"
     con.execute(f"create or replace temp table ended as {known} except {in_force}")
     con.execute(f"create or replace temp table begun as {in_force} except {known}")

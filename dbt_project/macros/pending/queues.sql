@@ -133,7 +133,7 @@
 {# Everybody whose row of `users` the run may have changed: who is noted, and, unless the run is about
    changed links only, who was active in the window. #}
 {% macro collect_affected_users() %}
-    {% if load_relation(this) is not none %}
+    {% if has_rows(this) %}
     create or replace temporary table affected_users as
     with policy_names as (
         select project_id, user_id, person_id from {{ person_names() }} as names

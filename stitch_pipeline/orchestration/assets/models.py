@@ -38,6 +38,7 @@ from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.stitching import partition_facts, stale
 from stitch_pipeline.warehouse import dbt_project as dbt_models
 from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 TABLES = (
@@ -147,7 +148,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
     ) -> Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]:
         models = [key.path[-1] for key in context.selected_asset_keys]
         with warehouse.get_connection() as con:
-            schema.create_tables(con)
+            schema.create_tables(DuckDBWarehouse(con))
             today = DayRange(last_day(), last_day())
             events, _, messages, _ = _run(context, warehouse, settings, today, models, ModelsConfig())
         yield from events
@@ -170,7 +171,7 @@ def write_rules(con: DuckDBPyConnection, settings: Settings, config: ModelsConfi
         override["policy"] = config.policy
     if config.lookback_days is not None:
         override["lookback_days"] = config.lookback_days
-    schema.create_tables(con)
+    schema.create_tables(DuckDBWarehouse(con))
     names = {*schema.projects(con), *settings.projects}
     stale.follow_rules(con, {name: settings.crediting_rules(name) for name in sorted(names)}, settings.decisions)
     own = {name: settings.rules(name) for name in sorted(names)}
@@ -325,7 +326,7 @@ def _add_partition_metadata(
 def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[str]:
     """Create the views when they are not there, or are of another version of the project; returns their names."""
     digest = dbt_models.prepared_digest()
-    if schema.views_version(con) == digest or not stale.tables_exist(con, list(TABLES)):
+    if schema.views_version(con) == digest:
         return []
     views = [
         node["name"]
@@ -339,9 +340,8 @@ def keep_views(con: DuckDBPyConnection, path: Path, settings: Settings) -> list[
 
 def resolve_persons(con: DuckDBPyConnection, path: Path, settings: Settings) -> None:
     """Resolve the persons of pending ids, if there are any, for a run that does not build ``persons`` anyway."""
-    if not stale.has_pending_ids(con) or not stale.tables_exist(con, ["identity_map"]):
-        return
-    _build_unasked(path, settings, ["persons"])
+    if stale.has_pending_ids(con):
+        _build_unasked(path, settings, ["persons"])
 
 
 def _build_unasked(path: Path, settings: Settings, models: Sequence[str]) -> None:
