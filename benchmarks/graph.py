@@ -31,6 +31,7 @@ from stitch_pipeline.orchestration.assets.models import resolve_persons
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings
 from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 
 CASES = ("mixed", "tied", "hubs", "unique")
 _MEMORY_LIMIT = "7GB"
@@ -83,10 +84,10 @@ def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
     with duckdb.connect(str(path)) as con:
         con.execute(f"set memory_limit = '{_MEMORY_LIMIT}'; set threads = {_THREADS}")
         con.execute(f"set temp_directory = {literal(str(directory / 'spilled'))}")
-        schema.create_tables(con)
+        schema.create_tables(DuckDBWarehouse(con))
         con.execute(
             f"""
-            create table stitch.identity_map as
+            insert into stitch.identity_map by name
             select
               'shop' as project_id, date '2026-03-01' as event_date, device as anonymous_id, user_id,
               timestamp '2026-03-01' + to_seconds(hash(user_id) % 86400) as first_seen_at

@@ -86,6 +86,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.landing.zone import reading_rules
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.tables import create_tables
 
 def seconds():
@@ -100,7 +101,7 @@ indexed = seconds()
 con = duckdb.connect(str(settings.duckdb_path))
 con.execute("set TimeZone = 'UTC'")
 con.execute("set memory_limit = '600MB'")  # or DuckDB keeps in memory what has long been written
-create_tables(con)
+create_tables(DuckDBWarehouse(con))
 files = files_to_load(settings, index.pending())
 loaded = loading.load(con, files, reading_rules(settings), before_commit=lambda days: None, report=lambda text: None)
 ended = seconds()

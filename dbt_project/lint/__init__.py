@@ -19,10 +19,6 @@ target = SimpleNamespace(schema="stitch")
 execute = True
 
 
-def load_relation(relation: Any) -> Any:
-    return relation
-
-
 def run_query(sql: str) -> Any:
     return SimpleNamespace(rows=[[1]])
 

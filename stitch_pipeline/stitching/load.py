@@ -20,9 +20,7 @@ from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import FileGroup, ReadingRules
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.warehouse.duckdb_old import transaction
-from stitch_pipeline.warehouse.tables import RAW_EVENT_COLUMNS
 
-_COLUMNS = ", ".join(RAW_EVENT_COLUMNS)
 # The first received wins. Ties are broken by what the rows say and not by where they happen to be
 # stored, so that the winner is the same in any order of loading.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
@@ -134,8 +132,8 @@ def _insert_files(
     with reading.without_pushdown(con):
         for group in groups:
             con.execute(
-                f"insert into stitch.raw_events select {_COLUMNS} from ({reading.events_sql(group, rules)}) "
-                "where reason is null"
+                "insert into stitch.raw_events by name select * exclude (field, reason, remedy, line, raw_row) "
+                f"from ({reading.events_sql(group, rules)}) where reason is null"
             )
             for alone in group.alone():
                 landed = alone.files[0]
@@ -227,7 +225,7 @@ def _put_back_duplicates(con: duckdb.DuckDBPyConnection) -> None:
     competes = _IS_LOADED
     # Mostly nothing was taken out, and then no stored id need be read.
     if con.execute("select 1 from temp.touched limit 1").fetchall():
-        con.execute(f"insert into stitch.raw_events select {_COLUMNS} from stitch.duplicate_events where {_IS_TOUCHED}")
+        con.execute(f"insert into stitch.raw_events by name select * from stitch.duplicate_events where {_IS_TOUCHED}")
         con.execute(f"delete from stitch.duplicate_events where {_IS_TOUCHED}")
         competes += f" or {_IS_TOUCHED}"
     con.execute(
@@ -272,7 +270,7 @@ def _set_duplicates_aside(con: duckdb.DuckDBPyConnection) -> None:
     )
     con.execute("insert into temp.touched select hash(project_id, event_id), event_date from temp.losers")
     con.execute(
-        f"insert into stitch.duplicate_events select {_COLUMNS} from stitch.raw_events "
+        "insert into stitch.duplicate_events by name select * from stitch.raw_events "
         "where rowid in (select row_id from temp.losers)"
     )
     con.execute("delete from stitch.raw_events where rowid in (select row_id from temp.losers)")

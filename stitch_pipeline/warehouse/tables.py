@@ -1,38 +1,13 @@
-"""The tables that Python fills, and the small ones by which it tells dbt what to do."""
+"""The tables of the warehouse: all are created here, and the internal control tables are described here."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from stitch_pipeline.settings.rules import StitchingRules, as_stored
-from stitch_pipeline.warehouse.port import Warehouse
-
-RAW_EVENT_COLUMNS: dict[str, str] = {
-    "source": "varchar not null",
-    "event_id": "varchar not null",
-    "project_id": "varchar not null",
-    "occurred_at": "timestamp not null",
-    "received_at": "timestamp",
-    "event_date": "date not null",
-    "event_type": "varchar not null",
-    "event_name": "varchar",
-    "platform": "varchar",
-    "anonymous_id": "varchar",
-    "user_id": "varchar",
-    "source_session_id": "varchar",
-    "page_url": "varchar",
-    "page_path": "varchar",
-    "page_title": "varchar",
-    "referrer": "varchar",
-    "utm_source": "varchar",
-    "utm_medium": "varchar",
-    "utm_campaign": "varchar",
-    "traits": "varchar",
-    "properties": "varchar",
-    "landing_file": "varchar not null",
-    "blocked_anonymous_id": "varchar",
-    "blocked_user_id": "varchar",
-}
+from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.port import Warehouse, WarehouseError
 
 _DECISION_COLUMNS = {
     "project_id": "varchar not null",
@@ -51,41 +26,21 @@ _CONSEQUENCE_COLUMNS = {
 }
 
 
-def _type_of(annotation: Any) -> str:
-    if annotation is bool:
-        return "boolean not null"
-    return "varchar not null" if isinstance(annotation, type) and issubclass(annotation, str) else "integer not null"
+def _type_of(value: Any) -> str:
+    return "boolean" if isinstance(value, bool) else "integer" if isinstance(value, int) else "varchar"
 
 
 COLUMNS_OF_RULES = {
     "project_id": "varchar not null",
-    **{name: _type_of(type(as_stored(field.default))) for name, field in StitchingRules.model_fields.items()},
+    **{name: f"{_type_of(as_stored(field.default))} not null" for name, field in StitchingRules.model_fields.items()},
     # Whether `persons` are resolved: as set, whatever policy a single run follows.
     "resolves_persons": "boolean not null",
     # The rules on which answers depend, as text: another text is another answer.
     "crediting_rules": "varchar not null",
 }
 
-_TABLES: dict[str, dict[str, str]] = {
-    "raw_events": RAW_EVENT_COLUMNS,
-    "duplicate_events": RAW_EVENT_COLUMNS,
-    "quarantined_events": {
-        "quarantine_date": "date not null",
-        "landing_file": "varchar not null",
-        "line": "bigint",
-        "field": "varchar",
-        "reason": "varchar not null",
-        "remedy": "varchar",
-        "raw_row": "varchar",
-    },
-    "landing_files": {
-        "landing_file": "varchar not null",
-        "version": "varchar not null",
-        "days": "date[] not null",
-        "row_count": "bigint not null",
-        "problem": "varchar",
-        "loaded_at": "timestamp not null",
-    },
+# Internal control tables, each described only here. The other tables are described in dbt's YAML.
+_CONTROL_TABLES: dict[str, dict[str, str]] = {
     # The rules of each project, as configured and as followed.
     "configured_rules": COLUMNS_OF_RULES,
     "project_settings": COLUMNS_OF_RULES,
@@ -107,120 +62,6 @@ _TABLES: dict[str, dict[str, str]] = {
         "is_digits": "boolean not null",
     },
     "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
-    "identity_map": {
-        "project_id": "varchar",
-        "event_date": "date",
-        "anonymous_id": "varchar",
-        "user_id": "varchar",
-        "first_seen_at": "timestamp",
-        "last_seen_at": "timestamp",
-        "event_count": "bigint",
-        "first_event_id": "varchar",
-        "traits": "varchar",
-    },
-    "sessions": {
-        "project_id": "varchar",
-        "session_id": "varchar",
-        "session_date": "date",
-        "anonymous_id": "varchar",
-        "user_id": "varchar",
-        "started_at": "timestamp",
-        "ended_at": "timestamp",
-        "event_count": "bigint",
-        "page_view_count": "bigint",
-        "first_page_path": "varchar",
-        "last_page_path": "varchar",
-        "referrer": "varchar",
-        "utm_source": "varchar",
-        "utm_medium": "varchar",
-        "utm_campaign": "varchar",
-        "platform": "varchar",
-        "source_session_id": "varchar",
-    },
-    "stitched_sessions": {
-        "project_id": "varchar",
-        "session_id": "varchar",
-        "session_date": "date",
-        "anonymous_id": "varchar",
-        "user_id": "varchar",
-        "started_at": "timestamp",
-        "ended_at": "timestamp",
-        "event_count": "bigint",
-        "page_view_count": "bigint",
-        "first_page_path": "varchar",
-        "last_page_path": "varchar",
-        "referrer": "varchar",
-        "utm_source": "varchar",
-        "utm_medium": "varchar",
-        "utm_campaign": "varchar",
-        "platform": "varchar",
-        "source_session_id": "varchar",
-        "stitched_user_id": "varchar",
-        "stitched_by": "varchar",
-        "linked_at": "timestamp",
-        "link_event_id": "varchar",
-    },
-    "page_views": {
-        "project_id": "varchar",
-        "event_id": "varchar",
-        "event_date": "date",
-        "occurred_at": "timestamp",
-        "anonymous_id": "varchar",
-        "user_id": "varchar",
-        "session_id": "varchar",
-        "page_url": "varchar",
-        "page_path": "varchar",
-        "page_title": "varchar",
-        "stitched_user_id": "varchar",
-        "stitched_by": "varchar",
-    },
-    "users": {
-        "project_id": "varchar",
-        "stitched_user_id": "varchar",
-        "is_identified": "boolean",
-        "first_seen_at": "timestamp",
-        "last_seen_at": "timestamp",
-        "identified_at": "timestamp",
-        "session_count": "bigint",
-        "page_view_count": "bigint",
-        "event_count": "bigint",
-        "device_count": "bigint",
-        "first_touch_source": "varchar",
-        "first_touch_medium": "varchar",
-        "first_touch_campaign": "varchar",
-        "first_touch_referrer": "varchar",
-        "traits": "varchar",
-    },
-    "visitor_stats": {
-        "project_id": "varchar",
-        "stat_date": "date",
-        "page_views": "bigint",
-        "visits": "bigint",
-        "visitors": "bigint",
-        "visitors_unstitched": "bigint",
-        "bounces": "bigint",
-        "total_time_seconds": "double",
-    },
-    "identifier_links": {
-        "project_id": "varchar",
-        "event_date": "date",
-        "id_kind": "varchar",
-        "id": "varchar",
-        "linked_kind": "varchar",
-        "linked_id": "varchar",
-        "first_seen_at": "timestamp",
-        "last_seen_at": "timestamp",
-        "event_count": "bigint",
-        "first_event_id": "varchar",
-    },
-    "persons": {
-        "project_id": "varchar",
-        "id_kind": "varchar",
-        "id": "varchar",
-        "person_id": "varchar",
-        "component_id": "varchar",
-        "first_seen_at": "timestamp",
-    },
     # Decisions as they are written, since when and until when (UTC) each was followed, and what they amount to:
     # as configured and as followed. `line` is the decision as a person would quote it.
     "decision_lines": _DECISION_COLUMNS,
@@ -248,18 +89,6 @@ _TABLES: dict[str, dict[str, str]] = {
         "followed_since": "timestamp not null",
         "followed_until": "timestamp",
     },
-    # A model fills it. It is made here because that model reads it, and never makes it anew.
-    "user_mapping_history": {
-        "project_id": "varchar",
-        "anonymous_id": "varchar",
-        "user_id": "varchar",
-        "stitched_user_id": "varchar",
-        "stitched_by": "varchar",
-        "valid_from": "timestamp",
-        "valid_until": "timestamp",
-        "known_since": "timestamp",
-        "known_until": "timestamp",
-    },
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",
@@ -286,7 +115,7 @@ _TABLES: dict[str, dict[str, str]] = {
     "views_version": {"digest": "varchar not null"},
 }
 
-# Rewritten as a whole with the rules of every project; `decisions` with those of overrides.csv.
+# What Python writes as a whole whenever rules are configured, or in a trial followed.
 TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",
@@ -296,8 +125,80 @@ TABLES_OF_RULES = (
 )
 
 
+class Column(NamedTuple):
+    name: str
+    data_type: str
+    description: str
+    is_required: bool
+
+
+class Table(NamedTuple):
+    description: str
+    columns: list[Column]
+
+
+def described_tables() -> dict[str, Table]:
+    """The tables that dbt's YAML describes: what is loaded, and the models that are tables."""
+    parsed = dbt_project.manifest()
+    models = [
+        node
+        for node in parsed["nodes"].values()
+        if node["config"]["materialized"] == "in_place" and "internal" not in node["tags"]
+    ]
+    return {
+        node["name"]: Table(node["description"], [_column(column) for column in node["columns"].values()])
+        for node in (*parsed["sources"].values(), *models)
+    }
+
+
+def _column(described: Mapping[str, Any]) -> Column:
+    is_required = any(constraint["type"] == "not_null" for constraint in described["constraints"])
+    return Column(described["name"], described["data_type"], described["description"], is_required)
+
+
 def create_tables(warehouse: Warehouse) -> None:
+    """Create what is missing, so that every table exists before any model runs.
+
+    Raises WarehouseError if a stored table has other columns than its description.
+    """
     warehouse.execute("create schema if not exists stitch")
-    for table, columns in _TABLES.items():
-        described = ", ".join(f"{name} {column_type}" for name, column_type in columns.items())
-        warehouse.execute(f"create table if not exists stitch.{table} ({described})")
+    stored: dict[str, set[str]] = {}
+    for table, column in warehouse.rows(
+        "select table_name, column_name from information_schema.columns "
+        "where table_catalog = current_database() and table_schema = 'stitch'"
+    ):
+        stored.setdefault(table, set()).add(column)
+    if "override_history" in stored:  # its name before version 0.2
+        warehouse.execute("alter table stitch.override_history rename to decision_history")
+        stored["decision_history"] = stored.pop("override_history")
+    for table, columns in _all_tables().items():
+        if table in TABLES_OF_RULES and stored.get(table, set(columns)) != set(columns):
+            # Nothing is lost: it is written anew from the settings.
+            warehouse.execute(f"drop table stitch.{table}")
+            del stored[table]
+        if table not in stored:
+            warehouse.execute(f"create table stitch.{table} ({', '.join(map(' '.join, columns.items()))})")
+        elif stored[table] != set(columns):
+            _add_columns(warehouse, table, stored[table], columns)
+
+
+def _all_tables() -> dict[str, dict[str, str]]:
+    """The columns of every table, each with its type and constraint."""
+    described = {
+        name: {column.name: column.data_type + " not null" * column.is_required for column in table.columns}
+        for name, table in described_tables().items()
+    }
+    return {**described, **_CONTROL_TABLES}
+
+
+def _add_columns(warehouse: Warehouse, table: str, stored: set[str], columns: Mapping[str, str]) -> None:
+    """Add the columns that a newer version of the project introduced, if that is all that differs."""
+    missing = [name for name in columns if name not in stored]
+    if stored - set(columns) or any(columns[name].endswith(" not null") for name in missing):
+        raise WarehouseError(
+            f"The table stitch.{table} was created by another version of this project (its columns differ: "
+            f"{', '.join(sorted(stored ^ set(columns)))}): delete the warehouse and run `settle` again, which builds "
+            "every table from the files of the landing zone."
+        )
+    for name in missing:
+        warehouse.execute(f"alter table stitch.{table} add column {name} {columns[name]}")

@@ -6,16 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 from dagster import AssetKey, BackfillPolicy, DailyPartitionsDefinition, DefaultScheduleStatus, DefaultSensorStatus
 from warehouses import REPOSITORY, TABLES, VIEWS, Warehouse
 
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.warehouse.tables import RAW_EVENT_COLUMNS
+from stitch_pipeline.sources.source import CANONICAL_FIELDS
+from stitch_pipeline.warehouse.dbt_project import manifest
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
+from stitch_pipeline.warehouse.port import WarehouseError
+from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
 NewWarehouse = Callable[..., Warehouse]
 ASSETS = {
@@ -31,14 +36,16 @@ ASSETS = {
     "page_views",
     "visitor_stats",
 }
-INTERNAL_VIEWS = {"stale_sessions", "stale_page_views", "stale_user_mappings"}
+INTERNAL = {
+    *("project_settings", "decisions", "stale_partitions", "stale_sessions", "stale_page_views"),
+    *("policy_preview_sessions", "policy_preview_events"),
+}
+SHOWN_VIEWS = set(VIEWS) - INTERNAL
 
 
 def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
     repository = build_defs(Settings.load()).get_repository_def()
-    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (
-        ASSETS | set(VIEWS) | INTERNAL_VIEWS
-    )
+    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (ASSETS | SHOWN_VIEWS)
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {"build_job", "restitch_job", "restitch_page_views_job", "reconcile_job", "preview_rules_job"}
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
@@ -63,7 +70,7 @@ def test_tables_are_daily_and_backfilled_in_one_run() -> None:
         assert {check.asset_key for check in graph.asset_check_keys} >= {AssetKey(name)}, name
         columns = node.metadata["dagster/column_schema"].columns
         assert all(column.description for column in columns), name
-    for name in VIEWS:
+    for name in SHOWN_VIEWS:
         assert graph.get(AssetKey(name)).partitions_def is None, name
 
 
@@ -79,13 +86,9 @@ def test_view_stitching_off_leaves_its_schedule_stopped() -> None:
 
 
 def test_columns_are_those_of_the_design(new_warehouse: NewWarehouse) -> None:
-    warehouse = new_warehouse()
-    warehouse.land(
-        "jitsu/a.ndjson", [{"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}]
-    )
-    warehouse.settle()
+    warehouse = _settled(new_warehouse)
     expected = {
-        "raw_events": set(RAW_EVENT_COLUMNS),
+        "raw_events": " ".join(CANONICAL_FIELDS),
         "identity_map": "project_id event_date anonymous_id first_seen_at user_id last_seen_at event_count"
         " first_event_id traits",
         "sessions": "project_id session_id session_date anonymous_id user_id started_at ended_at event_count"
@@ -101,12 +104,75 @@ def test_columns_are_those_of_the_design(new_warehouse: NewWarehouse) -> None:
     }
     for table in TABLES:
         found = {row["column_name"] for row in warehouse.query(f"describe stitch.{table}")}
-        wanted = expected.get(table, set())
-        assert set(wanted.split() if isinstance(wanted, str) else wanted) <= found, table
-    described = warehouse.defs.get_repository_def().asset_graph
-    for table in ASSETS:
-        columns = [c.name for c in described.get(AssetKey(table)).metadata["dagster/column_schema"].columns]
-        assert columns == [row["column_name"] for row in warehouse.query(f"describe stitch.{table}")], table
+        assert set(expected.get(table, "").split()) <= found, table
+
+
+def test_warehouse_yaml_and_ui_have_the_same_columns(new_warehouse: NewWarehouse) -> None:
+    warehouse = _settled(new_warehouse)
+    assets = warehouse.defs.get_repository_def().asset_graph
+    described = {
+        node["name"]: [(column["name"], column["data_type"]) for column in node["columns"].values()]
+        for kind in ("sources", "nodes")
+        for node in manifest()[kind].values()
+        if node["resource_type"] in ("source", "model")
+    }
+    assert set(described) == {*TABLES, *VIEWS, *ASSETS, *INTERNAL, "landing_files"}
+    for table, columns in described.items():
+        if table in ("project_settings", "decisions", "stale_partitions"):
+            continue  # described in warehouse/tables.py
+        stored = [
+            (row["column_name"], row["column_type"].lower()) for row in warehouse.query(f"describe stitch.{table}")
+        ]
+        assert [(name, data_type.replace("double precision", "double")) for name, data_type in columns] == stored, table
+        if table in ASSETS | SHOWN_VIEWS:
+            shown = assets.get(AssetKey(table)).metadata["dagster/column_schema"].columns
+            assert [(column.name, column.type) for column in shown] == columns, table
+            assert all(column.description for column in shown), table
+
+
+def test_canonical_fields_are_columns_of_raw_events_in_the_same_order() -> None:
+    columns = [column.name for column in described_tables()["raw_events"].columns]
+    assert [column for column in columns if column in CANONICAL_FIELDS] == list(CANONICAL_FIELDS)
+
+
+def test_a_column_that_may_be_null_is_added_to_a_stored_table(empty_warehouse: DuckDBWarehouse) -> None:
+    create_tables(empty_warehouse)
+    empty_warehouse.execute("alter table stitch.sessions drop column platform")
+    create_tables(empty_warehouse)
+    assert "platform" in _columns(empty_warehouse, "sessions")
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ("alter table stitch.raw_events drop column event_type", "event_type"),
+        ("alter table stitch.page_views add column host varchar", "host"),
+    ],
+)
+def test_a_warehouse_of_another_version_is_refused(empty_warehouse: DuckDBWarehouse, change: str, column: str) -> None:
+    create_tables(empty_warehouse)
+    empty_warehouse.execute(change)
+    with pytest.raises(WarehouseError, match=rf"differ: {column}\): delete the warehouse and run `settle` again"):
+        create_tables(empty_warehouse)
+
+
+@pytest.fixture
+def empty_warehouse() -> Iterator[DuckDBWarehouse]:
+    with duckdb.connect() as connection:
+        yield DuckDBWarehouse(connection)
+
+
+def _columns(warehouse: DuckDBWarehouse, table: str) -> list[str]:
+    return [str(row[0]) for row in warehouse.rows(f"describe stitch.{table}")]
+
+
+def _settled(new_warehouse: NewWarehouse) -> Warehouse:
+    warehouse = new_warehouse()
+    warehouse.land(
+        "jitsu/a.ndjson", [{"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}]
+    )
+    warehouse.settle()
+    return warehouse
 
 
 @pytest.mark.slow
@@ -145,4 +211,4 @@ def test_dg_lists_the_same_assets_as_python(tmp_path: Path) -> None:
         check=True,
     )
     listed = json.loads(ended.stdout[ended.stdout.index("{") :])
-    assert {asset["asset_key"] for asset in listed["assets"]} == ASSETS | set(VIEWS) | INTERNAL_VIEWS
+    assert {asset["asset_key"] for asset in listed["assets"]} == ASSETS | SHOWN_VIEWS

@@ -1,7 +1,8 @@
 {#
   A table whose rows within the run's scope are made equal to the model's, by writing only the rows
   that differ. All that is written is one transaction: killed at any moment, the table is as before or as
-  after. Before it, what it needs is prepared: the hooks, and the table itself if there is none.
+  after. Before it, what it needs is prepared by the hooks. Python creates the table from the columns that the
+  model's YAML describes (`warehouse/tables.py`), and rows are written by the names of these columns.
 
   dbt's own incremental strategies leave stale rows when a day becomes empty, and rewrite every row of
   a day to change one.
@@ -40,6 +41,9 @@
     {#- Few rows among many are dear to find: found once. A window's rows lie together, and may be all there are. -#}
     {%- set is_sought = scope not in ('window', 'all', 'persons') and (var('only_pending') or not day) -%}
     {%- set key_columns = key | join(', ') -%}
+    {%- set columns = model['columns'] | join(', ') -%}
+    {#- Internal tables are not described in YAML; theirs are in the order of the query. -#}
+    {%- set rows = ' (' ~ columns ~ ') select ' ~ columns ~ ' from (' ~ sql ~ ') as computed' if columns else ' ' ~ sql -%}
     {%- set stored = model['name'] ~ '__stored' if is_sought else found -%}
     {#- Without a day a model is of no window. -#}
     {%- set model_steps = steps() if day else [{}] -%}
@@ -48,9 +52,6 @@
         the transaction that makes it or after it, once more than 122,880 are inserted in that transaction. -#}
     {% call statement('begin_preparation', auto_begin=True) %} select 1 {% endcall %}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {% if load_cached_relation(this) is none %}
-        {% do run_query('create table ' ~ target ~ ' as select * from (' ~ sql ~ ') as shape limit 0') %}
-    {% endif %}
     {%- set all_stored = target ~ ' as old' ~ (' where ' ~ is_in_window('old.' ~ day) if day) -%}
     {%- set is_new = run_query('select 1 from ' ~ all_stored ~ ' limit 1').rows | length == 0 -%}
     {% if not is_new %}
@@ -65,12 +66,12 @@
         {%- set gone = '(select * from ' ~ target ~ ' limit 0)' -%}
         {% for step in model_steps %}
             {% call statement('main') %}
-                insert into {{ target }} {{ within_step(sql, step) }}
+                insert into {{ target }} {{ within_step(rows, step) }}
             {% endcall %}
         {% endfor %}
     {% else %}
         {% for step in model_steps %}
-            {% do run_query('insert into ' ~ new ~ ' ' ~ within_step(sql, step)) %}
+            {% do run_query('insert into ' ~ new ~ within_step(rows, step)) %}
         {% endfor %}
         {% if is_sought %}
             {% do run_query('create or replace temporary table ' ~ stored ~ ' as select * from ' ~ found ~ ' as found') %}

@@ -50,13 +50,18 @@
     {{ worked_out_anew() if not var('only_pending') }}
 {%- endmacro %}
 
-{# For `users`, which has no day: the people whom the run may have changed (see its pre-hook), or all as long as there
-   is no table. #}
+{# For `users`, which has no day: the people that the run may have changed (see its pre-hook). All of them where the
+   table has no rows yet, because a first build is faster without a list. #}
 {% macro is_affected_user(row, id='stitched_user_id') -%}
-    {%- if load_relation(this) is none -%} true
-    {%- else -%} {{ is_listed(row, id, '(select project_id, stitched_user_id as id from affected_users)') }}
+    {%- if has_rows(this) -%} {{ is_listed(row, id, '(select project_id, stitched_user_id as id from affected_users)') }}
+    {%- else -%} true
     {%- endif -%}
 {%- endmacro %}
+
+{# Whether a table has any row. #}
+{% macro has_rows(relation) %}
+    {{ return(execute and run_query('select 1 from ' ~ relation ~ ' limit 1').rows | length > 0) }}
+{% endmacro %}
 
 {# Whether a row's id is on a list of (project_id, id). The id by itself first: DuckDB 2.0 reads the other columns only
    where such a condition holds, but all of them for one on two columns or on an expression. #}

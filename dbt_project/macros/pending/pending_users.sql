@@ -17,7 +17,7 @@
 {# The canonical ids whose row of `users` this run computes: those queued, and, unless the run is about changed links
    only, those active in the window. #}
 {% macro collect_affected_users() %}
-    {% if load_relation(this) is not none %}
+    {% if has_rows(this) %}
     create or replace temporary table affected_users as
     with policy_names as (
         select project_id, user_id, person_id from {{ person_names() }} as names

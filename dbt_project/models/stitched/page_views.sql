@@ -1,6 +1,5 @@
 {#- Page views are stitched at a pace of their own. While view stitching is off, or a run does without it,
     each row keeps the answer of the last view stitch, and a new row is its own device's. -#}
-{%- set existing = load_relation(this) if execute else none -%}
 
 {{ config(
     materialized='in_place',
@@ -10,7 +9,7 @@
     on_change='note_unstitched_views',
 ) }}
 
-with {% if var('restitch_only') and existing -%}
+with {% if var('restitch_only') -%}
 views as {{ as_subjects() }} (
     select
         project_id,
@@ -93,7 +92,7 @@ subjects as {{ as_subjects() }} (
 ),
 
 {{ stitch('subjects') }}
-{%- elif existing -%}
+{%- else -%}
 stitched as (
     select
         views.*,
@@ -107,14 +106,6 @@ stitched as (
             and views.event_date = answers.event_date
             -- An answer given for another device is none for this one.
             and views.anonymous_id = answers.anonymous_id
-)
-{%- else -%}
-stitched as (
-    select
-        views.*,
-        coalesce(views.anonymous_id, views.user_id, views.event_id) as stitched_user_id,
-        {{ rule_without_stitching('views') }} as stitched_by
-    from views
 )
 {%- endif %}
 

@@ -30,74 +30,31 @@ from stitch_pipeline.orchestration.resource import WarehouseResource
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.stitching.facts import facts_per_day
-from stitch_pipeline.warehouse.tables import create_tables
+from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
 OWNERS = ["team:analytics-engineering"]
 POOL = "duckdb"
 
-_RAW_EVENT_COLUMNS = {
-    "source": "The format that the event was read as, for instance jitsu.",
-    "event_id": "The tracker's id of the event; unique within a project.",
-    "project_id": "The tenant: site, app or workspace. Nothing ever joins across projects.",
-    "occurred_at": "When it happened on the device, as far as the tracker knows (UTC).",
-    "received_at": "When the tracker's server received it (UTC); null if the source does not say.",
-    "event_date": "The UTC day of occurred_at: the partition.",
-    "event_type": "page, screen, identify, track, or another type as the tracker names it.",
-    "event_name": "What was tracked, for instance signup.",
-    "platform": "web, mobile, or another platform as the tracker names it.",
-    "anonymous_id": "The device: cookie, visitor id or client id. Null if none was sent or it is blocked.",
-    "user_id": "The customer's own identifier of the person. Null if none was sent or it is blocked.",
-    "source_session_id": "The tracker's own session id, if it sends one.",
-    "page_url": "The full address of the page.",
-    "page_path": "The path of the page or the name of the screen.",
-    "page_title": "The title of the page or screen.",
-    "referrer": "The address that the visitor came from.",
-    "utm_source": "Campaign source.",
-    "utm_medium": "Campaign medium.",
-    "utm_campaign": "Campaign name.",
-    "traits": "What the event says about the person, as JSON text.",
-    "properties": "What the event says about itself, as JSON text.",
-    "landing_file": "The file that the event came in, relative to the landing directory.",
-    "blocked_anonymous_id": "What was sent as anonymous id and is no identity, for instance undefined.",
-    "blocked_user_id": "What was sent as user id and is no identity, for instance null.",
-}
-_QUARANTINED_COLUMNS = {
-    "quarantine_date": "The first event day of the file, or the day it was written if it has none: the partition.",
-    "landing_file": "The file, relative to the landing directory.",
-    "line": "The row's place in the file, from 1; null if the whole file cannot be read.",
-    "field": "The field or fields that are wrong or missing.",
-    "reason": "Why the row cannot be an event.",
-    "remedy": "What would make it one.",
-    "raw_row": "The row as it was sent.",
-}
-
 
 def landing_zone_assets(settings: Settings) -> AssetsDefinition:
-    def spec(name: str, description: str, columns: dict[str, str]) -> AssetSpec:
-        schema = TableSchema([TableColumn(column, description=text) for column, text in columns.items()])
+    described = described_tables()
+
+    def spec(table: str) -> AssetSpec:
+        columns = [
+            TableColumn(column.name, column.data_type, column.description) for column in described[table].columns
+        ]
         return AssetSpec(
-            name,
-            description=description,
+            table,
+            description=described[table].description,
             group_name="landing",
             owners=OWNERS,
             kinds={"duckdb", "python"},
-            metadata={"dagster/column_schema": schema},
+            metadata={"dagster/column_schema": TableSchema(columns)},
         )
 
     @multi_asset(
         name="landing_zone",
-        specs=[
-            spec(
-                "raw_events",
-                "One row per event of the landing zone, whenever it arrived; of events sent twice the first received.",
-                _RAW_EVENT_COLUMNS,
-            ),
-            spec(
-                "quarantined_events",
-                "One row per row of the landing zone that cannot be an event, with file, line, reason and remedy.",
-                _QUARANTINED_COLUMNS,
-            ),
-        ],
+        specs=[spec("raw_events"), spec("quarantined_events")],
         check_specs=[
             AssetCheckSpec(
                 "no_row_lost",
