@@ -34,7 +34,8 @@ class _Macros:
 
 
 def var(name: str, default: Any = None) -> Any:
-    return sorted(path.stem for path in _POLICIES.glob("*.sql")) if name == "policies" else name
+    policies = sorted(path.stem for path in _POLICIES.glob("*.sql"))
+    return {"policies": policies, "exceptions": {}}.get(name, name)
 
 
 context = _Macros()
