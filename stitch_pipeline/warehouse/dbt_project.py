@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stitch_pipeline.settings import Policy
 from stitch_pipeline.shipped_files import DBT_PROJECT
 from stitch_pipeline.warehouse.port import Engine
 
@@ -30,6 +31,8 @@ TARGET_DIR = PROJECT_DIR / "target"
 MANIFEST_PATH = TARGET_DIR / "manifest.json"
 _PARSED_PATH = TARGET_DIR / "partial_parse.msgpack"
 _DIGEST_PATH = TARGET_DIR / "parsed_sources.sha256"
+# The same in every run. Parsing needs them too, for what the models refer to.
+_POLICIES = {"policies": [policy.value for policy in Policy]}
 
 DbtEvent = Mapping[str, Any]
 RESULT_EVENTS = ("LogModelResult", "LogTestResult", "RunResultError")
@@ -59,7 +62,7 @@ def prepare_manifest() -> Path:
     TARGET_DIR.mkdir(exist_ok=True)
     # Aside and then moved into place, because another process may be reading or parsing at the same time.
     with TemporaryDirectory(dir=TARGET_DIR) as aside, _environment({"STITCH_DUCKDB_PATH": "unused.duckdb"}):
-        result = _runner(None, []).invoke(["parse", *_where(), "--target-path", aside])
+        result = _runner(None, []).invoke(["parse", *_where(), *_vars({}), "--target-path", aside])
         if not result.success:
             raise DbtError(f"The dbt project does not parse: {result.exception}")
         (Path(aside) / _DIGEST_PATH.name).write_text(digest)
@@ -146,8 +149,7 @@ def run_models(
         "build",
         *_where(),
         "--no-write-json",
-        "--vars",
-        orjson.dumps(dict(variables)).decode(),
+        *_vars(variables),
         "--select",
         *selected,
     ]
@@ -175,6 +177,10 @@ def _where() -> list[str]:
     where = ["--project-dir", str(PROJECT_DIR), "--profiles-dir", str(PROJECT_DIR)]
     quiet = ["--log-level", "none", "--log-level-file", "none", "--no-use-colors", "--no-print"]
     return [*where, *quiet, "--no-version-check"]
+
+
+def _vars(variables: Mapping[str, Any]) -> list[str]:
+    return ["--vars", orjson.dumps({**_POLICIES, **variables}).decode()]
 
 
 def _runner(manifest: Manifest | None, callbacks: list[Callable[[Any], None]]) -> Any:
@@ -223,7 +229,7 @@ def _release_connections() -> None:
 def _sources_digest() -> str:
     import dbt.version  # a new dbt reads the same files differently
 
-    digest = hashlib.sha256(dbt.version.installed.to_version_string().encode())
+    digest = hashlib.sha256(dbt.version.installed.to_version_string().encode() + orjson.dumps(_POLICIES))
     for path in sorted(PROJECT_DIR.rglob("*")):
         relative = path.relative_to(PROJECT_DIR)
         if path.is_file() and relative.parts[0] not in ("target", "logs"):

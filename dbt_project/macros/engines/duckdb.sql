@@ -1,43 +1,20 @@
-{# What differs between SQL dialects, one dispatched macro each. #}
+{# What DuckDB has no standard SQL for, or runs faster in a form of its own. #}
 
-{# A struct of the columns on the row with the smallest `position`. Here and below, rows without a position do not
-   count. #}
-{% macro first_row_by(columns, position) %}{{ return(adapter.dispatch('first_row_by')(columns, position)) }}{% endmacro %}
 {% macro duckdb__first_row_by(columns, position) -%}
     arg_min(
         struct_pack({% for column in columns %}{{ column }} := {{ column }}{{ ', ' if not loop.last }}{% endfor %}), {{ position }}
     )
 {%- endmacro %}
 
-{# The non-null value of `column` on the row with the largest `position`. #}
-{% macro last_known_by(column, position) %}{{ return(adapter.dispatch('last_known_by')(column, position)) }}{% endmacro %}
+{# An aggregate of constant size, where `array_agg` would hold and sort all values. #}
 {% macro duckdb__last_known_by(column, position) %}arg_max({{ column }}, {{ position }}){% endmacro %}
-
-{# The non-null value of `column` on the row with the smallest `position`. #}
-{% macro first_known_by(column, position) %}{{ return(adapter.dispatch('first_known_by')(column, position)) }}{% endmacro %}
 {% macro duckdb__first_known_by(column, position) %}arg_min({{ column }}, {{ position }}){% endmacro %}
 
-{# What may stand around a value without being part of it. #}
-{% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
-{% macro duckdb__white_space() %}E' \t\r\n'{% endmacro %}
-
-{# Orders rows by time, and those at one instant by id. Text, of as many digits before every id: DuckDB 2.0 compares
-   it several times as fast as a row of two values. #}
-{% macro place_in_time(time, id) %}{{ return(adapter.dispatch('place_in_time')(time, id)) }}{% endmacro %}
+{# DuckDB 2.0 compares this text several times as fast as a row of two values. #}
 {% macro duckdb__place_in_time(time, id) %}concat(100000000000000000 + epoch_us({{ time }}), {{ id }}){% endmacro %}
 
-{# A whole number, so that sums do not depend on the order of the rows. #}
-{% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
 {% macro duckdb__microseconds_between(start, stop) %}(epoch_us({{ stop }}) - epoch_us({{ start }})){% endmacro %}
 
-{% macro minutes(count) %}{{ return(adapter.dispatch('minutes')(count)) }}{% endmacro %}
-{% macro duckdb__minutes(count) %}interval '{{ count | int }} minutes'{% endmacro %}
-
-{% macro days_later(day, count) %}{{ return(adapter.dispatch('days_later')(day, count)) }}{% endmacro %}
-{% macro duckdb__days_later(day, count) %}({{ day }} + {{ count }}){% endmacro %}
-
-{# `left` joined with the latest row of `right` whose `right_time` is not after `left_time`. #}
-{% macro join_latest(left, right, keys, left_time, right_time) %}{{ return(adapter.dispatch('join_latest')(left, right, keys, left_time, right_time)) }}{% endmacro %}
 {% macro duckdb__join_latest(left, right, keys, left_time, right_time) -%}
     {{ left }}
     asof left join {{ right }}
@@ -45,12 +22,8 @@
         and {% endfor %}{{ left }}.{{ left_time }} >= {{ right }}.{{ right_time }}
 {%- endmacro %}
 
-{# The UTC time that stands between the first pair of double quotes in a text; null if it is none. #}
-{% macro quoted_time(text) %}{{ return(adapter.dispatch('quoted_time')(text)) }}{% endmacro %}
 {% macro duckdb__quoted_time(text) %}cast(try_cast(regexp_extract({{ text }}, '"([^"]*)"', 1) as timestamptz) at time zone 'UTC' as timestamp){% endmacro %}
 
-{# The text at a path within JSON text; null where there is none, and for an object or a list. #}
-{% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
 {% macro duckdb__json_text(document, path) -%}
     case
         when json_type({{ document }}, {{ path }}) not in ('OBJECT', 'ARRAY', 'NULL')
@@ -58,19 +31,10 @@
     end
 {%- endmacro %}
 
-{# Written before a CTE that is used more than once and that each use shall work out by itself. #}
-{% macro worked_out_anew() %}{{ return(adapter.dispatch('worked_out_anew')()) }}{% endmacro %}
 {% macro duckdb__worked_out_anew() %}not materialized{% endmacro %}
 
-{# A number that is the same for the same values, and hardly ever for others. #}
-{% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}
 {% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}
 
-{% macro digits_of(text) %}{{ return(adapter.dispatch('digits_of')(text)) }}{% endmacro %}
-{% macro duckdb__digits_of(text) %}regexp_replace({{ text }}, '[^0-9]', '', 'g'){% endmacro %}
-
-{# Where a number stands in an order that looks drawn by lot, another one for each `draw`. #}
-{% macro shuffled(number, draw) %}{{ return(adapter.dispatch('shuffled')(number, draw)) }}{% endmacro %}
 {% macro duckdb__shuffled(number, draw) %}hash({{ number }}, {{ draw }}){% endmacro %}
 
 {# The components of a graph whose edges (a, b) are given in both directions, by walking through it: as many steps

@@ -1,32 +1,30 @@
 {#
-  Who a row belongs to. Every table and view that credits rows to users comes through here, so that
-  sessions, page views, events and the mapping cannot disagree.
+  Which user a row is credited to. Every table and view that credits rows to users uses this macro, so sessions, page
+  views, events and the mapping cannot disagree.
 
-  `subjects` names a CTE with project_id, anonymous_id, user_id (the row's own, or null), subject_day,
-  subject_at and own_id (what the row is credited to when nobody is known). `switch` says whether a row is
-  stitched at all: by default a column of project_settings. `policy` is the expression that names the
-  policy of a row: what project_settings says, or, to see what another policy would give, a column of the
-  subjects.
+  `subjects` names a CTE with project_id, anonymous_id, user_id (the row's own, or null), subject_day, subject_at and
+  own_id (what the row is credited to when no user is found). `switch` says whether a row is stitched at all: by
+  default a column of project_settings. `policy` is the policy of a row: by default what project_settings says; to see
+  what another policy would give, a column of the subjects.
 
   Gives the CTEs up to `stitched`: the columns of `subjects` and stitched_user_id, stitched_by, linked_at,
   link_event_id, policy.
 
-  A policy is one macro in macros/policies. It is given what it is asked (devices and times, with the window
-  within which a link counts) and the links of the devices, and gives the CTE `<policy>_candidates`: the
-  columns of what is asked and the one link that it picks for each (link_user_id, link_day,
-  candidate_linked_at, candidate_event_id, all null for no link); `graph` also says which devices are nobody's.
-  That a link counts only within the window, that a row's own user may go before any link, that a shared
-  device's rows are nobody's, that stitching may be off, and what people have decided (macros/overrides.sql) is
-  the same for all policies and said here. A new policy is a macro there and a few lines here; rows of projects
-  with other policies do not reach it, so a policy that nobody uses costs nothing.
+  A policy picks one link for a device and a time (macros/stitch/policies.sql). The rest is the same for all policies
+  and is here: a link counts only within the window, a row's own user may go before any link, anonymous rows of a
+  shared device stay anonymous, stitching may be off, and decisions are followed (macros/decisions.sql).
 #}
 {% macro stitch(subjects, switch='settings.stitching', policy='settings.policy') %}
 {%- set settings = project_settings() %}
+{%- set shared_by_policies = [] %}
+{%- for name in var('policies') if context['policy_' ~ name ~ '_traits']().get('finds_shared_devices') %}
+    {%- do shared_by_policies.append(name) %}
+{%- endfor %}
 {%- set is_of_known_device -%}
     {{ hash_of(['subjects.project_id', 'subjects.anonymous_id']) }} in (select device_hash from policy_known_devices)
 {%- endset %}
--- By hash, which DuckDB 2.0 looks up in a fraction of the time. A device whose hash is that of another one is asked too,
--- and has no link.
+-- By hash, which DuckDB 2.0 looks up in a fraction of the time. A device that only shares a hash with one of these is
+-- looked up too, and has no link.
 policy_known_devices as (
     select {{ hash_of(['project_id', 'anonymous_id']) }} as device_hash
     from {{ ref('identity_map') }}
@@ -45,15 +43,15 @@ policy_subjects as (
     where {{ is_of_known_device }}
 ),
 
--- Most rows are of devices that nobody ever logged in on: they are asked nothing, and pass by all that follows.
-policy_unasked as (
+-- Most rows are of devices without any login: they skip the policies.
+policy_subjects_without_links as (
     {{ with_settings(subjects, switch, policy) }}
-    -- Not as `not exists`: DuckDB 2.0 would gather all these rows to look among them.
+    -- Not as `not exists`: for that DuckDB 2.0 would build a hash table of all these rows.
     where not coalesce({{ is_of_known_device }}, false)
 ),
 
--- The others are asked once per device and time, without the columns that the answer does not depend on.
-policy_asks as (
+-- The others are looked up once per device and time, without the columns on which the answer does not depend.
+policy_lookups as (
     select distinct
         subjects.project_id,
         subjects.anonymous_id,
@@ -66,7 +64,7 @@ policy_asks as (
     from policy_subjects as subjects
 ),
 
--- A person is here whom people have decided on: what `graph` makes of persons is its own answer.
+-- Persons as decided only: a policy that resolves persons does so itself.
 policy_links as (
     select
         links.project_id,
@@ -78,42 +76,12 @@ policy_links as (
         links.first_event_id as link_event_id
     from {{ links_in_force(decided_names()) }} as links
     where exists (
-        select 1 from policy_asks as asks
-        where asks.project_id = links.project_id and asks.anonymous_id = links.anonymous_id
+        select 1 from policy_lookups as lookups
+        where lookups.project_id = links.project_id and lookups.anonymous_id = links.anonymous_id
     )
 ),
 
-{{ rows_of_policy('latest') }},
-
-{{ policy_latest('latest_asks', 'latest_links') }},
-
-{{ rows_of_policy('first') }},
-
-{{ policy_first('first_asks', 'first_links') }},
-
-{{ rows_of_policy('device_split') }},
-
-{{ policy_device_split('device_split_asks', 'device_split_links') }},
-
-{{ rows_of_policy('next_identify') }},
-
-{{ policy_next_identify('next_identify_asks', 'next_identify_links') }},
-
-{{ rows_of_policy('graph') }},
-
-{{ policy_graph('graph_asks', 'graph_links') }},
-
-policy_candidates as (
-    select * from latest_candidates
-    union all
-    select * from first_candidates
-    union all
-    select * from device_split_candidates
-    union all
-    select * from next_identify_candidates
-    union all
-    select * from graph_candidates
-),
+{{ candidates_of_policies('policy_lookups', 'policy_links') }},
 
 policy_crowded_devices as (
     select
@@ -125,9 +93,9 @@ policy_crowded_devices as (
     having count(distinct policy_links.link_person_id) > settings.max_users_per_device
 ),
 
-{{ days_shared_by_decision('policy_asks', 'policy_links') }},
+{{ days_shared_by_decision('policy_lookups', 'policy_links') }},
 
--- Counting users within the window is dear, so it is done for the few devices with many users only.
+-- Counting users within the window is expensive, so do it only for the few devices with many users.
 policy_shared_device_days as (
     select
         subjects.project_id,
@@ -135,17 +103,17 @@ policy_shared_device_days as (
         subjects.subject_day
     from (
         select distinct
-            policy_asks.project_id,
-            policy_asks.anonymous_id,
-            policy_asks.subject_day,
-            policy_asks.first_link_day,
-            policy_asks.last_link_day,
-            policy_asks.max_users_per_device
-        from policy_asks
+            policy_lookups.project_id,
+            policy_lookups.anonymous_id,
+            policy_lookups.subject_day,
+            policy_lookups.first_link_day,
+            policy_lookups.last_link_day,
+            policy_lookups.max_users_per_device
+        from policy_lookups
         inner join policy_crowded_devices
             on
-                policy_asks.project_id = policy_crowded_devices.project_id
-                and policy_asks.anonymous_id = policy_crowded_devices.anonymous_id
+                policy_lookups.project_id = policy_crowded_devices.project_id
+                and policy_lookups.anonymous_id = policy_crowded_devices.anonymous_id
     ) as subjects
     inner join policy_links
         on
@@ -169,7 +137,10 @@ policy_answers as (
         candidates.link_day,
         candidates.candidate_linked_at,
         candidates.candidate_event_id,
-        shared.project_id is not null or graph_shared.project_id is not null as is_on_shared_device
+        shared.project_id is not null
+        {%- for name in shared_by_policies %}
+        or {{ name }}_shared.project_id is not null
+        {%- endfor %} as is_on_shared_device
     from policy_subjects as subjects
     left join policy_candidates as candidates
         on
@@ -183,11 +154,13 @@ policy_answers as (
             subjects.project_id = shared.project_id
             and subjects.anonymous_id = shared.anonymous_id
             and subjects.subject_day = shared.subject_day
-    left join graph_shared_devices as graph_shared
+    {%- for name in shared_by_policies %}
+    left join {{ name }}_shared_devices as {{ name }}_shared
         on
-            subjects.policy = 'graph'
-            and subjects.project_id = graph_shared.project_id
-            and subjects.anonymous_id = graph_shared.anonymous_id
+            subjects.policy = '{{ name }}'
+            and subjects.project_id = {{ name }}_shared.project_id
+            and subjects.anonymous_id = {{ name }}_shared.anonymous_id
+    {%- endfor %}
     union all
     select
         subjects.*,
@@ -196,14 +169,14 @@ policy_answers as (
         null as candidate_linked_at,
         null as candidate_event_id,
         false as is_on_shared_device
-    from policy_unasked as subjects
+    from policy_subjects_without_links as subjects
 ),
 
 policy_rules as (
     select
         *,
         case
-            -- Without a device there is nothing to stitch: the row is its own user's, or nobody's.
+            -- Without a device there is nothing to stitch: the row keeps its own user, if it has one.
             when anonymous_id is null then case when user_id is null then 'none' else 'own' end
             when not is_stitched then 'off'
             when is_on_shared_device then case when user_id is null then 'shared device' else 'own' end
@@ -216,11 +189,11 @@ policy_rules as (
         end as rule,
         anonymous_id is not null
         and not is_on_shared_device
-        and not (keeps_own_user and user_id is not null) as is_asked_of_links
+        and not (keeps_own_user and user_id is not null) as is_decided_by_links
     from policy_answers
 ),
 
--- Whoever a row is credited to is at last called as the person is: the only place where ids are exchanged.
+-- The only place where a user's id is replaced by the canonical id.
 policy_names as (
     select * from {{ names_of_both_kinds() }} as names
 ),
@@ -242,23 +215,23 @@ stitched as (
                 when rule = 'own' then user_id
                 when rule in ('link before', 'link after') then link_user_id
             end as credited_user_id,
-            is_asked_of_links and {{ is_of_a_user('rule') }} as is_by_link
+            is_decided_by_links and {{ is_of_a_user('rule') }} as is_by_link
         from policy_rules
     ) as credited
     left join policy_names as names
         on
             credited.project_id = names.project_id
             and credited.credited_user_id = names.user_id
-            and names.is_of_graph = (credited.policy = 'graph')
+            and names.is_of_graph = ({{ has_trait('credited.policy', 'resolves_persons') }})
 )
 {%- endmacro %}
 
-{# The columns of `stitch`'s subjects, and what their project's settings say of each. #}
+{# The columns of the subjects of `stitch`, with the rules that apply to each. #}
 {% macro with_settings(subjects, switch, policy) -%}
     select
         subjects.*,
         {{ policy }} as policy,
-        {{ policy }} in ({{ policies_that_keep_own_users() }}) as keeps_own_user,
+        {{ has_trait(policy, 'keeps_own_user') }} as keeps_own_user,
         {{ switch }} as is_stitched,
         settings.max_users_per_device,
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
@@ -267,48 +240,14 @@ stitched as (
     inner join {{ project_settings() }} as settings on subjects.project_id = settings.project_id
 {%- endmacro %}
 
-{# What is asked in projects that have the policy, and the links of the devices it is asked of. #}
-{% macro rows_of_policy(policy) -%}
-{{ policy }}_asks as (
-    select * from policy_asks
-    where policy = '{{ policy }}'
-),
-
-{{ policy }}_links as (
-    select * from policy_links as links
-    where exists (
-        select 1 from {{ policy }}_asks as asks
-        where asks.project_id = links.project_id and asks.anonymous_id = links.anonymous_id
-    )
-)
-{%- endmacro %}
-
-{# Whether a row is credited to a user, as its rule says; else it is its device's, or nobody's. #}
+{# Whether the rule of a row credits it to a user. #}
 {% macro is_of_a_user(rule='stitched_by') -%} {{ rule }} in ('own', 'link before', 'link after') {%- endmacro %}
 
-{# Under these a row's own user goes before any link. #}
-{% macro policies_that_keep_own_users() %}'device_split', 'next_identify', 'graph'{% endmacro %}
-
-{# The policies there are, one row each. #}
-{% macro all_policies() -%}
-(
-        select 'latest' as policy
-        union all
-        select 'first' as policy
-        union all
-        select 'device_split' as policy
-        union all
-        select 'next_identify' as policy
-        union all
-        select 'graph' as policy
-    )
-{%- endmacro %}
-
-{# Under `graph` only the projects that follow it have their persons resolved; to try it on others, lay the persons
-   of the view all_persons over those that are stored (see stitch_pipeline/rules_preview.py). #}
+{# Whether a policy can be tried on a row. One that resolves persons needs the stored persons of the project, which
+   only projects that follow it have; a preview (stitching/preview.py) replaces the stored persons for others. #}
 {% macro is_answerable(policies, row) -%}
 (
-        {{ policies }}.policy != 'graph'
+        not {{ has_trait(policies ~ '.policy', 'resolves_persons') }}
         or exists (
             select 1 from {{ project_settings() }} as settings
             where settings.project_id = {{ row }}.project_id and settings.resolves_persons
@@ -316,7 +255,7 @@ stitched as (
     )
 {%- endmacro %}
 
-{# The rule of a row that is written by a run that does not stitch. #}
+{# The rule of a row in a run that does not stitch. #}
 {% macro rule_without_stitching(row) -%}
     case
         when {{ row }}.anonymous_id is not null then 'off'

@@ -12,13 +12,13 @@ with subjects as (
         events.event_date as subject_day,
         events.occurred_at as subject_at,
         coalesce(events.anonymous_id, events.event_id) as own_id,
-        policies.policy as asked_policy
+        policies.policy as tried_policy
     from {{ source('landing', 'raw_events') }} as events
     cross join {{ all_policies() }} as policies
     where {{ is_answerable('policies', 'events') }}
 ),
 
-{{ stitch('subjects', policy='subjects.asked_policy') }}
+{{ stitch('subjects', policy='subjects.tried_policy') }}
 
 select
     project_id,

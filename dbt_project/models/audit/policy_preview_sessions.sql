@@ -10,13 +10,13 @@ with subjects as (
         sessions.session_date as subject_day,
         sessions.started_at as subject_at,
         sessions.anonymous_id as own_id,
-        policies.policy as asked_policy
+        policies.policy as tried_policy
     from {{ ref('sessions') }} as sessions
     cross join {{ all_policies() }} as policies
     where {{ is_answerable('policies', 'sessions') }}
 ),
 
-{{ stitch('subjects', switch='settings.stitching and settings.session_stitching', policy='subjects.asked_policy') }}
+{{ stitch('subjects', switch='settings.stitching and settings.session_stitching', policy='subjects.tried_policy') }}
 
 select
     stitched.project_id,

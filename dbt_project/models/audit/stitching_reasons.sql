@@ -33,7 +33,7 @@ with device_rows as (
     switch="case when subjects.grain = 'session' then settings.stitching and settings.session_stitching else settings.stitching end"
 ) }},
 
--- What could have named the device's user: its links, and events that would have been links but for a guard.
+-- What could have given the device a user: its links, and events that a guard kept from being links.
 identified_events as (
     select
         events.project_id,
@@ -76,7 +76,7 @@ candidates as (
             and links.anonymous_id = wrong.anonymous_id
             and links.user_id = wrong.user_id
     union all
-    -- What policy graph goes by as well.
+    -- Under a policy that resolves persons, identifiers link as well.
     select
         links.project_id,
         links.linked_id as anonymous_id,
@@ -95,7 +95,7 @@ candidates as (
             and links.linked_id = wrong.anonymous_id
             and wrong.user_id = links.id_kind || ':' || links.id
     where
-        settings.policy = 'graph'
+        {{ has_trait('settings.policy', 'resolves_persons') }}
         and links.linked_kind = 'device'
     union all
     select
@@ -165,7 +165,7 @@ users_in_window as (
     group by stitched.project_id, stitched.anonymous_id, stitched.subject_day
 ),
 
-asked as (
+compared as (
     select
         stitched.*,
         settings.lookback_days,
@@ -185,7 +185,10 @@ asked as (
         candidates.candidate_id is not null
         and candidates.no_link_because is null
         and candidates.candidate_id = coalesce(stitched.link_event_id, '')
-        and (stitched.policy != 'graph' or candidate_persons.person_id = device_persons.person_id) as decides,
+        and (
+            not {{ has_trait('stitched.policy', 'resolves_persons') }}
+            or candidate_persons.person_id = device_persons.person_id
+        ) as decides,
         -- The link that the policy picked, whether or not it then counted.
         candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_because is null as is_picked
     from stitched
@@ -201,18 +204,18 @@ asked as (
             and stitched.subject_day = users_in_window.subject_day
     left join {{ ref('persons') }} as device_persons
         on
-            stitched.policy = 'graph'
+            {{ has_trait('stitched.policy', 'resolves_persons') }}
             and stitched.project_id = device_persons.project_id
             and device_persons.id_kind = 'device'
             and stitched.anonymous_id = device_persons.id
     left join {{ decided_names() }} as candidate_names
         on
-            stitched.policy = 'graph'
+            {{ has_trait('stitched.policy', 'resolves_persons') }}
             and stitched.project_id = candidate_names.project_id
             and candidates.candidate_user_id = candidate_names.user_id
     left join {{ ref('persons') }} as candidate_persons
         on
-            stitched.policy = 'graph'
+            {{ has_trait('stitched.policy', 'resolves_persons') }}
             and stitched.project_id = candidate_persons.project_id
             and coalesce(candidate_names.person_id, candidates.candidate_user_id) = {{ person_name('candidate_persons') }}
             and candidate_persons.id_kind != 'device'
@@ -225,10 +228,10 @@ asked as (
     left join {{ decided_names() }} as names
         on
             stitched.project_id = names.project_id
-            -- Under graph it is the person to which the candidate led.
+            -- A policy that resolves persons credits the person to which the candidate led.
             and (
                 stitched.credited_user_id = names.user_id
-                or (stitched.policy = 'graph' and stitched.link_event_id is not null)
+                or ({{ has_trait('stitched.policy', 'resolves_persons') }} and stitched.link_event_id is not null)
             )
             and candidates.candidate_user_id = names.user_id
             and candidates.no_link_because is null
@@ -236,7 +239,7 @@ asked as (
 
 reasons as (
     select
-        asked.*,
+        compared.*,
         case
             when candidate_id is null then 'no event on this device names a user'
             when no_link_because is not null then no_link_because
@@ -250,33 +253,18 @@ reasons as (
                 then 'device is shared, as decided: ' || shared_by_decision
             when shared_by_decision is not null
                 then 'own user decides: device is shared, as decided: ' || shared_by_decision
-            when stitched_by = 'shared device' and policy = 'graph'
-                then 'device is nobody''s under graph: it has too many users, is between two persons, or tied to nothing else'
-            when not is_asked_of_links then 'own user decides under ' || policy
-            when policy = 'graph' and coalesce(candidate_person_id, '') != coalesce(device_person_id, '')
-                then 'cut: ' || candidate_user_id || ' is another person than the device''s under graph'
-            when decides and policy = 'graph'
-                then 'decides: the last link on the device within the lookback, to the person ' || stitched_user_id
-            when decides and policy = 'latest' then 'decides: the last link on the device within the lookback'
-            when decides and policy = 'first' then 'decides: the first link on the device'
-            when decides and candidate_at <= subject_at then 'decides: the last link at or before the row'
-            when decides then 'decides: the next link after the row'
-            when policy = 'first' and not is_picked then 'an earlier link on the device wins under first'
-            when policy = 'next_identify' and candidate_at <= subject_at
-                then 'began at or before the row: next_identify looks ahead only'
+            {{ reasons_of_policies('shared', "stitched_by = 'shared device'") }}
+            when not is_decided_by_links then 'own user decides under ' || policy
+            {{ reasons_of_policies('cut', "coalesce(candidate_person_id, '') != coalesce(device_person_id, '')") }}
+            {{ reasons_of_policies('decides', 'decides') }}
+            {{ reasons_of_policies('loses_before_window') }}
             when candidate_day > last_link_day
                 then 'outside the lookback of ' || lookback_days || ' days'
             when candidate_day < first_link_day
                 then 'expired: carried forward ' || carry_forward_days || ' days only'
-            when policy = 'graph' then 'a later link on the device wins under graph'
-            when policy = 'latest' then 'a later link on the device wins under latest'
-            when policy = 'device_split' and candidate_at <= subject_at
-                then 'a later link at or before the row wins under device_split'
-            when policy = 'device_split' and candidate_event_id is not null and candidate_linked_at <= subject_at
-                then 'a link at or before the row goes first under device_split'
-            else 'an earlier link after the row wins under ' || policy
+            {{ reasons_of_policies('loses_within_window') }}
         end as reason
-    from asked
+    from compared
 )
 
 select
@@ -302,7 +290,7 @@ select
     files.loaded_at as candidate_loaded_at,
     reasons.decides,
     reasons.reason || case
-        when reasons.named_by_decision is not null and (reasons.decides or not reasons.is_asked_of_links)
+        when reasons.named_by_decision is not null and (reasons.decides or not reasons.is_decided_by_links)
             then '; goes by ' || reasons.stitched_user_id || ', as decided: ' || reasons.named_by_decision
         else ''
     end as reason

@@ -1,73 +1,51 @@
 {#
-  Policy `device_split`: the row's own user; else the last link that began at or before the row, unless
-  carry_forward_days have gone by; else the next link that began after it. (Adobe's device-split stitching,
-  Amplitude's users on shared devices: a device is split among its users in time.)
+  Policy `device_split`: the row's own user; else the last link that began at or before the row, if it is at most
+  carry_forward_days old; else the next link that began after the row. (Adobe's device-split stitching, Amplitude's
+  users on shared devices: a device's time is divided among its users.)
 #}
-{% macro policy_device_split(asks, links) -%}
-{{ spells('device_split_spells', links) }},
+{% macro policy_device_split(lookups, links) -%}
+{{ links_around('device_split_around', links) }},
 
 device_split_candidates as (
     select
-        {{ asks }}.*,
+        {{ lookups }}.*,
         case
-            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.before_user_id
-            else device_split_spells.after_user_id
+            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.before_user_id
+            else device_split_around.after_user_id
         end as link_user_id,
         case
-            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.before_day
-            else device_split_spells.after_day
+            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.before_day
+            else device_split_around.after_day
         end as link_day,
         case
-            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.since_at
-            else device_split_spells.after_linked_at
+            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.since_at
+            else device_split_around.after_linked_at
         end as candidate_linked_at,
         case
-            when device_split_spells.before_day >= {{ asks }}.first_link_day then device_split_spells.before_event_id
-            else device_split_spells.after_event_id
+            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.before_event_id
+            else device_split_around.after_event_id
         end as candidate_event_id
     from {{ join_latest(
-        asks, 'device_split_spells', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
+        lookups, 'device_split_around', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
     ) }}
 )
 {%- endmacro %}
 
-{# The time of each device, cut where its links begin: in each spell the link that began it (none in the
-   first) and the link that ends it (none in the last). So one look-up finds a row's neighbours. #}
-{% macro spells(name, links) -%}
-{{ name }} as (
-    select
-        project_id,
-        anonymous_id,
-        linked_at as since_at,
-        link_day as before_day,
-        link_user_id as before_user_id,
-        link_event_id as before_event_id,
-        lead(linked_at) over device_in_time as after_linked_at,
-        lead(link_day) over device_in_time as after_day,
-        lead(link_user_id) over device_in_time as after_user_id,
-        lead(link_event_id) over device_in_time as after_event_id
-    from (
-        select
-            project_id,
-            anonymous_id,
-            link_user_id,
-            link_day,
-            linked_at,
-            link_event_id
-        from {{ links }}
-        union all
-        select distinct
-            project_id,
-            anonymous_id,
-            cast(null as varchar) as link_user_id,
-            cast(null as date) as link_day,
-            {{ since_ever() }} as linked_at,
-            cast(null as varchar) as link_event_id
-        from {{ links }}
-    ) as beginnings
-    window device_in_time as (
-        partition by project_id, anonymous_id
-        order by linked_at
-    )
-)
-{%- endmacro %}
+{% macro policy_device_split_traits() %}{{ return({'keeps_own_user': true}) }}{% endmacro %}
+
+{% macro policy_device_split_reasons() %}
+    {{ return({
+        'decides': [
+            ['candidate_at <= subject_at', "'decides: the last link at or before the row'"],
+            ['true', "'decides: the next link after the row'"],
+        ],
+        'loses_within_window': [
+            ['candidate_at <= subject_at', "'a later link at or before the row wins under device_split'"],
+            [
+                'candidate_event_id is not null and candidate_linked_at <= subject_at',
+                "'a link at or before the row goes first under device_split'",
+            ],
+            ['true', "'an earlier link after the row wins under device_split'"],
+        ],
+    }) }}
+{% endmacro %}

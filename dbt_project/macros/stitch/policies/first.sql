@@ -1,8 +1,8 @@
 {#
-  Policy `first`: the user of the device's first link, whatever came later and whatever the row's own user.
-  (Umami's identity links and PostHog's persons: whoever claims a device first keeps it.)
+  Policy `first`: the user of the device's first link. Later links and a row's own user make no difference.
+  (Umami's identity links and PostHog's persons: the first user to claim a device keeps it.)
 #}
-{% macro policy_first(asks, links) -%}
+{% macro policy_first(lookups, links) -%}
 first_links_of_devices as (
     select
         project_id,
@@ -17,15 +17,25 @@ first_links_of_devices as (
 
 first_candidates as (
     select
-        {{ asks }}.*,
+        {{ lookups }}.*,
         first_links_of_devices.link_user_id,
         first_links_of_devices.link_day,
         first_links_of_devices.linked_at as candidate_linked_at,
         first_links_of_devices.link_event_id as candidate_event_id
-    from {{ asks }}
+    from {{ lookups }}
     left join first_links_of_devices
         on
-            {{ asks }}.project_id = first_links_of_devices.project_id
-            and {{ asks }}.anonymous_id = first_links_of_devices.anonymous_id
+            {{ lookups }}.project_id = first_links_of_devices.project_id
+            and {{ lookups }}.anonymous_id = first_links_of_devices.anonymous_id
 )
 {%- endmacro %}
+
+{% macro policy_first_traits() %}{{ return({}) }}{% endmacro %}
+
+{% macro policy_first_reasons() %}
+    {{ return({
+        'decides': [['true', "'decides: the first link on the device'"]],
+        'loses_before_window': [['not is_picked', "'an earlier link on the device wins under first'"]],
+        'loses_within_window': [['true', "'an earlier link after the row wins under first'"]],
+    }) }}
+{% endmacro %}

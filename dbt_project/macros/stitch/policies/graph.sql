@@ -1,10 +1,10 @@
 {#
-  Policy `graph`: the row's own user; else the last link of the device, to a user or to another identifier, whose
-  day is not more than lookback_days after the row's day, as under `latest`. Either counts for its person (see
-  macros/persons.sql); a link to an id that is another person's, or nobody's, was cut and is passed over.
+  Policy `graph`: the row's own user; else the device's last link, to a user or to another identifier, if the link's
+  day is at most lookback_days after the row's day, as under `latest`. A link counts for the person of its user or
+  identifier (macros/graph). A link was cut if its id belongs to another person or to none: it is skipped.
   (Segment Unify and RudderStack: an identity graph, with limits and unique identifiers.)
 #}
-{% macro policy_graph(asks, links) -%}
+{% macro policy_graph(lookups, links) -%}
 graph_evidence as (
     select
         project_id,
@@ -28,12 +28,12 @@ graph_evidence as (
     where
         links.linked_kind = 'device'
         and exists (
-            select 1 from {{ asks }} as asks
-            where asks.project_id = links.project_id and asks.anonymous_id = links.linked_id
+            select 1 from {{ lookups }} as lookups
+            where lookups.project_id = links.project_id and lookups.anonymous_id = links.linked_id
         )
 ),
 
--- At one instant a user and an e-mail address may both be seen; they are one person's, or one of them is passed over.
+-- A user and an e-mail address may be seen at one instant: they belong to one person, or one of them is skipped.
 graph_links_of_days as (
     select
         project_id,
@@ -68,27 +68,45 @@ graph_links_of_days as (
 
 graph_candidates as (
     select
-        {{ asks }}.*,
+        {{ lookups }}.*,
         graph_links_of_days.person_id as link_user_id,
         graph_links_of_days.link_day,
         graph_links_of_days.linked_at as candidate_linked_at,
         graph_links_of_days.link_event_id as candidate_event_id
     from {{ join_latest(
-        asks, 'graph_links_of_days', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
+        lookups, 'graph_links_of_days', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
     ) }}
 ),
 
--- Devices that are hubs, or that lie between two persons.
+-- Devices without a person: hubs, and devices between two persons.
 graph_shared_devices as (
     select distinct
-        asks.project_id,
-        asks.anonymous_id
-    from {{ asks }} as asks
+        lookups.project_id,
+        lookups.anonymous_id
+    from {{ lookups }} as lookups
     inner join {{ ref('persons') }} as devices
         on
-            asks.project_id = devices.project_id
+            lookups.project_id = devices.project_id
             and devices.id_kind = 'device'
-            and asks.anonymous_id = devices.id
+            and lookups.anonymous_id = devices.id
     where devices.person_id is null
 )
 {%- endmacro %}
+
+{% macro policy_graph_traits() %}{{ return({'keeps_own_user': true, 'resolves_persons': true, 'finds_shared_devices': true}) }}{% endmacro %}
+
+{% macro policy_graph_reasons() %}
+    {{ return({
+        'shared': [
+            [
+                'true',
+                "'device is nobody''s under graph: it has too many users, is between two persons, or tied to nothing else'",
+            ],
+        ],
+        'cut': [['true', "'cut: ' || candidate_user_id || ' is another person than the device''s under graph'"]],
+        'decides': [
+            ['true', "'decides: the last link on the device within the lookback, to the person ' || stitched_user_id"],
+        ],
+        'loses_within_window': [['true', "'a later link on the device wins under graph'"]],
+    }) }}
+{% endmacro %}

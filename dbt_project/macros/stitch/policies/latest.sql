@@ -1,9 +1,9 @@
 {#
-  Policy `latest`: the user of the device's last link whose day is not more than lookback_days after the
-  row's day. The row's own user does not matter. (Snowplow's user mapping: the latest user_id per identifier.)
+  Policy `latest`: the user of the device's last link, if the link's day is at most lookback_days after the row's
+  day. A row's own user makes no difference. (Snowplow's user mapping: the latest user_id per identifier.)
 #}
-{% macro policy_latest(asks, links) -%}
--- The last link of each day is the only one of the day that can be picked.
+{% macro policy_latest(lookups, links) -%}
+-- Only the last link of a day can be picked.
 latest_links_of_days as (
     select
         project_id,
@@ -18,13 +18,22 @@ latest_links_of_days as (
 
 latest_candidates as (
     select
-        {{ asks }}.*,
+        {{ lookups }}.*,
         latest_links_of_days.link_user_id,
         latest_links_of_days.link_day,
         latest_links_of_days.linked_at as candidate_linked_at,
         latest_links_of_days.link_event_id as candidate_event_id
     from {{ join_latest(
-        asks, 'latest_links_of_days', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
+        lookups, 'latest_links_of_days', ['project_id', 'anonymous_id'], 'last_link_day', 'link_day'
     ) }}
 )
 {%- endmacro %}
+
+{% macro policy_latest_traits() %}{{ return({}) }}{% endmacro %}
+
+{% macro policy_latest_reasons() %}
+    {{ return({
+        'decides': [['true', "'decides: the last link on the device within the lookback'"]],
+        'loses_within_window': [['true', "'a later link on the device wins under latest'"]],
+    }) }}
+{% endmacro %}

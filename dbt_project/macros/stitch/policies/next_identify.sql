@@ -1,20 +1,31 @@
 {#
-  Policy `next_identify`: the row's own user; else the next link that began after the row. What somebody
-  does after logging out stays anonymous until the next login. (Jitsu replays the buffered events of an
-  anonymous id when it is identified.)
+  Policy `next_identify`: the row's own user; else the next link that began after the row. After a logout, rows stay
+  anonymous until the next login. (Jitsu replays the buffered events of an anonymous id when it is identified.)
 #}
-{% macro policy_next_identify(asks, links) -%}
-{{ spells('next_identify_spells', links) }},
+{% macro policy_next_identify(lookups, links) -%}
+{{ links_around('next_identify_around', links) }},
 
 next_identify_candidates as (
     select
-        {{ asks }}.*,
-        next_identify_spells.after_user_id as link_user_id,
-        next_identify_spells.after_day as link_day,
-        next_identify_spells.after_linked_at as candidate_linked_at,
-        next_identify_spells.after_event_id as candidate_event_id
+        {{ lookups }}.*,
+        next_identify_around.after_user_id as link_user_id,
+        next_identify_around.after_day as link_day,
+        next_identify_around.after_linked_at as candidate_linked_at,
+        next_identify_around.after_event_id as candidate_event_id
     from {{ join_latest(
-        asks, 'next_identify_spells', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
+        lookups, 'next_identify_around', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
     ) }}
 )
 {%- endmacro %}
+
+{% macro policy_next_identify_traits() %}{{ return({'keeps_own_user': true}) }}{% endmacro %}
+
+{% macro policy_next_identify_reasons() %}
+    {{ return({
+        'decides': [['true', "'decides: the next link after the row'"]],
+        'loses_before_window': [
+            ['candidate_at <= subject_at', "'began at or before the row: next_identify looks ahead only'"],
+        ],
+        'loses_within_window': [['true', "'an earlier link after the row wins under next_identify'"]],
+    }) }}
+{% endmacro %}

@@ -1,0 +1,77 @@
+{#
+  What differs between SQL dialects, one dispatched macro each. `default__` is standard SQL, or what PostgreSQL and DuckDB
+  have in common. Where another form is needed, it is in the file of the engine. A macro without a `default__` has no
+  form that several engines share: dbt refuses to compile for an engine whose file lacks it, and names the macro.
+#}
+
+{# A struct of the columns on the row with the smallest `position`. Here and below, rows without a position do not
+   count. #}
+{% macro first_row_by(columns, position) %}{{ return(adapter.dispatch('first_row_by')(columns, position)) }}{% endmacro %}
+
+{# The non-null value of `column` on the row with the largest `position`. #}
+{% macro last_known_by(column, position) %}{{ return(adapter.dispatch('last_known_by')(column, position)) }}{% endmacro %}
+{% macro default__last_known_by(column, position) -%}
+    (array_agg({{ column }} order by {{ position }} desc) filter (where {{ column }} is not null and {{ position }} is not null))[1]
+{%- endmacro %}
+
+{# The non-null value of `column` on the row with the smallest `position`. #}
+{% macro first_known_by(column, position) %}{{ return(adapter.dispatch('first_known_by')(column, position)) }}{% endmacro %}
+{% macro default__first_known_by(column, position) -%}
+    (array_agg({{ column }} order by {{ position }}) filter (where {{ column }} is not null and {{ position }} is not null))[1]
+{%- endmacro %}
+
+{# The characters that may surround a value without being part of it. #}
+{% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
+{% macro default__white_space() %}E' \t\r\n'{% endmacro %}
+
+{# Orders rows by time, and rows of one instant by id: text, with the same number of digits before every id. #}
+{% macro place_in_time(time, id) %}{{ return(adapter.dispatch('place_in_time')(time, id)) }}{% endmacro %}
+{% macro default__place_in_time(time, id) -%}
+    concat(100000000000000000 + cast(extract(epoch from {{ time }}) * 1000000 as bigint), {{ id }})
+{%- endmacro %}
+
+{# A whole number, so that sums do not depend on the order of the rows. #}
+{% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
+{% macro default__microseconds_between(start, stop) -%}
+    cast((extract(epoch from {{ stop }}) - extract(epoch from {{ start }})) * 1000000 as bigint)
+{%- endmacro %}
+
+{% macro minutes(count) %}{{ return(adapter.dispatch('minutes')(count)) }}{% endmacro %}
+{% macro default__minutes(count) %}interval '{{ count | int }}' minute{% endmacro %}
+
+{% macro days_later(day, count) %}{{ return(adapter.dispatch('days_later')(day, count)) }}{% endmacro %}
+{% macro default__days_later(day, count) %}({{ day }} + {{ count }}){% endmacro %}
+
+{# `left` joined with the latest row of `right` whose `right_time` is not after `left_time`. #}
+{% macro join_latest(left, right, keys, left_time, right_time) %}{{ return(adapter.dispatch('join_latest')(left, right, keys, left_time, right_time)) }}{% endmacro %}
+{% macro default__join_latest(left, right, keys, left_time, right_time) -%}
+    {{ left }}
+    left join (
+        select
+            *,
+            lead({{ right_time }}) over (partition by {{ keys | join(', ') }} order by {{ right_time }}) as valid_until
+        from {{ right }}
+    ) as {{ right }}
+        on {% for key in keys %}{{ left }}.{{ key }} = {{ right }}.{{ key }}
+        and {% endfor %}{{ left }}.{{ left_time }} >= {{ right }}.{{ right_time }}
+        and ({{ right }}.valid_until is null or {{ left }}.{{ left_time }} < {{ right }}.valid_until)
+{%- endmacro %}
+
+{# The UTC time between the first pair of double quotes in a text; null if it is not a time. #}
+{% macro quoted_time(text) %}{{ return(adapter.dispatch('quoted_time')(text)) }}{% endmacro %}
+
+{# The text at a path within JSON text; null where there is none, and for an object or a list. #}
+{% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
+
+{# Stands before a CTE that is used more than once and that each use shall compute by itself. #}
+{% macro worked_out_anew() %}{{ return(adapter.dispatch('worked_out_anew')()) }}{% endmacro %}
+{% macro default__worked_out_anew() %}{% endmacro %}
+
+{# A number that is the same for the same values, and hardly ever for others. #}
+{% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}
+
+{% macro digits_of(text) %}{{ return(adapter.dispatch('digits_of')(text)) }}{% endmacro %}
+{% macro default__digits_of(text) %}regexp_replace({{ text }}, '[^0-9]', '', 'g'){% endmacro %}
+
+{# The place of a number in an order that looks random, another order for each `draw`. #}
+{% macro shuffled(number, draw) %}{{ return(adapter.dispatch('shuffled')(number, draw)) }}{% endmacro %}
