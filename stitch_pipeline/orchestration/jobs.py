@@ -35,6 +35,7 @@ from stitch_pipeline.settings.rules import UNLIMITED_DAYS
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.stitching import stale
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 
 BUILD_JOB = "build_job"
@@ -109,7 +110,7 @@ def reconcile_job(settings: Settings) -> JobDefinition:
             write_rules(con, settings, ModelsConfig())
             keep_views(con, warehouse.path, settings)
             if not config.only_changed_rules:
-                index.set_loaded(loading.loaded_files(con))
+                index.set_loaded(loading.loaded_files(DuckDBWarehouse(con)))
                 stale.suspect_every_device(con)
             resolve_persons(con, warehouse.path, settings)
             metadata = stale_partitions(con, settings)

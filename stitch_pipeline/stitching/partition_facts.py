@@ -32,8 +32,8 @@ _FACTS: dict[str, tuple[str, dict[str, str]]] = {
         "quarantine_date",
         {
             "files": "count(distinct landing_file)",
-            "before_start_date": "count(*) filter (reason like 'the event time % is before the start date %')",
-            "in_the_future": "count(*) filter (reason like '% is more than one day after the event arrived')",
+            "before_start_date": "count(*) filter (problem = 'before_start_date')",
+            "in_the_future": "count(*) filter (problem = 'in_the_future')",
         },
     ),
     "identity_map": ("event_date", {"devices": _count_distinct("anonymous_id")}),

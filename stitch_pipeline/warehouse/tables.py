@@ -59,6 +59,8 @@ _TABLES: dict[str, dict[str, str]] = {
         "landing_file": "varchar not null",
         "line": "bigint",
         "field": "varchar",
+        "problem": "varchar",
+        "occurred_at": "timestamp",
         "reason": "varchar not null",
         "remedy": "varchar",
         "raw_row": "varchar",
@@ -223,6 +225,9 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("create schema if not exists stitch")
     for table, columns in _TABLES.items():
         con.execute(f"create table if not exists stitch.{table} ({', '.join(f'{n} {t}' for n, t in columns.items())})")
+    # A warehouse of version 0.1 has no codes; rows that are there keep none until their file is loaded again.
+    con.execute("alter table stitch.quarantined_events add column if not exists problem varchar")
+    con.execute("alter table stitch.quarantined_events add column if not exists occurred_at timestamp")
 
 
 def write_project_settings(

@@ -45,10 +45,6 @@
         and {% endfor %}{{ left }}.{{ left_time }} >= {{ right }}.{{ right_time }}
 {%- endmacro %}
 
-{# The UTC time that stands between the first pair of double quotes in a text; null if it is none. #}
-{% macro quoted_time(text) %}{{ return(adapter.dispatch('quoted_time')(text)) }}{% endmacro %}
-{% macro duckdb__quoted_time(text) %}cast(try_cast(regexp_extract({{ text }}, '"([^"]*)"', 1) as timestamptz) at time zone 'UTC' as timestamp){% endmacro %}
-
 {# The text at a path within JSON text; null where there is none, and for an object or a list. #}
 {% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
 {% macro duckdb__json_text(document, path) -%}

@@ -23,12 +23,13 @@ from dagster import (
     multi_asset,
 )
 
-from stitch_pipeline.landing.index import IndexedFile, LandingIndex
-from stitch_pipeline.landing.zone import found_files, reading_rules
+from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.stitching import partition_facts
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.duckdb_old import WarehouseResource
 from stitch_pipeline.warehouse.tables import create_tables
 
@@ -66,7 +67,9 @@ _QUARANTINED_COLUMNS = {
     "landing_file": "The file, relative to the landing directory.",
     "line": "The row's place in the file, from 1; null if the whole file cannot be read.",
     "field": "The field or fields that are wrong or missing.",
-    "reason": "Why the row cannot be an event.",
+    "problem": "Why the row cannot be an event, as a code (landing/problems.py lists them).",
+    "occurred_at": "When the event happened, where its time could be read (UTC).",
+    "reason": "Why the row cannot be an event, for a person.",
     "remedy": "What would make it one.",
     "raw_row": "The row as it was sent.",
 }
@@ -130,23 +133,25 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         index.refresh(settings)
         with warehouse.get_connection() as con:
             create_tables(con)
-            index.set_loaded(loading.loaded_files(con))
+            stored = DuckDBWarehouse(con)
+            index.set_loaded(loading.loaded_files(stored))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = loading.load(
-                con,
-                files_to_load(settings, pending),
+                stored,
+                pending,
+                landed_files(settings) if pending else {},
                 reading_rules(settings),
                 before_commit=index.mark_changed,
                 report=context.log.info,
             )
-            index.set_loaded(loading.loaded_files(con))
+            index.set_loaded(loading.loaded_files(stored))
             seconds = time.monotonic() - started
             for name in ("raw_events", "quarantined_events"):
                 for day, facts in partition_facts.facts_per_day(con, name, window).items():
                     context.add_asset_metadata(facts, asset_key=name, partition_key=day.isoformat())
-            accounts = loading.row_accounts(con)
-            repeated = loading.repeated_events(con, window)
-            unreadable = loading.unreadable_files(con)
+            accounts = loading.row_accounts(stored)
+            repeated = loading.repeated_events(stored, window)
+            unreadable = loading.unreadable_files(stored)
         changed = {"files_loaded": loaded.files, "rows_read": loaded.rows, "seconds": round(seconds, 3)}
         yield MaterializeResult(asset_key="raw_events", metadata={**changed, "days_changed": len(loaded.changed_days)})
         yield MaterializeResult(asset_key="quarantined_events", metadata=changed)
@@ -171,20 +176,3 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         )
 
     return landing_zone
-
-
-def files_to_load(settings: Settings, pending: list[IndexedFile]) -> list[loading.FileToLoad]:
-    found = {file.landing_file: file for file in found_files(settings)} if pending else {}
-    return [
-        loading.FileToLoad(
-            landing_file=file.landing_file,
-            landed=found[file.landing_file].landed if file.landing_file in found else None,
-            version=file.version if file.landing_file in found else None,
-            days=file.days,
-            row_count=file.row_count,
-            bad_row_count=file.bad_row_count,
-            bad_row_day=file.bad_row_day,
-            problem=file.problem,
-        )
-        for file in pending
-    ]
