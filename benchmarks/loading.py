@@ -82,6 +82,7 @@ OURS = """
 import json, resource, sys
 import duckdb
 from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
@@ -101,10 +102,11 @@ con = duckdb.connect(str(settings.duckdb_path))
 con.execute("set TimeZone = 'UTC'")
 con.execute("set memory_limit = '600MB'")  # or DuckDB keeps in memory what has long been written
 create_tables(con)
-loaded = loading.load(
-    DuckDBWarehouse(con), index.pending(), landed_files(settings), reading_rules(settings),
-    before_commit=lambda days: None, report=lambda text: None,
-)
+with Parser("600MB") as parser:
+    loaded = loading.load(
+        DuckDBWarehouse(con), parser, index.pending(), landed_files(settings), reading_rules(settings),
+        before_commit=lambda days: None, report=lambda text: None,
+    )
 ended = seconds()
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 rows = con.execute("select count(*) from stitch.raw_events").fetchall()[0][0]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _FILES_PER_BATCH = 100
-_VECTORS_PER_FRAME = 50  # of 2,048 rows each
+_VECTORS_PER_FRAME = 20  # of 2,048 rows each
 
 # The reader does not count the lines that it refuses, so this puts each row back to its place in the file.
 _QUARANTINED_SQL = f"""
@@ -57,18 +58,31 @@ class Profile:
 class Parser:
     """A context manager. A query that fails raises UnreadableFile: only the files can be at fault."""
 
+    def __init__(self, memory_limit: str | None = None) -> None:
+        self._memory_limit = memory_limit
+        self._opened = ExitStack()
+
     def __enter__(self) -> Self:
-        self._connection = duckdb.connect()
-        # Times without an offset are UTC, whatever the machine's zone is.
-        self._connection.execute("set TimeZone = 'UTC'")
-        # See `landing.reading`.
-        self._connection.execute("set disabled_optimizers = 'filter_pushdown'")
-        # Where DuckDB 2.0 expects few rows it joins by time with a nested loop: see `warehouse.duckdb`.
-        self._connection.execute("set global asof_loop_join_threshold = 0")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.close()
+        self._opened.close()
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """Opened at the first query: finding the shape of text files, which is all that most runs need, takes none."""
+        # By default parsers of several processes would share the directory `.tmp` of the current one.
+        scratch = self._opened.enter_context(TemporaryDirectory(prefix="stitch-parser-"))
+        connection = self._opened.enter_context(duckdb.connect(config={"temp_directory": scratch}))
+        if self._memory_limit is not None:
+            connection.execute(f"set memory_limit = {literal(self._memory_limit)}")
+        # Times without an offset are UTC, whatever the machine's zone is.
+        connection.execute("set TimeZone = 'UTC'")
+        # See `landing.reading`.
+        connection.execute("set disabled_optimizers = 'filter_pushdown'")
+        # Where DuckDB 2.0 expects few rows it joins by time with a nested loop: see `warehouse.duckdb`.
+        connection.execute("set global asof_loop_join_threshold = 0")
+        return connection
 
     def execute(self, sql: str, **parameters: Any) -> None:
         with _unreadable():

@@ -46,6 +46,7 @@ def loaded_files(warehouse: Warehouse) -> dict[str, tuple[str, list[date]]]:
 
 def load(
     warehouse: Warehouse,
+    parser: Parser,
     files: Sequence[IndexedFile],
     landed: Mapping[str, LandedFile],
     rules: ReadingRules,
@@ -63,7 +64,7 @@ def load(
     with warehouse.transaction():
         _take_out(warehouse, [file.landing_file for file in files])
         report(f"{len(files):,} files to load")
-        rows = _insert_files(warehouse, files, landed, rules, report)
+        rows = _insert_files(warehouse, parser, files, landed, rules, report)
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
@@ -100,6 +101,7 @@ def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
 
 def _insert_files(
     warehouse: Warehouse,
+    parser: Parser,
     files: Sequence[IndexedFile],
     landed: Mapping[str, LandedFile],
     rules: ReadingRules,
@@ -115,24 +117,23 @@ def _insert_files(
     grown: set[str] = set()
     rows = 0
     reported = time.monotonic()
-    with Parser() as parser:
-        batches, problems = parser.batches(to_read, rules)
-        for name in problems:
-            report(f"{name} went away or was cut off since it was found: the next run looks at it again")
-        for batch in batches:
-            warehouse.load_events(batch)
-            for alone in batch.alone():
-                (landed_file,) = alone.files
-                file = present[landed_file.landing_file]
-                if file.bad_row_count and file.bad_row_day is not None:
-                    for frame in parser.quarantined(alone, file.bad_row_day):
-                        warehouse.insert_frame("stitch.quarantined_events", frame)
-                if landed_file.version != file.version or landed_file.has_changed():
-                    grown.add(file.landing_file)
-                rows += file.row_count
-            if time.monotonic() - reported >= _REPORT_SECONDS:
-                report(f"{rows:,} rows read, up to {batch.files[-1].landing_file}")
-                reported = time.monotonic()
+    batches, problems = parser.batches(to_read, rules)
+    for name in problems:
+        report(f"{name} went away or was cut off since it was found: the next run looks at it again")
+    for batch in batches:
+        warehouse.load_events(batch)
+        for alone in batch.alone():
+            (landed_file,) = alone.files
+            file = present[landed_file.landing_file]
+            if file.bad_row_count and file.bad_row_day is not None:
+                for frame in parser.quarantined(alone, file.bad_row_day):
+                    warehouse.insert_frame("stitch.quarantined_events", frame)
+            if landed_file.version != file.version or landed_file.has_changed():
+                grown.add(file.landing_file)
+            rows += file.row_count
+        if time.monotonic() - reported >= _REPORT_SECONDS:
+            report(f"{rows:,} rows read, up to {batch.files[-1].landing_file}")
+            reported = time.monotonic()
     loaded = [
         _as_read(warehouse, file, report) if name in grown else file
         for name, file in present.items()

@@ -24,6 +24,7 @@ from dagster import (
 )
 
 from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.settings import Settings
@@ -131,13 +132,14 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         window = window_of(context)
         index = LandingIndex(settings.index_path)
         index.refresh(settings)
-        with warehouse.get_connection() as con:
+        with warehouse.get_connection() as con, Parser(settings.memory_limit) as parser:
             create_tables(con)
             stored = DuckDBWarehouse(con)
             index.set_loaded(loading.loaded_files(stored))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = loading.load(
                 stored,
+                parser,
                 pending,
                 landed_files(settings) if pending else {},
                 reading_rules(settings),
