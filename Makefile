@@ -22,7 +22,7 @@ $(READY): pyproject.toml uv.lock
 	@touch $(READY)
 
 demo: $(READY) ## simulate a shop, stitch it, let late logins arrive, stitch again
-	@$(BIN)/python -m stitch_pipeline demo
+	@$(BIN)/stitch demo
 
 dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 	@mkdir -p data/landing
@@ -35,7 +35,7 @@ demo-ui: $(READY) ## the Dagster UI on the data that `make demo` left
 	$(BIN)/dagster dev -w workspace.yaml
 
 settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do
-	@$(BIN)/python -m stitch_pipeline settle
+	@$(BIN)/stitch settle
 
 check: $(READY) ## format, lint, types, SQL
 	$(BIN)/ruff format --check .
@@ -58,5 +58,5 @@ screenshots: $(READY) ## take the pictures in docs/images anew; needs Debian's c
 	$(BIN)/python docs/take_screenshots.py
 
 clean: ## remove what the other targets made, data included
-	rm -rf $(VENV) data dbt_project/target dbt_project/logs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) data dbt_project/target .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find dagster_home -mindepth 1 ! -name dagster.yaml -delete

@@ -1,10 +1,11 @@
-"""The command line: ``python -m stitch_pipeline settle``, ``… why``, ``… preview``,
-``… sources check DIR`` and ``… demo``."""
+"""The command line: ``stitch settle``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR`` and
+``stitch demo``."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.warehouse.duckdb_old import WarehouseError
 
 EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
@@ -22,8 +24,6 @@ EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0 if all is well, 1 if something failed, 2 for a wrong setting."""
     options = _parser().parse_args(arguments)
-    # Without one, Dagster would keep its records in a temporary directory that nobody else looks into.
-    os.environ.setdefault("DAGSTER_HOME", str(Path("dagster_home").resolve()))
     console = Console(highlight=False, soft_wrap=True)
     try:
         return int(options.command(options, console))
@@ -40,7 +40,7 @@ def _complain(error: Exception) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m stitch_pipeline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="stitch", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     settle = commands.add_parser(
         "settle", help="run what the sensors ask for until they ask for nothing; needs no daemon"
@@ -89,6 +89,8 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.orchestration.settle import settle
 
     settings = Settings.load()
+    if not os.environ.get("DAGSTER_HOME"):
+        os.environ["DAGSTER_HOME"] = str(_dagster_home_here())
     shown_on = Console(stderr=True, highlight=False, soft_wrap=True) if options.json else console
     with DagsterInstance.get() as instance, Progress(shown_on) as progress:
         settled = settle(
@@ -103,6 +105,18 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         print(as_json(settled))
     return EXIT_SETTLED if settled.is_settled else EXIT_FAILED
+
+
+def _dagster_home_here() -> Path:
+    """``dagster_home`` below the current directory, with the configuration that one writer at a time needs.
+
+    Without a home, Dagster would keep its records in a temporary directory and lose them.
+    """
+    home = Path("dagster_home").resolve()
+    home.mkdir(exist_ok=True)
+    if not (home / DAGSTER_YAML.name).exists():
+        shutil.copy(DAGSTER_YAML, home)
+    return home
 
 
 def _check_sources(options: argparse.Namespace, console: Console) -> int:

@@ -20,17 +20,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stitch_pipeline.settings import Policy
-from stitch_pipeline.shipped_files import DBT_PROJECT
+from stitch_pipeline.shipped_files import DBT_PROJECT, IS_CHECKOUT
 from stitch_pipeline.warehouse.port import Engine
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
 PROJECT_DIR = DBT_PROJECT
-TARGET_DIR = PROJECT_DIR / "target"
-MANIFEST_PATH = TARGET_DIR / "manifest.json"
-_PARSED_PATH = TARGET_DIR / "partial_parse.msgpack"
-_DIGEST_PATH = TARGET_DIR / "parsed_sources.sha256"
+_MANIFEST = "manifest.json"
+_PARSED = "partial_parse.msgpack"
+_DIGEST = "parsed_sources.sha256"
 # The same in every run. Parsing needs them too, for what the models refer to.
 _POLICIES = {"policies": [policy.value for policy in Policy]}
 
@@ -53,28 +52,40 @@ class ModelResult:
     message: str
 
 
+@cache
+def target_dir() -> Path:
+    """Where dbt keeps what it writes: in a checkout beside the project, otherwise in the user's cache.
+
+    An installed package may be read-only, and several versions of it may share one cache.
+    """
+    if IS_CHECKOUT:
+        return PROJECT_DIR / "target"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "stitch_pipeline" / _sources_digest()[:16]
+
+
 def prepare_manifest() -> Path:
     """The manifest of the dbt project, parsed again only if a file of the project has changed."""
-    digest = _sources_digest()
-    is_parsed = MANIFEST_PATH.exists() and _PARSED_PATH.exists() and _DIGEST_PATH.exists()
-    if is_parsed and _DIGEST_PATH.read_text() == digest:
-        return MANIFEST_PATH
-    TARGET_DIR.mkdir(exist_ok=True)
+    target, digest = target_dir(), _sources_digest()
+    is_parsed = all((target / name).exists() for name in (_MANIFEST, _PARSED, _DIGEST))
+    if is_parsed and prepared_digest() == digest:
+        return target / _MANIFEST
+    target.mkdir(parents=True, exist_ok=True)
     # Aside and then moved into place, because another process may be reading or parsing at the same time.
-    with TemporaryDirectory(dir=TARGET_DIR) as aside, _environment({"STITCH_DUCKDB_PATH": "unused.duckdb"}):
+    with TemporaryDirectory(dir=target) as aside, _environment({"STITCH_DUCKDB_PATH": "unused.duckdb"}):
         result = _runner(None, []).invoke(["parse", *_where(), *_vars({}), "--target-path", aside])
         if not result.success:
             raise DbtError(f"The dbt project does not parse: {result.exception}")
-        (Path(aside) / _DIGEST_PATH.name).write_text(digest)
-        for path in (MANIFEST_PATH, _PARSED_PATH, _DIGEST_PATH):
-            (Path(aside) / path.name).replace(path)
+        (Path(aside) / _DIGEST).write_text(digest)
+        for name in (_MANIFEST, _PARSED, _DIGEST):
+            (Path(aside) / name).replace(target / name)
     _parsed_project.cache_clear()
-    return MANIFEST_PATH
+    return target / _MANIFEST
 
 
 def prepared_digest() -> str:
     """Names the version of the dbt project that the manifest was made from."""
-    return _DIGEST_PATH.read_text()
+    return (target_dir() / _DIGEST).read_text()
 
 
 @cache
@@ -148,6 +159,8 @@ def run_models(
     arguments = [
         "build",
         *_where(),
+        "--target-path",
+        str(target_dir()),
         "--no-write-json",
         *_vars(variables),
         "--select",
@@ -175,6 +188,8 @@ def run_models(
 
 def _where() -> list[str]:
     where = ["--project-dir", str(PROJECT_DIR), "--profiles-dir", str(PROJECT_DIR)]
+    # dbt makes the directory for logs even if it writes none.
+    where += ["--log-path", str(target_dir() / "logs")]
     quiet = ["--log-level", "none", "--log-level-file", "none", "--no-use-colors", "--no-print"]
     return [*where, *quiet, "--no-version-check"]
 
@@ -194,7 +209,7 @@ def _parsed_project(catalog: str) -> Manifest:
     """The parsed project, with every relation in the given catalog (DuckDB names it after the file)."""
     from dbt.contracts.graph.manifest import Manifest
 
-    manifest = Manifest.from_msgpack(_PARSED_PATH.read_bytes())
+    manifest = Manifest.from_msgpack((target_dir() / _PARSED).read_bytes())
     for node in (*manifest.nodes.values(), *manifest.sources.values()):
         node.database = catalog
         node.relation_name = None

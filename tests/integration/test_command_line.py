@@ -1,4 +1,4 @@
-"""``python -m stitch_pipeline settle`` as a person or cron runs it: what it prints, how it ends, how it dies."""
+"""``stitch settle`` as a person or cron runs it: what it prints, how it ends, how it dies."""
 
 from __future__ import annotations
 
