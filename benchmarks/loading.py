@@ -81,9 +81,9 @@ print(usage.ru_utime + usage.ru_stime)
 OURS = """
 import json, resource, sys
 import duckdb
-from stitch_pipeline.orchestration.assets.landing import files_to_load
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.landing.zone import reading_rules
+from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
@@ -102,8 +102,11 @@ con = duckdb.connect(str(settings.duckdb_path))
 con.execute("set TimeZone = 'UTC'")
 con.execute("set memory_limit = '600MB'")  # or DuckDB keeps in memory what has long been written
 create_tables(DuckDBWarehouse(con))
-files = files_to_load(settings, index.pending())
-loaded = loading.load(con, files, reading_rules(settings), before_commit=lambda days: None, report=lambda text: None)
+with Parser("600MB") as parser:
+    loaded = loading.load(
+        DuckDBWarehouse(con), parser, index.pending(), landed_files(settings), reading_rules(settings),
+        before_commit=lambda days: None, report=lambda text: None,
+    )
 ended = seconds()
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 rows = con.execute("select count(*) from stitch.raw_events").fetchall()[0][0]

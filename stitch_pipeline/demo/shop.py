@@ -12,7 +12,6 @@ import csv
 import gzip
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -21,7 +20,7 @@ from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import duckdb
+from stitch_pipeline.landing.parser import write_parquet
 
 
 class NamedVisitor(NamedTuple):
@@ -438,12 +437,7 @@ def _line(event: Event) -> str:
 
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    columns = {name: PARQUET_TYPES.get(name, "VARCHAR") for name in rows[0]}
-    with tempfile.TemporaryDirectory() as scratch, duckdb.connect() as connection:
-        lines = Path(scratch, "rows.ndjson")
-        lines.write_text("".join(f"{ENCODE(row)}\n" for row in rows), encoding="utf-8")
-        connection.execute("SET threads = 1")  # and so the rows stay in order
-        connection.read_json(str(lines), format="newline_delimited", columns=columns).write_parquet(str(path))
+    write_parquet(rows, {name: PARQUET_TYPES.get(name, "VARCHAR") for name in rows[0]}, path)
 
 
 def _uuid(rng: Random) -> str:

@@ -16,15 +16,13 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import duckdb
-
-from stitch_pipeline.landing import reading
-from stitch_pipeline.landing.reading import FileGroup, ReadingRules
-from stitch_pipeline.landing.zone import NOT_A_FEED, FoundFile, found_files, reading_rules
+from stitch_pipeline.landing.landed_file import LandedFile
+from stitch_pipeline.landing.parser import Parser, Profile
+from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.settings import Settings
 
 _SCHEMA = """
@@ -70,15 +68,6 @@ class IndexedFile:
     def touched_days(self) -> frozenset[date]:
         """Days that loading this file may change."""
         return self.days | self.loaded_days
-
-
-@dataclass
-class _Profile:
-    """What one look at a file found: rows per event day, those that are no events under None."""
-
-    counts: dict[date | None, int] = field(default_factory=dict)
-    rejects: int = 0
-    problem: str | None = None
 
 
 class LandingIndex:
@@ -129,7 +118,7 @@ class LandingIndex:
         """
         deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
         known = self.files()
-        found = {file.landing_file: file for file in found_files(settings)}
+        found = landed_files(settings)
         new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
         with self._transaction() as db:
             gone = [name for name in known if name not in found and known[name].version is not None]
@@ -137,33 +126,25 @@ class LandingIndex:
             db.execute("delete from files where version is null and loaded_version is null")
         if not new:
             return 0
-        with duckdb.connect() as con:
-            con.execute("set TimeZone = 'UTC'")
-            with reading.without_pushdown(con):
-                for start in range(0, len(new), _FILES_AT_ONCE):
-                    if deadline is not None and time.monotonic() >= deadline:
-                        return len(new) - start
-                    self._index(con, settings, new[start : start + _FILES_AT_ONCE])
+        with Parser() as parser:
+            for start in range(0, len(new), _FILES_AT_ONCE):
+                if deadline is not None and time.monotonic() >= deadline:
+                    return len(new) - start
+                self._index(parser, settings, new[start : start + _FILES_AT_ONCE])
         return 0
 
-    def _index(self, con: duckdb.DuckDBPyConnection, settings: Settings, files: list[FoundFile]) -> None:
-        profiles: dict[str, _Profile] = {file.landing_file: _Profile() for file in files}
-        to_read = []
+    def _index(self, parser: Parser, settings: Settings, files: list[LandedFile]) -> None:
+        # An empty file is read only if that fails because its directory is no feed.
+        to_read = [file for file in files if file.source is None or (file.size and not file.has_no_events)]
+        batches, problems = parser.batches(to_read, reading_rules(settings))
+        profiles = {name: Profile(problem=problem) for name, problem in problems.items()}
+        for batch in batches:
+            profiles.update(parser.profiles(batch))
         for file in files:
-            if file.landed is None:
-                profiles[file.landing_file].problem = NOT_A_FEED
-            elif file.size and not file.has_no_events:
-                to_read.append(file.landed)
-        groups, problems = reading.grouped(con, to_read)
-        for name, problem in problems.items():
-            profiles[name].problem = problem
-        for group in groups:
-            profiles.update(_profiles(con, group, reading_rules(settings)))
-        for file in files:
-            self._set_indexed(settings, file, profiles[file.landing_file])
+            self._set_indexed(settings, file, profiles.get(file.landing_file, Profile()))
 
-    def _set_indexed(self, settings: Settings, file: FoundFile, profile: _Profile) -> None:
-        bad_rows = profile.counts.get(None, 0) + profile.rejects
+    def _set_indexed(self, settings: Settings, file: LandedFile, profile: Profile) -> None:
+        bad_rows = profile.counts.get(None, 0)
         days = {day for day in profile.counts if day is not None}
         bad_row_day: date | None = None
         if bad_rows or profile.problem:
@@ -180,7 +161,7 @@ class LandingIndex:
                     file.landing_file,
                     file.version,
                     _text(days),
-                    sum(profile.counts.values()) + profile.rejects,
+                    sum(profile.counts.values()),
                     bad_rows,
                     bad_row_day.isoformat() if bad_row_day else None,
                     profile.problem,
@@ -241,24 +222,6 @@ class LandingIndex:
     def clear_changed(self, days: Iterable[date]) -> None:
         with self._transaction() as db:
             db.executemany("delete from changed_days where day = ?", [(day.isoformat(),) for day in days])
-
-
-def _profiles(con: duckdb.DuckDBPyConnection, group: FileGroup, rules: ReadingRules) -> dict[str, _Profile]:
-    """A look at every file of the group: at all of them together, or at each alone if one cannot be read."""
-    profiles = {file.landing_file: _Profile() for file in group.files}
-    names = {str(file.path): file.landing_file for file in group.files}
-    reading.forget_rejects(con)
-    try:
-        for name, day, count in con.execute(reading.profile_sql(group, rules)).fetchall():
-            profiles[name].counts[day] = count
-        for path, *_ in reading.rejected_lines(con):
-            profiles[names[path]].rejects += 1
-    except duckdb.Error as error:
-        if len(group.files) == 1:
-            return {group.files[0].landing_file: _Profile(problem=str(error).splitlines()[0])}
-        for alone in group.alone():
-            profiles.update(_profiles(con, alone, rules))
-    return profiles
 
 
 def _days(text: str) -> frozenset[date]:

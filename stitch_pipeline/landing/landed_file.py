@@ -1,4 +1,8 @@
-"""One file of the landing zone, and its shape: how its bytes are cut into rows and which layout they have."""
+"""One file of the landing zone, and its shape: how its bytes are cut into rows and which layout they have.
+
+Belongs here: what the file's name, its feed and its first line say. Does not: anything that needs DuckDB
+(``landing.parser``).
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import duckdb
 import orjson
+from duckdb.sqltypes import VARCHAR
 
-from stitch_pipeline.planning.sql_text import literal
-from stitch_pipeline.sources import Layout, Source
+from stitch_pipeline.sources import SOURCES, Layout, Source
 
 FILE_TYPES = (".ndjson", ".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet")
 _DOCUMENT_TYPES = (".ndjson", ".jsonl", ".json")
 _DELIMITERS = ",\t;|"
 _HEAD_BYTES = 10_000_000
+
+Columns = tuple[tuple[str, Any], ...]
+"""Names and types of columns, the types as DuckDB's Python objects."""
+
+_NOT_A_FEED = (
+    "its directory is no feed: put it into a directory directly below the landing directory that is named "
+    f"after a source ({', '.join(SOURCES)}) or that a [feeds.<directory>] table in stitch.toml names"
+)
 
 
 class UnreadableFile(Exception):
@@ -27,12 +38,13 @@ class UnreadableFile(Exception):
 
 @dataclass(frozen=True)
 class LandedFile:
-    """One file of the landing zone and what its feed says about it."""
+    """One file as it lies in the landing zone now, and how its feed says to read it."""
 
     path: Path
     landing_file: str
     """Path relative to the landing directory, with forward slashes; the file's name everywhere else."""
-    source: Source
+    source: Source | None
+    """None if its directory is no feed."""
     size: int
     modified_ns: int
     project_id: str | None = None
@@ -42,6 +54,13 @@ class LandedFile:
     """The type of the file if its name does not say it."""
     lookup_files: tuple[Path, ...] = ()
     """Files in the same directory that hold the source's lookup table."""
+    version: str = ""
+    """Changes when the file changes, and when the way it is read does."""
+
+    @property
+    def has_no_events(self) -> bool:
+        """Whether it is one of the tracker's tables that hold no events."""
+        return self.source is not None and self.source.has_no_events(self.landing_file)
 
     @property
     def file_type(self) -> str:
@@ -72,14 +91,13 @@ class LandedFile:
 class Shape:
     """What files must have in common to be read by one query."""
 
-    source: str
+    source: Source
     layout: Layout
     project_id: str | None
     file_type: str
     """As the file's name says; ``array`` for a JSON file that is one list."""
     encoding: str = "utf-8"
-    columns: tuple[tuple[str, Any], ...] = ()
-    """Names and types, of files that have columns."""
+    columns: Columns = ()
     has_header: bool = False
     delimiter: str = ","
     directory: Path | None = None
@@ -94,7 +112,7 @@ class Shape:
     def _key(self) -> tuple[Any, ...]:
         columns = tuple((name, str(column_type)) for name, column_type in self.columns)
         rest = (self.encoding, self.has_header, self.delimiter, self.directory)
-        return (self.source, self.layout.name, self.project_id, self.file_type, columns, *rest)
+        return (self.source.name, self.layout.name, self.project_id, self.file_type, columns, *rest)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Shape) and self._key() == other._key()
@@ -103,79 +121,83 @@ class Shape:
         return hash(self._key())
 
 
-def shape_of(con: duckdb.DuckDBPyConnection, file: LandedFile) -> Shape:
-    """How the file is to be read. Raises UnreadableFile if nothing says how."""
+def shape_of_text(file: LandedFile) -> Shape:
+    """How a text file is to be read. Raises UnreadableFile if nothing says how."""
+    source = _source(file)
     if file.file_type not in FILE_TYPES:
         raise UnreadableFile(
             f"its type is not one of {', '.join(FILE_TYPES)} (or .gz of the text ones); "
             "state it with file_type on the feed if its name does not say it"
         )
-    if file.file_type == ".parquet":
-        return _parquet_shape(con, file)
     encoding, head = _head(file)
-    if file.file_type in _DOCUMENT_TYPES:
-        is_array = file.file_type == ".json" and head.lstrip().startswith("[")
-        first = head.lstrip().removeprefix("[").rstrip().removesuffix("]").rstrip().removesuffix(",")
-        recognised = file.source.layout_of(file.landing_file, _keys(first))
-        return _shape(
-            file,
-            recognised or file.source.usual_layout,
-            "array" if is_array else ".ndjson",
-            encoding=encoding,
-            is_recognised=recognised is not None,
-        )
-    return _delimited_shape(file, encoding, head)
+    if file.file_type not in _DOCUMENT_TYPES:
+        return _delimited_shape(file, source, encoding, head)
+    is_array = file.file_type == ".json" and head.lstrip().startswith("[")
+    first = head.lstrip().removeprefix("[").rstrip().removesuffix("]").rstrip().removesuffix(",")
+    recognised = source.layout_of(file.landing_file, _keys(first))
+    return _shape(
+        file,
+        source,
+        recognised or source.usual_layout,
+        "array" if is_array else ".ndjson",
+        encoding=encoding,
+        is_recognised=recognised is not None,
+    )
 
 
-def _shape(file: LandedFile, layout: Layout, file_type: str, **parts: Any) -> Shape:
+def shape_of_columns(file: LandedFile, columns: Columns) -> Shape:
+    """How a Parquet file with these columns is to be read. Raises UnreadableFile if they are of no layout."""
+    source = _source(file)
+    layout = _layout_of_columns(file, source, [name for name, _ in columns])
+    return _shape(file, source, layout, ".parquet", columns=columns)
+
+
+def _source(file: LandedFile) -> Source:
+    if file.source is None:
+        raise UnreadableFile(_NOT_A_FEED)
+    return file.source
+
+
+def _shape(file: LandedFile, source: Source, layout: Layout, file_type: str, **parts: Any) -> Shape:
     directory = file.path.parent if file.lookup_files else None
-    return Shape(file.source.name, layout, file.project_id, file_type, directory=directory, **parts)
+    return Shape(source, layout, file.project_id, file_type, directory=directory, **parts)
 
 
-def _parquet_shape(con: duckdb.DuckDBPyConnection, file: LandedFile) -> Shape:
-    try:
-        relation = con.sql(f"select * from read_parquet({literal(str(file.path))})")
-    except duckdb.Error as error:
-        raise UnreadableFile(str(error).splitlines()[0]) from None
-    columns = tuple(zip(relation.columns, relation.types, strict=True))
-    layout = _layout_of_columns(file, relation.columns)
-    return _shape(file, layout, ".parquet", columns=columns)
-
-
-def _delimited_shape(file: LandedFile, encoding: str, head: str) -> Shape:
+def _delimited_shape(file: LandedFile, source: Source, encoding: str, head: str) -> Shape:
     delimiter = "\t" if file.file_type == ".tsv" else max(_DELIMITERS, key=head.count)
     names = next(csv.reader([head.rstrip("\r\n")], delimiter=delimiter), [])
-    recognised = file.source.layout_of(file.landing_file, frozenset(name.lower() for name in names))
+    recognised = source.layout_of(file.landing_file, frozenset(name.lower() for name in names))
     if recognised is None:
         fields = head.rstrip("\r\n").split("\t")
-        for layout in file.source.layouts:
+        for layout in source.layouts:
             if layout.columns and len(layout.columns) == len(fields):
-                columns = tuple((name, _TEXT) for name in layout.columns)
-                return _shape(file, layout, ".tsv", encoding=encoding, columns=columns, delimiter="\t")
+                columns = tuple((name, VARCHAR) for name in layout.columns)
+                return _shape(file, source, layout, ".tsv", encoding=encoding, columns=columns, delimiter="\t")
     if not names or len({name.lower() for name in names}) < len(names):
         raise UnreadableFile("its first line is not a header with distinct column names")
     return _shape(
         file,
-        _layout_of_columns(file, names),
+        source,
+        _layout_of_columns(file, source, names),
         ".csv",
         encoding=encoding,
-        columns=tuple((name, _TEXT) for name in names),
+        columns=tuple((name, VARCHAR) for name in names),
         has_header=True,
         delimiter=delimiter,
     )
 
 
-def _layout_of_columns(file: LandedFile, names: list[str]) -> Layout:
-    layout = file.source.layout_of(file.landing_file, frozenset(name.lower() for name in names))
+def _layout_of_columns(file: LandedFile, source: Source, names: list[str]) -> Layout:
+    layout = source.layout_of(file.landing_file, frozenset(name.lower() for name in names))
     if layout is None:
         known = "; ".join(
             f"{layout.name} (has {', '.join(layout.recognised_by)}"
             + (f", and a name like {' or '.join(layout.file_names)}" if layout.file_names else "")
             + ")"
-            for layout in file.source.layouts
+            for layout in source.layouts
             if layout.recognised_by
         )
-        raise UnreadableFile(f"its columns are those of no layout of source {file.source.name!r}; these are: {known}")
+        raise UnreadableFile(f"its columns are those of no layout of source {source.name!r}; these are: {known}")
     return layout
 
 
@@ -215,6 +237,3 @@ def _keys(document: str) -> frozenset[str]:
     except orjson.JSONDecodeError:
         return frozenset()
     return frozenset(key.lower() for key in parsed) if isinstance(parsed, dict) else frozenset()
-
-
-_TEXT = duckdb.sqltype("VARCHAR")

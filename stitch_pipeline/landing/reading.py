@@ -1,26 +1,24 @@
-"""SQL that reads landed files as canonical events, for DuckDB.
+"""SQL that reads landed files as canonical events, for DuckDB. Pure functions: ``landing.parser`` runs it.
 
-Every row of a file comes out, either as an event or with the ``field``, ``reason`` and ``remedy`` that say why
-it cannot be one. A JSON file is read as lines of text and each line is parsed once, so that a line that breaks
+Every row of a file comes out, either as an event or with the ``problem``, ``field``, ``reason`` and ``remedy`` that
+say why it cannot be one. A JSON file is read as lines of text and each line is parsed once, so that a line that breaks
 or changes the type of a field spoils that row and no other. Files of one shape are read by one query, because
 planning a query takes as long as reading some thousand rows.
 
-``x in (…)`` is not written in them, because DuckDB makes a join of it, which costs more than all the rest.
-The queries assume ``filter_pushdown`` is off (``without_pushdown``): DuckDB would otherwise copy the
-parsing of the JSON into each filter above it, and parse every line two or three times.
+The queries do not use ``x in (…)``, because DuckDB makes a join of it, which costs more than all the rest.
+They need the optimizer ``filter_pushdown`` to be off: DuckDB would otherwise copy the parsing of the JSON into each
+filter above it, and parse every line two or three times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
 
-import duckdb
-
 from stitch_pipeline.landing.fields import ColumnFields, DocumentFields
-from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile, shape_of
+from stitch_pipeline.landing.landed_file import LandedFile, Shape
+from stitch_pipeline.landing.problems import problems_of_rows
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, Lookup
@@ -51,19 +49,14 @@ BLOCKED_IDS = (
 )
 _MAX_LINE_BYTES = 10_000_000
 REJECTS_TABLE = "rejected_lines"
-# Without these a row is no event, or an event of another day; the rest is not looked at to find the days.
+REFUSED_LINES_SQL = f"""
+select file_path, line, any_value(csv_line) as raw_row, any_value(error_message) as reason
+from {REJECTS_TABLE} inner join {REJECTS_TABLE}_scan using (scan_id, file_id)
+group by file_path, line
+"""
+"""The lines that the reader refused, after a query that fills REJECTS_TABLE."""
+# They decide whether a row is an event, and of which day. Finding the days of a file needs no other field.
 _DECIDING_FIELDS = ("event_id", "occurred_at", "received_at", "event_type", "anonymous_id", "user_id")
-
-
-@contextmanager
-def without_pushdown(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    con.execute("set disabled_optimizers = 'filter_pushdown'")
-    try:
-        yield
-    finally:
-        # An error within a transaction must not be hidden by this statement, which that error makes fail too.
-        with suppress(duckdb.TransactionException):
-            con.execute("set disabled_optimizers = ''")
 
 
 @dataclass(frozen=True)
@@ -76,71 +69,61 @@ class ReadingRules:
 
 
 @dataclass(frozen=True)
-class FileGroup:
-    """Files of one shape."""
+class EventBatch:
+    """Files of one shape, and the rules by which their rows are judged; what an engine loads at once."""
 
     shape: Shape
     files: tuple[LandedFile, ...]
+    rules: ReadingRules
 
-    def alone(self) -> Iterator[FileGroup]:
-        """Each file as a group of its own."""
-        return (FileGroup(self.shape, (file,)) for file in self.files)
+    @property
+    def events_sql(self) -> str:
+        """A query for the events, with the columns of ``raw_events``."""
+        return (
+            "select * exclude (problem, field, reason, remedy, line, raw_row) "
+            f"from ({rows_sql(self)}) where problem is null"
+        )
 
-
-def grouped(
-    con: duckdb.DuckDBPyConnection, files: Iterable[LandedFile], at_most: int = 100
-) -> tuple[list[FileGroup], dict[str, str]]:
-    """The files by shape, and why those that have none cannot be read."""
-    by_shape: dict[Shape, list[LandedFile]] = {}
-    problems: dict[str, str] = {}
-    for file in files:
-        try:
-            by_shape.setdefault(shape_of(con, file), []).append(file)
-        except UnreadableFile as error:
-            problems[file.landing_file] = str(error)
-    groups = [
-        FileGroup(shape, tuple(same[start : start + at_most]))
-        for shape, same in by_shape.items()
-        for start in range(0, len(same), at_most)
-    ]
-    return groups, problems
+    def alone(self) -> Iterator[EventBatch]:
+        """Each file as a batch of its own."""
+        return (EventBatch(self.shape, (file,), self.rules) for file in self.files)
 
 
-def events_sql(group: FileGroup, rules: ReadingRules) -> str:
-    """A query over the files with the columns of ``raw_events``, then ``field``, ``reason`` and ``remedy``.
+def rows_sql(batch: EventBatch) -> str:
+    """A query for every row: the columns of ``raw_events``, then ``problem``, ``field``, ``reason`` and ``remedy``.
 
-    ``reason`` is null exactly for events.
+    ``problem`` is null exactly for events.
     """
-    return _canonical(group, rules, _picked(group, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
+    return _canonical(batch, _picked(batch, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
 
 
-def numbered_rows_sql(group: FileGroup, rules: ReadingRules) -> str:
+def numbered_rows_sql(batch: EventBatch) -> str:
     """The same rows of one file with ``line`` (from 1, a header counted) and ``raw_row``; read in order, so slower.
 
     Running it to its end fills REJECTS_TABLE with the lines that the reader itself refused (text that is
     not UTF-8, a CSV record with too few columns); those are not among the rows and not counted by ``line``.
     """
-    raw_row = "line" if group.shape.is_document else "to_json(records)::varchar"
-    number = f"row_number() over () + {1 if group.shape.has_header else 0}"
-    return _canonical(group, rules, _picked(group, CANONICAL_FIELDS, number, raw_row, keep_rejects=True))
+    raw_row = "line" if batch.shape.is_document else "to_json(records)::varchar"
+    number = f"row_number() over () + {1 if batch.shape.has_header else 0}"
+    return _canonical(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row, keep_rejects=True))
 
 
-def profile_sql(group: FileGroup, rules: ReadingRules) -> str:
+def profile_sql(batch: EventBatch) -> str:
     """Rows per file and event day, those that are no events under a null day; fills REJECTS_TABLE too."""
-    picked = _picked(group, _DECIDING_FIELDS, "null::bigint", "null::varchar", keep_rejects=True)
-    return f"select landing_file, event_date, count(*) from ({_canonical(group, rules, picked)}) group by all"
+    picked = _picked(batch, _DECIDING_FIELDS, "null::bigint", "null::varchar", keep_rejects=True)
+    return f"select landing_file, event_date, count(*) from ({_canonical(batch, picked)}) group by all"
 
 
-def written_times_sql(group: FileGroup) -> str:
+def written_times_sql(batch: EventBatch) -> str:
     """The event times of the files, as they are written."""
-    picked = _picked(group, ("occurred_at",), "null::bigint", "null::varchar")
+    picked = _picked(batch, ("occurred_at",), "null::bigint", "null::varchar")
     return f"select {_WRITTEN_TIME} as occurred_at_text from ({picked})"
 
 
-def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *, keep_rejects: bool = False) -> str:
+def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, *, keep_rejects: bool = False) -> str:
     """One text column per canonical field, so that nothing of the file's own naming goes further."""
-    shape, layout = group.shape, group.shape.layout
-    lookup = group.files[0].source.lookup if any("lookup:" in path for path in layout.all_paths()) else None
+    shape, layout = batch.shape, batch.shape.layout
+    lookup = shape.source.lookup if any("lookup:" in path for path in layout.all_paths()) else None
     fields: DocumentFields | ColumnFields
     if shape.is_document:
         paths = [path for column in columns for path in layout.paths(column)]
@@ -152,12 +135,12 @@ def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *
         fields = ColumnFields(dict(shape.columns), layout)
         found, kept, broken = "", "", "false"
     records = (
-        f"select *{found}, {line} as line_number, {raw_row} as raw_row from {_relation(group, keep_rejects)} as records"
+        f"select *{found}, {line} as line_number, {raw_row} as raw_row from {_relation(batch, keep_rejects)} as records"
     )
 
     def value(path: str) -> str | None:
         if lookup and path.startswith("lookup:"):
-            return identifier(path) if group.files[0].lookup_files else None
+            return identifier(path) if batch.files[0].lookup_files else None
         return fields.value(path)
 
     def first(column: str) -> str:
@@ -189,8 +172,8 @@ def _picked(group: FileGroup, columns: Sequence[str], line: str, raw_row: str, *
         ]
     )
     joined = ""
-    if lookup and group.files[0].lookup_files:
-        joined = f" left join ({_lookup_sql(group.files[0], lookup)}) as lookups on {value(lookup.key)} = lookup_key"
+    if lookup and batch.files[0].lookup_files:
+        joined = f" left join ({_lookup_sql(batch.files[0], lookup)}) as lookups on {value(lookup.key)} = lookup_key"
     return (
         f"select\n    {picked},\n    filename, line_number, raw_row, {broken} as is_broken\n"
         f"  from ({records}) as records{joined}{kept}"
@@ -221,9 +204,9 @@ def _lookup_sql(file: LandedFile, lookup: Lookup) -> str:
     )
 
 
-def _relation(group: FileGroup, keep_rejects: bool) -> str:
-    shape = group.shape
-    paths = f"[{literals(str(file.path) for file in group.files)}]"
+def _relation(batch: EventBatch, keep_rejects: bool) -> str:
+    shape = batch.shape
+    paths = f"[{literals(str(file.path) for file in batch.files)}]"
     if shape.file_type == ".parquet":
         return f"read_parquet({paths}, filename = true)"
     if shape.file_type == "array":
@@ -251,51 +234,29 @@ def _relation(group: FileGroup, keep_rejects: bool) -> str:
     )
 
 
-def forget_rejects(con: duckdb.DuckDBPyConnection) -> None:
-    con.execute(f"drop table if exists {REJECTS_TABLE}")
-    con.execute(f"drop table if exists {REJECTS_TABLE}_scan")
-
-
-def rejected_lines(con: duckdb.DuckDBPyConnection) -> list[tuple[str, int, str, str]]:
-    """(path, line, text, what is wrong) of each line that the reader refused since ``forget_rejects``."""
-    exists = con.execute(f"select count(*) from duckdb_tables() where table_name = '{REJECTS_TABLE}'").fetchall()
-    if not exists[0][0]:
-        return []
-    return con.execute(
-        f"""
-        select file_path, line, any_value(csv_line), any_value(error_message)
-        from {REJECTS_TABLE} inner join {REJECTS_TABLE}_scan using (scan_id, file_id)
-        group by file_path, line
-        order by file_path, line
-        """
-    ).fetchall()
-
-
-def _facts_of_files(group: FileGroup) -> tuple[str, str]:
+def _facts_of_files(batch: EventBatch) -> tuple[str, str]:
     """Columns with what is known of each file without reading it, and the join that they need, if any."""
 
     def facts(file: LandedFile) -> tuple[str, str]:
         modified = file.modified_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         return literal(file.landing_file), f"timestamp {literal(modified)}"
 
-    if len(group.files) == 1:
-        landing_file, modified_at = facts(group.files[0])
+    if len(batch.files) == 1:
+        landing_file, modified_at = facts(batch.files[0])
         return f"{landing_file} as landing_file, {modified_at} as modified_at", ""
-    rows = ", ".join(f"({literal(str(file.path))}, {', '.join(facts(file))})" for file in group.files)
+    rows = ", ".join(f"({literal(str(file.path))}, {', '.join(facts(file))})" for file in batch.files)
     join = f" inner join (values {rows}) as files(file_path, landing_file, modified_at) on filename = file_path"
     return "files.landing_file, files.modified_at", join
 
 
-def _canonical(group: FileGroup, rules: ReadingRules, picked: str) -> str:
-    layout = group.shape.layout
-    project_id = group.files[0].project_id
-
-    def field_of(column: str) -> str:
-        return literal(" or ".join(layout.paths(column)) or column)
-
+def _canonical(batch: EventBatch, picked: str) -> str:
+    layout, rules = batch.shape.layout, batch.rules
+    project_id = batch.files[0].project_id
     project = literal(project_id) if project_id else "coalesce(project_id_text, 'default')"
-    start = rules.start_date.isoformat()
-    facts, joined = _facts_of_files(group)
+    problems = problems_of_rows(layout, rules.start_date)
+    conditions = " ".join(f"when {one.condition} then {literal(one.code)}" for one in problems)
+    names_the_time = " or ".join(f"problem = {literal(one.code)}" for one in problems if one.names_the_time)
+    facts, joined = _facts_of_files(batch)
     user_id = "user_id_text"
     if layout.user_id_may_repeat_anonymous_id:
         user_id = "case when user_id_text is distinct from anonymous_id_text then user_id_text end"
@@ -320,22 +281,11 @@ judged as not materialized (
     *,
     {_is_blocked("anonymous_id_text", rules)} as anonymous_id_is_blocked,
     {_is_blocked("user_id_text", rules)} as user_id_is_blocked,
-    case
-      when is_broken then 1
-      when event_id_text is null then 2
-      when occurred_at_text is null and occurred_at_native is null then 3
-      when occurred_at is null then 4
-      when occurred_at < '{start}'::timestamp then 5
-      when occurred_at > least(coalesce(received_at, modified_at), modified_at) + interval 1 day then 6
-      when event_type is null then 7
-      when {_is_structure("event_id_text")} then 8
-      when {_is_structure("user_id_text")} and not user_id_is_blocked then 9
-      when {_is_structure("anonymous_id_text")} and not anonymous_id_is_blocked then 10
-    end as problem
+    case {conditions} end as problem
   from mapped
 )
 select
-  {literal(group.files[0].source.name)} as source,
+  {literal(batch.shape.source.name)} as source,
   event_id_text as event_id,
   project_id,
   occurred_at,
@@ -359,55 +309,20 @@ select
   landing_file,
   case when anonymous_id_is_blocked then anonymous_id_text end as blocked_anonymous_id,
   case when user_id_is_blocked then user_id_text end as blocked_user_id,
-  case
-    when problem = 1 then 'the whole line'
-    when problem = 2 or problem = 8 then {field_of("event_id")}
-    when problem = 7 then {field_of("event_type")}
-    when problem = 9 then {field_of("user_id")}
-    when problem = 10 then {field_of("anonymous_id")}
-    when problem is not null then {field_of("occurred_at")}
-  end as field,
-  case
-    when problem = 1 then 'not valid JSON'
-    when problem = 2 then 'there is no event id'
-    when problem = 3 then 'there is no event time'
-    when problem between 4 and 6
-      then concat(
-        'the event time "', {_WRITTEN_TIME}, '" ',
-        case problem
-          when 4 then 'cannot be read'
-          when 5 then 'is before the start date {start}'
-          else 'is more than one day after the event arrived'
-        end
-      )
-    when problem = 7 then 'there is no event type'
-    when problem = 8 then 'the event id is an object or a list'
-    when problem = 9 then 'the user id is an object or a list'
-    when problem = 10 then 'the anonymous id is an object or a list'
-  end as reason,
-  case
-    when problem = 1 then 'send one complete JSON object per line'
-    when problem = 4 then {literal(_TIME_REMEDIES[layout.times])}
-    when problem = 5 then 'set STITCH_START_DATE earlier to load it'
-    when problem = 6 then 'correct the time and send the event again'
-    when problem between 8 and 10 then 'send a text or a number'
-    when problem is not null then 'send this field with every event'
-  end as remedy,
+  problem,
+  case problem {_whens({one.code: one.field for one in problems})} end as field,
+  case when problem is not null then concat(
+    case when {names_the_time} then concat('the event time "', {_WRITTEN_TIME}, '" ') end,
+    case problem {_whens({one.code: one.reason for one in problems})} end
+  ) end as reason,
+  case problem {_whens({one.code: one.remedy for one in problems})} end as remedy,
   line_number as line,
   raw_row
 from judged"""
 
 
-# Stands once in a query: what stands in it twice is worked out for every row, be it needed or not.
+# Use once per query: DuckDB evaluates a repeated expression eagerly for every row.
 _WRITTEN_TIME = "coalesce(occurred_at_text, occurred_at_native::varchar)"
-
-_TIME_REMEDIES = {
-    None: "send ISO 8601, for instance 2025-01-31T12:00:00Z, or an epoch number",
-    "iso8601": "send ISO 8601, for instance 2025-01-31T12:00:00Z",
-    "seconds": "send epoch seconds, as the feed's times say",
-    "milliseconds": "send epoch milliseconds, as the feed's times say",
-    "microseconds": "send epoch microseconds, as the feed's times say",
-}
 
 
 def _time(text: str, layout: Layout) -> str:
@@ -425,7 +340,7 @@ def _time(text: str, layout: Layout) -> str:
         f"case when {is_plain} then try_cast({text} as timestamp) "
         f"else try_cast({text} as timestamptz) at time zone 'UTC' end"
     )
-    # Nothing stands here twice, because DuckDB works out what does for every row, be it needed or not.
+    # No expression is repeated here: DuckDB evaluates a repeated one eagerly for every row.
     digits = f"strlen(split_part({text}, '.', 1))"
     microseconds = {
         "seconds": "1e6",
@@ -438,11 +353,6 @@ def _time(text: str, layout: Layout) -> str:
     number = f"round(try_cast({text} as double) * {microseconds[layout.times]})"
     counted = f"make_timestamp(try_cast({number} as bigint))"
     return f"try({counted})" if layout.times else f"coalesce({iso}, try({counted}))"
-
-
-def _is_structure(column: str) -> str:
-    # By the character's code, which takes a third of the time that comparing texts takes.
-    return f"ascii({column}) in (ascii('{{'), ascii('['))"
 
 
 def _event_type(layout: Layout) -> str:

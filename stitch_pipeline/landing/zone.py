@@ -6,34 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import ReadingRules
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Layout, Source
-
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file as it lies in the landing zone now."""
-
-    landing_file: str
-    path: Path
-    size: int
-    modified_ns: int
-    landed: LandedFile | None
-    """How to read it; None if its directory is no feed."""
-    has_no_events: bool
-    """It is one of the tracker's tables that hold no events."""
-    version: str
-    """Changes when the file changes, and when the way it is read does."""
-
-    @property
-    def modified_at(self) -> datetime:
-        return datetime.fromtimestamp(self.modified_ns / 1e9, tz=UTC)
 
 
 def reading_rules(settings: Settings) -> ReadingRules:
@@ -45,8 +24,8 @@ def reading_rules(settings: Settings) -> ReadingRules:
     )
 
 
-def found_files(settings: Settings, root: Path | None = None) -> list[FoundFile]:
-    """Every file of the landing zone, in the order of its name; hidden and ``_``-prefixed ones left out.
+def landed_files(settings: Settings, root: Path | None = None) -> dict[str, LandedFile]:
+    """Every file of the landing zone by its name, in that order; hidden and ``_``-prefixed ones left out.
 
     ``root`` is another directory to take for the landing zone.
 
@@ -62,38 +41,37 @@ def found_files(settings: Settings, root: Path | None = None) -> list[FoundFile]
     how_read: dict[str, str] = {}
     sources: dict[str, Source | None] = {}
     lookups: dict[Path, list[tuple[Path, str]]] = {}
-    found = []
+    landed = []
     for path, relative, stat in _listed(root):
-        feed = relative.parts[0]
+        name, feed = relative.as_posix(), relative.parts[0]
         # Once per feed and not per file: the sensor comes here every few seconds.
         if feed not in sources:
             sources[feed] = _source(settings, feed)
         source = sources[feed] if len(relative.parts) > 1 else None
         if source is None:
-            found.append(FoundFile(relative.as_posix(), path, stat.st_size, stat.st_mtime_ns, None, False, "no feed"))
+            landed.append(LandedFile(path, name, None, stat.st_size, stat.st_mtime_ns, version="no feed"))
             continue
-        if feed not in how_read:
-            reading = rules + json.dumps([asdict(source), settings.feed(feed).model_dump()], default=str)
-            how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
         own = settings.feed(feed)
-        landed = LandedFile(
-            path=path,
-            landing_file=relative.as_posix(),
-            source=source,
-            size=stat.st_size,
-            modified_ns=stat.st_mtime_ns,
-            project_id=own.project_id,
-            encoding=own.encoding,
-            stated_type=own.file_type,
-        )
+        if feed not in how_read:
+            reading = rules + json.dumps([asdict(source), own.model_dump()], default=str)
+            how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
         version = f"{stat.st_size}-{stat.st_mtime_ns}-{how_read[feed]}"
-        if source.lookup is not None and source.lookup.is_lookup_file(relative.as_posix()):
+        if source.lookup is not None and source.lookup.is_lookup_file(name):
             lookups.setdefault(path.parent, []).append((path, version))
-        has_no_events = source.has_no_events(relative.as_posix())
-        found.append(
-            FoundFile(relative.as_posix(), path, stat.st_size, stat.st_mtime_ns, landed, has_no_events, version)
+        landed.append(
+            LandedFile(
+                path=path,
+                landing_file=name,
+                source=source,
+                size=stat.st_size,
+                modified_ns=stat.st_mtime_ns,
+                project_id=own.project_id,
+                encoding=own.encoding,
+                stated_type=own.file_type,
+                version=version,
+            )
         )
-    return [_with_lookups(file, lookups.get(file.path.parent, [])) for file in found]
+    return {file.landing_file: _with_lookups(file, lookups.get(file.path.parent, [])) for file in landed}
 
 
 def _listed(root: Path) -> Iterator[tuple[Path, Path, os.stat_result]]:
@@ -109,16 +87,12 @@ def _listed(root: Path) -> Iterator[tuple[Path, Path, os.stat_result]]:
             yield path, relative, stat
 
 
-def _with_lookups(file: FoundFile, lookups: list[tuple[Path, str]]) -> FoundFile:
+def _with_lookups(file: LandedFile, lookups: list[tuple[Path, str]]) -> LandedFile:
     """The file with the lookup tables beside it; when one of those changes, so does the file's version."""
-    if file.landed is None or file.has_no_events or not lookups or file.landed.source.lookup is None:
+    if not lookups or file.source is None or file.source.lookup is None or file.has_no_events:
         return file
     digest = hashlib.sha256(" ".join(version for _, version in lookups).encode()).hexdigest()[:12]
-    return replace(
-        file,
-        landed=replace(file.landed, lookup_files=tuple(path for path, _ in lookups)),
-        version=f"{file.version}-{digest}",
-    )
+    return replace(file, lookup_files=tuple(path for path, _ in lookups), version=f"{file.version}-{digest}")
 
 
 def _source(settings: Settings, feed: str) -> Source | None:
@@ -144,9 +118,3 @@ def _overridden(layout: Layout, own: FeedSettings) -> Layout:
         times=own.times or layout.times,
         columns=own.columns or layout.columns,
     )
-
-
-NOT_A_FEED = (
-    "its directory is no feed: put it into a directory directly below the landing directory that is named "
-    f"after a source ({', '.join(SOURCES)}) or that a [feeds.<directory>] table in stitch.toml names"
-)

@@ -1,4 +1,4 @@
-"""All of Dagster: assets, jobs, the one list of triggers, sensors, schedules, and ``settle``, the loop without a daemon.
+"""All of Dagster: assets, jobs, the one list of triggers, sensors, schedules, and ``settle``, the same without a daemon.
 
-Belongs here: what runs when, and what the UI shows of it. Does not: how something is computed or stored (``stitching``).
+Belongs here: what runs when, and what the UI shows. Does not: how something is computed or stored (``stitching``).
 """

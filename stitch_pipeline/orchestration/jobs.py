@@ -69,7 +69,7 @@ def reconcile_job(settings: Settings) -> JobDefinition:
         with warehouse.open() as open_warehouse:
             stale = reconcile(warehouse.engine, open_warehouse, settings, only_changed_rules=config.only_changed_rules)
             if not config.only_changed_rules:
-                index.set_loaded(load.loaded_files(open_warehouse.connection))
+                index.set_loaded(load.loaded_files(open_warehouse))
         yield run_record({}, {}, stale)
         # Not before the event log has it: see LandingIndex.
         index.set_followed_rules(settings.all_crediting_rules)

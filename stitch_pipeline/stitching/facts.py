@@ -34,8 +34,8 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
             "quarantine_date",
             {
                 "files": "count(distinct landing_file)",
-                "before_start_date": "count(*) filter (where reason like 'the event time % is before the start date %')",
-                "in_the_future": "count(*) filter (where reason like '% is more than one day after the event arrived')",
+                "before_start_date": "count(*) filter (where problem = 'before_start_date')",
+                "in_the_future": "count(*) filter (where problem = 'in_the_future')",
             },
         ),
         "identity_map": ("event_date", {"devices": _count_distinct(dialect, "anonymous_id")}),

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Row = tuple[Any, ...]
 STORED = "stored"
@@ -62,6 +65,9 @@ class Warehouse(Protocol):
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         """Add rows, which are few, to a table; values in the order of its columns."""
+
+    def insert_frame(self, table: str, frame: DataFrame) -> None:
+        """Add rows, which may be many, to a table; the frame's columns by their names."""
 
     def load_events(self, batch: EventBatch) -> None:
         """Add the batch's events to ``raw_events``, duplicates included."""

@@ -13,8 +13,8 @@ import pytest
 from conftest import NewWarehouse
 from warehouses import Warehouse
 
-from stitch_pipeline.landing import reading
-from stitch_pipeline.stitching import load as loading
+from stitch_pipeline.landing.reading import EventBatch
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 
 EVENT: dict[str, Any] = {"type": "page", "anonymousId": "a", "projectId": "shop"}
 
@@ -109,19 +109,19 @@ def test_a_file_that_keeps_growing_while_it_is_read_never_loses_its_rows(
     growth = iter([lines(FIRST, SECOND), lines(FIRST, SECOND, {**FIRST, "messageId": "3"}) + '{"messageId": '])
     path = put(warehouse, "jitsu/a.ndjson", lines(FIRST))
     put(warehouse, "jitsu/b.ndjson", lines({**SECOND, "messageId": "b"}))
-    events_sql = reading.events_sql
+    load_events = DuckDBWarehouse.load_events
 
-    def grown_meanwhile(*arguments: Any) -> str:
+    def grown_meanwhile(stored: DuckDBWarehouse, batch: EventBatch) -> None:
         for grown in itertools.islice(growth, 1):
             path.write_text(grown)
-        return events_sql(*arguments)
+        load_events(stored, batch)
 
     def seen() -> dict[str, str]:
         build_days = [date(2026, 3, 2), date(2026, 3, 3)]
         warehouse.build(*build_days)  # its checks fail if a row is lost or counted twice
         return titles(warehouse)
 
-    monkeypatch.setattr(loading.reading, "events_sql", grown_meanwhile)
+    monkeypatch.setattr(DuckDBWarehouse, "load_events", grown_meanwhile)
     assert seen() == {"1": "Café", "2": "Ende", "b": "Ende"}
     assert seen() == {"1": "Café", "2": "Ende", "3": "Café", "b": "Ende"}
     assert quarantined(warehouse) == {}, "a line that came after the look is not there yet"

@@ -1,4 +1,4 @@
-"""A rule for one run holds for the rows that this run writes, and is seen by nobody else, also when the run is killed."""
+"""A rule for one run holds for the rows that this run writes. Nobody else sees it, also when the run is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m stitch_pipeline sources check``: what a new user sees first."""
+"""``stitch sources check``: what a new user sees first."""
 
 from __future__ import annotations
 

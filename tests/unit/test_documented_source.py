@@ -9,12 +9,11 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from warehouses import REPOSITORY
 
-from stitch_pipeline.landing import reading
-from stitch_pipeline.landing.landed_file import LandedFile, shape_of
-from stitch_pipeline.landing.reading import FileGroup, ReadingRules
+from stitch_pipeline.landing.landed_file import LandedFile
+from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.reading import EventBatch, ReadingRules
 from stitch_pipeline.sources import SOURCES
 
 PAGE = (REPOSITORY / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -32,14 +31,13 @@ def test_the_documented_source_reads_a_hit(tmp_path: Path) -> None:
     }
     path = tmp_path / "a.ndjson"
     path.write_text(json.dumps(hit) + "\n")
-    with duckdb.connect() as con:
-        con.execute("set TimeZone = 'UTC'")
+    with Parser() as parser:
         file = LandedFile(path, "acme/a.ndjson", names["ACME"], path.stat().st_size, path.stat().st_mtime_ns)
-        shape = shape_of(con, file)
+        shape = parser.shape_of(file)
         assert shape.is_recognised
-        sql = reading.events_sql(FileGroup(shape, (file,)), ReadingRules(start_date=date(2026, 1, 1)))
-        found = con.execute(f"select event_id, occurred_at, event_type, anonymous_id, user_id, page_path from ({sql})")
-        assert found.fetchall() == [("7", datetime(2026, 3, 2, 12), "identify", "v", "42", "/login")]
+        sql = EventBatch(shape, (file,), ReadingRules(start_date=date(2026, 1, 1))).events_sql
+        found = parser.rows(f"select event_id, occurred_at, event_type, anonymous_id, user_id, page_path from ({sql})")
+        assert found == [("7", datetime(2026, 3, 2, 12), "identify", "v", "42", "/login")]
 
 
 def test_every_source_is_in_the_table() -> None:

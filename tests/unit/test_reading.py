@@ -11,8 +11,9 @@ import duckdb
 import pytest
 
 from stitch_pipeline.landing import reading
-from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile, shape_of
-from stitch_pipeline.landing.reading import FileGroup, ReadingRules
+from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile
+from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.reading import EventBatch, ReadingRules
 from stitch_pipeline.sources import SOURCES
 
 ARRIVED = datetime(2025, 2, 1, 12, tzinfo=UTC)
@@ -59,15 +60,17 @@ def landed(path: Path, source: str, project_id: str | None = None) -> LandedFile
     return LandedFile(path, f"{source}/{path.name}", SOURCES[source], path.stat().st_size, arrived_ns, project_id)
 
 
-def alone(con: duckdb.DuckDBPyConnection, file: LandedFile) -> FileGroup:
-    return FileGroup(shape_of(con, file), (file,))
+def alone(parser: Parser, file: LandedFile) -> EventBatch:
+    return EventBatch(parser.shape_of(file), (file,), RULES)
 
 
 def rows(con: duckdb.DuckDBPyConnection, file: LandedFile) -> list[dict[str, Any]]:
-    with reading.without_pushdown(con):
-        result = con.execute(reading.events_sql(alone(con, file), RULES))
-        names = [column[0] for column in result.description]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    with Parser() as parser:
+        sql = reading.rows_sql(alone(parser, file))
+    con.execute("set disabled_optimizers = 'filter_pushdown'")
+    result = con.execute(sql)
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
 def ndjson(path: Path, *events: Any) -> Path:
@@ -261,27 +264,29 @@ def test_a_feed_may_say_which_project_its_events_belong_to(con: duckdb.DuckDBPyC
     assert row["project_id"] == "o'brien"
 
 
-def test_lines_are_numbered_as_they_stand_in_the_file(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+def test_lines_are_numbered_as_they_stand_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(
         json.dumps(JITSU_EVENT).encode() + b"\n\n{\n\xff\xfe not text\n" + json.dumps(JITSU_EVENT).encode()
     )
-    reading.forget_rejects(con)
-    with reading.without_pushdown(con):
-        sql = reading.numbered_rows_sql(alone(con, landed(path, "jitsu")), RULES)
-        found = con.execute(f"select line, reason, raw_row from ({sql}) order by line").fetchall()
+    with Parser() as parser:
+        parser.forget_refused_lines()
+        sql = reading.numbered_rows_sql(alone(parser, landed(path, "jitsu")))
+        found = parser.rows(f"select line, reason, raw_row from ({sql}) order by line")
+        refused = parser.rows(f"select line from ({parser.refused_lines_sql()})")
     assert [(line, reason) for line, reason, _ in found] == [(1, None), (3, "not valid JSON"), (4, None)]
     assert found[1][2] == "{"
-    assert [line for _, line, _, _ in reading.rejected_lines(con)] == [4]
+    assert [line for (line,) in refused] == [4]
 
 
-def test_a_file_without_a_readable_structure_says_so(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    (tmp_path / "a.xlsx").write_text("?")
-    with pytest.raises(UnreadableFile, match="its type is not one of"):
-        shape_of(con, landed(tmp_path / "a.xlsx", "jitsu"))
-    (tmp_path / "a.csv").write_text("event_id,event_id\n1,2\n")
-    with pytest.raises(UnreadableFile, match="header with distinct column names"):
-        shape_of(con, landed(tmp_path / "a.csv", "snowplow"))
+def test_a_file_without_a_readable_structure_says_so(tmp_path: Path) -> None:
+    with Parser() as parser:
+        (tmp_path / "a.xlsx").write_text("?")
+        with pytest.raises(UnreadableFile, match="its type is not one of"):
+            parser.shape_of(landed(tmp_path / "a.xlsx", "jitsu"))
+        (tmp_path / "a.csv").write_text("event_id,event_id\n1,2\n")
+        with pytest.raises(UnreadableFile, match="header with distinct column names"):
+            parser.shape_of(landed(tmp_path / "a.csv", "snowplow"))
 
 
 def test_names_and_values_with_quotes_do_not_become_sql(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:

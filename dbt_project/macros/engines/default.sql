@@ -57,9 +57,6 @@
         and ({{ right }}.valid_until is null or {{ left }}.{{ left_time }} < {{ right }}.valid_until)
 {%- endmacro %}
 
-{# The UTC time between the first pair of double quotes in a text; null if it is not a time. #}
-{% macro quoted_time(text) %}{{ return(adapter.dispatch('quoted_time')(text)) }}{% endmacro %}
-
 {# The text at a path within JSON text; null where there is none, and for an object or a list. #}
 {% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
 

@@ -22,8 +22,6 @@
         and {% endfor %}{{ left }}.{{ left_time }} >= {{ right }}.{{ right_time }}
 {%- endmacro %}
 
-{% macro duckdb__quoted_time(text) %}cast(try_cast(regexp_extract({{ text }}, '"([^"]*)"', 1) as timestamptz) at time zone 'UTC' as timestamp){% endmacro %}
-
 {% macro duckdb__json_text(document, path) -%}
     case
         when json_type({{ document }}, {{ path }}) not in ('OBJECT', 'ARRAY', 'NULL')

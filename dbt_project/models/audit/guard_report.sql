@@ -131,17 +131,12 @@ unlinked_users as (
 bad_times as (
     select
         cast(null as varchar) as project_id,
-        case
-            when reason like 'the event time % is before the start date %' then 'before start date'
-            else 'in the future'
-        end as guard,
+        case when problem = 'before_start_date' then 'before start date' else 'in the future' end as guard,
         'landing_file' as field,
         landing_file as found,
-        {{ quoted_time('reason') }} as occurred_at
+        occurred_at
     from {{ pipeline_table('quarantined_events') }}
-    where
-        reason like 'the event time % is before the start date %'
-        or reason like 'the event time % is more than one day after the event arrived'
+    where problem in ('before_start_date', 'in_the_future')
 ),
 
 guarded as (

@@ -13,6 +13,7 @@ from dagster import (
     AssetCheckSeverity,
     AssetCheckSpec,
     AssetExecutionContext,
+    AssetObservation,
     AssetsDefinition,
     AssetSpec,
     BackfillPolicy,
@@ -23,12 +24,13 @@ from dagster import (
     multi_asset,
 )
 
-from stitch_pipeline.landing.index import IndexedFile, LandingIndex
-from stitch_pipeline.landing.zone import found_files, reading_rules
+from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.stitching import load as loading
+from stitch_pipeline.stitching import load
 from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
@@ -80,34 +82,43 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
     )
     def landing_zone(
         context: AssetExecutionContext, warehouse: WarehouseResource
-    ) -> Iterator[MaterializeResult[None] | AssetCheckResult]:
+    ) -> Iterator[MaterializeResult[None] | AssetObservation | AssetCheckResult]:
         started = time.monotonic()
         window = window_of(context)
         index = LandingIndex(settings.index_path)
         index.refresh(settings)
-        with warehouse.open() as w:
-            con = w.connection
-            create_tables(w)
-            index.set_loaded(loading.loaded_files(con))
+        with warehouse.open() as open_warehouse, Parser(settings.memory_limit) as parser:
+            create_tables(open_warehouse)
+            index.set_loaded(load.loaded_files(open_warehouse))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
-            loaded = loading.load(
-                con,
-                files_to_load(settings, pending),
+            loaded = load.load(
+                open_warehouse,
+                parser,
+                pending,
+                landed_files(settings) if pending else {},
                 reading_rules(settings),
                 before_commit=index.mark_changed,
                 report=context.log.info,
             )
-            index.set_loaded(loading.loaded_files(con))
+            index.set_loaded(load.loaded_files(open_warehouse))
             seconds = time.monotonic() - started
             for name in ("raw_events", "quarantined_events"):
-                for day, facts in facts_per_day(w, name, window).items():
+                for day, facts in facts_per_day(open_warehouse, name, window).items():
                     context.add_asset_metadata(facts, asset_key=name, partition_key=day.isoformat())
-            accounts = loading.row_accounts(con)
-            repeated = loading.repeated_events(con, window)
-            unreadable = loading.unreadable_files(con)
-        changed = {"files_loaded": loaded.files, "rows_read": loaded.rows, "seconds": round(seconds, 3)}
-        yield MaterializeResult(asset_key="raw_events", metadata={**changed, "days_changed": len(loaded.changed_days)})
-        yield MaterializeResult(asset_key="quarantined_events", metadata=changed)
+            accounts = load.row_accounts(open_warehouse)
+            repeated = load.repeated_events(open_warehouse, window)
+            unreadable = load.unreadable_files(open_warehouse)
+        yield MaterializeResult(asset_key="raw_events")
+        yield MaterializeResult(asset_key="quarantined_events")
+        yield AssetObservation(
+            "raw_events",
+            metadata={
+                "files_loaded": loaded.files,
+                "rows_read": loaded.rows,
+                "days_changed": len(loaded.changed_days),
+                "seconds": round(seconds, 3),
+            },
+        )
         yield AssetCheckResult(
             check_name="no_row_lost",
             asset_key="raw_events",
@@ -129,20 +140,3 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         )
 
     return landing_zone
-
-
-def files_to_load(settings: Settings, pending: list[IndexedFile]) -> list[loading.FileToLoad]:
-    found = {file.landing_file: file for file in found_files(settings)} if pending else {}
-    return [
-        loading.FileToLoad(
-            landing_file=file.landing_file,
-            landed=found[file.landing_file].landed if file.landing_file in found else None,
-            version=file.version if file.landing_file in found else None,
-            days=file.days,
-            row_count=file.row_count,
-            bad_row_count=file.bad_row_count,
-            bad_row_day=file.bad_row_day,
-            problem=file.problem,
-        )
-        for file in pending
-    ]

@@ -1,0 +1,185 @@
+"""DuckDB in memory, the parser of landed files; everything in this package that runs a query goes through it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Self
+
+import duckdb
+
+from stitch_pipeline.landing import reading
+from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile, shape_of_columns, shape_of_text
+from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
+from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
+from stitch_pipeline.planning.sql_text import literal
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_FILES_PER_BATCH = 100
+_VECTORS_PER_FRAME = 20  # of 2,048 rows each
+
+# The reader does not count the lines that it refuses, so this puts each row back to its place in the file.
+_QUARANTINED_SQL = f"""
+select
+  $day::date as quarantine_date, $file as landing_file, bad.line + coalesce(refused.lines_before, 0) as line,
+  field, problem, occurred_at, reason, remedy, raw_row
+from bad_rows as bad
+asof left join (
+  select
+    line - row_number() over (order by line) + 1 as counted_line,
+    row_number() over (order by line) as lines_before
+  from refused_lines
+) as refused on bad.line >= refused.counted_line
+union all
+select
+  $day::date, $file, line, {literal(WHOLE_LINE)}, {literal(REFUSED_LINE)}, null, reason,
+  {literal(REFUSED_LINE_REMEDY)}, raw_row
+from refused_lines
+"""
+
+
+@dataclass
+class Profile:
+    """What one look at a file found: rows per event day, those that are no events under None."""
+
+    counts: dict[date | None, int] = field(default_factory=dict)
+    problem: str | None = None
+    """Why the file cannot be read at all."""
+
+
+class Parser:
+    """A context manager. A query that fails raises UnreadableFile: only the files can be at fault."""
+
+    def __init__(self, memory_limit: str | None = None) -> None:
+        self._memory_limit = memory_limit
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """Opened at the first query: finding the shape of text files, which is all that most runs need, takes none."""
+        # By default parsers of several processes would share the directory `.tmp` of the current one.
+        scratch = self._opened.enter_context(TemporaryDirectory(prefix="stitch-parser-"))
+        connection = self._opened.enter_context(duckdb.connect(config={"temp_directory": scratch}))
+        if self._memory_limit is not None:
+            connection.execute(f"set memory_limit = {literal(self._memory_limit)}")
+        # Times without an offset are UTC, whatever the machine's zone is.
+        connection.execute("set TimeZone = 'UTC'")
+        # See `landing.reading`.
+        connection.execute("set disabled_optimizers = 'filter_pushdown'")
+        # Where DuckDB 2.0 expects few rows it joins by time with a nested loop: see `warehouse.duckdb`.
+        connection.execute("set global asof_loop_join_threshold = 0")
+        return connection
+
+    def execute(self, sql: str, **parameters: Any) -> None:
+        with _unreadable():
+            self._connection.execute(sql, parameters or None)
+
+    def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        with _unreadable():
+            return self._connection.execute(sql, parameters or None).fetchall()
+
+    def shape_of(self, file: LandedFile) -> Shape:
+        """How the file is to be read. Raises UnreadableFile if nothing says how."""
+        if file.source is None or file.file_type != ".parquet":
+            return shape_of_text(file)
+        with _unreadable():
+            relation = self._connection.sql(f"select * from read_parquet({literal(str(file.path))})")
+            columns = tuple(zip(relation.columns, relation.types, strict=True))
+        return shape_of_columns(file, columns)
+
+    def batches(self, files: Iterable[LandedFile], rules: ReadingRules) -> tuple[list[EventBatch], dict[str, str]]:
+        """The files by shape, and why those that have none cannot be read."""
+        by_shape: dict[Shape, list[LandedFile]] = {}
+        problems: dict[str, str] = {}
+        for file in files:
+            try:
+                by_shape.setdefault(self.shape_of(file), []).append(file)
+            except UnreadableFile as error:
+                problems[file.landing_file] = str(error)
+        batches = [
+            EventBatch(shape, tuple(same[start : start + _FILES_PER_BATCH]), rules)
+            for shape, same in by_shape.items()
+            for start in range(0, len(same), _FILES_PER_BATCH)
+        ]
+        return batches, problems
+
+    def profiles(self, batch: EventBatch) -> dict[str, Profile]:
+        """A look at every file of the batch: at all of them together, or at each alone if one cannot be read."""
+        profiles = {file.landing_file: Profile() for file in batch.files}
+        names = {str(file.path): file.landing_file for file in batch.files}
+        self.forget_refused_lines()
+        try:
+            for name, day, count in self.rows(reading.profile_sql(batch)):
+                profiles[name].counts[day] = count
+        except UnreadableFile as error:
+            if len(batch.files) == 1:
+                return {batch.files[0].landing_file: Profile(problem=str(error))}
+            for alone in batch.alone():
+                profiles.update(self.profiles(alone))
+            return profiles
+        for path, count in self.rows(
+            f"select file_path, count(*) from ({self.refused_lines_sql()}) group by file_path"
+        ):
+            counts = profiles[names[path]].counts
+            counts[None] = counts.get(None, 0) + count
+        return profiles
+
+    def quarantined(self, batch: EventBatch, day: date) -> Iterator[DataFrame]:
+        """The rows of the batch's one file that cannot be events, as rows of ``quarantined_events``, piece by piece.
+
+        Frames and not tuples, because there may be a million.
+        """
+        self.forget_refused_lines()
+        self.execute(
+            "create or replace temp table bad_rows as "
+            "select line, field, problem, occurred_at, reason, remedy, raw_row "
+            f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
+        )
+        self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")
+        found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})
+        while len(frame := found.fetch_df_chunk(_VECTORS_PER_FRAME)):
+            yield frame
+
+    def forget_refused_lines(self) -> None:
+        self.execute(f"drop table if exists {REJECTS_TABLE}")
+        self.execute(f"drop table if exists {REJECTS_TABLE}_scan")
+
+    def refused_lines_sql(self) -> str:
+        """A query for the lines that the reader refused since ``forget_refused_lines``."""
+        if self.rows(f"select 1 from duckdb_tables() where table_name = '{REJECTS_TABLE}'"):
+            return reading.REFUSED_LINES_SQL
+        # Parquet and lists in JSON are read without such a table.
+        nothing = "null::varchar as file_path, null::bigint as line, null::varchar as raw_row, null::varchar as reason"
+        return f"select {nothing} limit 0"
+
+
+@contextmanager
+def _unreadable() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        raise UnreadableFile(str(error).splitlines()[0]) from error
+
+
+def write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> None:
+    """Write the rows, in their order, to a Parquet file with columns of these types."""
+    with TemporaryDirectory() as scratch, duckdb.connect(config={"threads": 1}) as connection:
+        documents = Path(scratch, "rows.ndjson")
+        with documents.open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        relation = connection.read_json(str(documents), format="newline_delimited", columns=dict(columns))
+        relation.write_parquet(str(path))
