@@ -64,7 +64,7 @@ class Settings(StitchingRules, BaseSettings):
     """How long to wait while another process has the warehouse open."""
     # The process itself needs some 500 MB more.
     memory_limit: str | None = None
-    """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what does not fit goes to disk."""
+    """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
 
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
