@@ -1,5 +1,5 @@
-"""The command line: ``stitch settle``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR`` and
-``stitch demo``."""
+"""The command line: ``stitch settle``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR``,
+``stitch settings`` and ``stitch demo``."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--carry-forward-days", type=_days, metavar="N", help="days after a link, or 'unlimited'")
     preview.add_argument("--max-users-per-device", type=_positive, metavar="N", help="with more it is shared")
     preview.set_defaults(command=_preview)
+    settings = commands.add_parser("settings", help="every setting, its default and its value in force")
+    settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
+    settings.set_defaults(command=_settings)
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
     demo.add_argument("--directory", type=Path, default=Path("data/demo"), help="where to work")
     demo.add_argument("--seed", type=int, default=7)
@@ -145,6 +148,16 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
         options.max_users_per_device,
     )
     print_preview(preview_rules(Settings.load(), proposal), proposal, console)
+    return EXIT_SETTLED
+
+
+def _settings(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.cli.settings import markdown_table, print_settings
+
+    if options.markdown:
+        print(markdown_table(), end="")
+    else:
+        print_settings(Settings.load(), console)
     return EXIT_SETTLED
 
 

@@ -7,7 +7,6 @@ from dagster import (
     AssetKey,
     AssetObservation,
     AssetSelection,
-    Config,
     Failure,
     JobDefinition,
     MetadataValue,
@@ -19,15 +18,13 @@ from dagster import (
     op,
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from pydantic import Field
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import POOL
 from stitch_pipeline.orchestration.resource import WarehouseResource
-from stitch_pipeline.orchestration.run_config import ReconcileConfig, models_config
+from stitch_pipeline.orchestration.run_config import ProposedRules, ReconcileConfig, models_config
 from stitch_pipeline.orchestration.run_records import run_record
-from stitch_pipeline.settings import Policy, Settings, SettingsError
-from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching import load
 from stitch_pipeline.stitching.build import TABLES, reconcile
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
@@ -89,22 +86,6 @@ def reconcile_job(settings: Settings) -> JobDefinition:
         find_stale_partitions()
 
     return reconcile_everything
-
-
-class ProposedRules(Config):
-    """Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force."""
-
-    project_id: str | None = Field(default=None, description="The project to try them on; by default every one.")
-    policy: Policy | None = Field(default=None, description="Who would get a device's rows.")
-    lookback_days: int | None = Field(
-        default=None, ge=0, le=UNLIMITED_DAYS, description=f"Days back from a login; {UNLIMITED_DAYS} is unlimited."
-    )
-    carry_forward_days: int | None = Field(
-        default=None, ge=0, le=UNLIMITED_DAYS, description=f"Days after a link; {UNLIMITED_DAYS} is unlimited."
-    )
-    max_users_per_device: int | None = Field(
-        default=None, ge=1, description="With more users than this in the window a device is shared."
-    )
 
 
 def preview_rules_job(settings: Settings) -> JobDefinition:

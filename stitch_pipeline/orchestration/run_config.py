@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dagster import Config
-from pydantic import Field
+from pydantic import BeforeValidator, Field, create_model
 
-from stitch_pipeline.settings import Policy
-from stitch_pipeline.settings.rules import rules_with
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.stitching.build import Options
 
 
-class ModelsConfig(Config):
+def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:
+    """A config field for each rule that may be given there. None means as set, so unlimited is a number of days."""
+    fields: dict[str, Any] = {}
+    for name in rules_with(scope):
+        rule = StitchingRules.model_fields[name]
+        limits = [item for item in rule.metadata if not isinstance(item, BeforeValidator)]
+        days = f" {UNLIMITED_DAYS} is unlimited." if name.endswith("_days") else ""
+        description = f"{rule.description}{days} By default as set per project."
+        fields[name] = (Annotated[rule.annotation, *limits] | None, Field(default=None, description=description))
+    return create_model(f"Rules_{scope}", __base__=Config, **fields)
+
+
+if TYPE_CHECKING:
+    RulesOfOneRun = Config
+    RulesOfPreview = Config
+else:
+    RulesOfOneRun = _rules_config("one_run")
+    RulesOfPreview = _rules_config("preview")
+
+
+class ModelsConfig(RulesOfOneRun):
     """What one run does differently. Every field has a default, so an empty editor is a valid config."""
 
     only_pending: bool = Field(
@@ -27,15 +46,6 @@ class ModelsConfig(Config):
         default=None,
         description="Stitch page views in this run, or leave their answers as they are; by default as set.",
     )
-    session_stitching: bool | None = Field(
-        default=None, description="Stitch sessions in this run, or not; by default as set per project."
-    )
-    policy: Policy | None = Field(
-        default=None, description="Which link of a device decides, in this run; by default as set per project."
-    )
-    lookback_days: int | None = Field(
-        default=None, ge=0, description="Days back from a login, for this run; by default as set per project."
-    )
 
     @property
     def options(self) -> Options:
@@ -46,6 +56,12 @@ class ModelsConfig(Config):
             view_stitching=self.view_stitching,
             exceptions={name: value for name, value in given.items() if value is not None},
         )
+
+
+class ProposedRules(RulesOfPreview):
+    """Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force."""
+
+    project_id: str | None = Field(default=None, description="The project to try them on; by default every project.")
 
 
 def models_config(**values: bool | str) -> dict[str, Any]:

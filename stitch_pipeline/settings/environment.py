@@ -24,6 +24,9 @@ from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, sentences
 
+FROM_FILES = ("projects", "feeds", "decisions")
+"""What is read from `stitch.toml` and `overrides.csv`, not from the environment."""
+
 
 class Settings(StitchingRules, BaseSettings):
     """What the code location runs with. ``Settings.load()`` is the only way it is made."""
@@ -31,38 +34,37 @@ class Settings(StitchingRules, BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STITCH_", extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     landing_dir: Path = Path("data/landing")
-    """Where trackers' files arrive; each directory directly below it is a feed."""
+    """Where event files arrive; each directory directly below it is a feed."""
     duckdb_path: Path = Path("data/warehouse.duckdb")
-    """The warehouse. The index of the landing zone lies beside it."""
+    """The warehouse; any file name but `stitch.duckdb`."""
     project_file: Path = Path("stitch.toml")
-    """Settings per project and per feed; may be absent."""
+    """The file with settings per project and per feed; it may be absent."""
     overrides_file: Path | None = None
-    """Human decisions about identity; by default ``overrides.csv`` beside the project file, which may be absent."""
+    """The file with decisions about identity; by default `overrides.csv` beside the project file, if there is one."""
     start_date: date = date(2025, 1, 1)
-    """The first daily partition (UTC). Earlier events are quarantined."""
+    """The first daily partition (UTC); earlier events are quarantined."""
 
     days_late: Days = 3
-    """The daily schedule brings this many days before the closed day up to date as well."""
+    """How many days before the closed day `daily_schedule` builds as well."""
     session_timeout_minutes: Annotated[int, Field(ge=1, le=720)] = 30
-    """A silence of this length ends a session."""
+    """A gap of this length between two events ends a session."""
     view_stitching: str = "0 4 * * 0"
-    """When page views are re-stitched: a cron expression (UTC), or ``off``."""
+    """When page views are re-stitched: a cron expression (UTC), or `off`."""
     daily_cron: str = "15 1 * * *"
-    """When ``daily_schedule`` builds the day that has closed (UTC)."""
+    """When `daily_schedule` builds the day that has closed: a cron expression (UTC)."""
     reconcile_cron: str = "30 3 * * *"
-    """When ``reconcile_schedule`` looks for wrong answers everywhere (UTC)."""
+    """When `reconcile_schedule` looks for wrong answers in all tables: a cron expression (UTC)."""
+    # Dagster's daemon runs sensors every 5 seconds or a little sooner, and skips one whose interval is not over: with 5
+    # here a sensor would often run every 10 seconds.
     sensor_interval_seconds: Annotated[int, Field(ge=1)] = 4
-    """How often the sensors look. Dagster's daemon asks them every 5 seconds, or a little sooner, and those whose
-    interval is not over wait for the next time: with 5 they would often look every 10."""
+    """How often the sensors look, in seconds."""
     index_seconds_per_tick: Annotated[float, Field(gt=0)] = 20.0
-    """How long one tick of ``landing_sensor`` may read new files before it leaves the rest to the next."""
+    """How long one tick of `landing_sensor` may read new files before it leaves the rest to the next tick."""
     lock_wait_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """How long to wait for another process that has the warehouse open."""
+    """How long to wait while another process has the warehouse open."""
+    # The process itself needs some 500 MB more.
     memory_limit: str | None = None
-    """How much memory DuckDB may use in a run, for instance ``4GB``; by default 80% of the machine's.
-
-    Beyond it DuckDB writes to a directory beside the warehouse. The process itself needs some 500 MB more.
-    """
+    """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
 
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
@@ -209,5 +211,5 @@ def _refuse_unknown_variables(cls: type[Settings]) -> None:
         if name.startswith("STITCH_") and name not in known:
             raise SettingsError(
                 f"The environment variable {name} is not a setting; the settings are: "
-                f"{', '.join(sorted(known - {'STITCH_PROJECTS', 'STITCH_FEEDS', 'STITCH_DECISIONS'}))}."
+                f"{', '.join(sorted(known - {f'STITCH_{name.upper()}' for name in FROM_FILES}))}."
             )

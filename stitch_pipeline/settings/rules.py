@@ -58,21 +58,21 @@ class StitchingRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     stitching: bool = True
-    """Off: nothing of the project is stitched, and every row keeps its own device id."""
+    """Off: the project is not stitched, and every row keeps its own device id."""
     session_stitching: Annotated[bool, Scope(one_run=True)] = True
     """Off: sessions keep their device id."""
     policy: Annotated[Policy, Scope(one_run=True, preview=True)] = Policy.latest
-    """Which link of a device decides: latest, first, device_split, next_identify or graph."""
+    """Which link of a device decides."""
     lookback_days: Annotated[DaysOrUnlimited, Scope(one_run=True, preview=True)] = 30
     """Days before a login within which anonymous rows are credited, or `unlimited`."""
     carry_forward_days: Annotated[DaysOrUnlimited, Scope(preview=True)] = None
     """Days after a link within which rows of the device are credited, or `unlimited`."""
     max_users_per_device: Annotated[int, Field(ge=1), Scope(preview=True)] = 10
-    """With more users than this in the window, a device is shared and its anonymous rows stay anonymous."""
+    """With more users than this within the window, a device is shared and its anonymous rows stay anonymous."""
     link_on: Literal["any", "identify"] = "any"
-    """Which events link a device to a user: `any` with both ids, or `identify` events only."""
+    """Which events link a device to a user: `any` event with both ids, or `identify` events only."""
     max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
-    """Under graph, a person of several users with more ids than this (devices count) is cut into its users."""
+    """Under `graph`, a person of several users with more ids than this (devices count) is split into its users."""
 
 
 def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
@@ -136,13 +136,13 @@ class ProjectSettings(StitchingRules):
     """One ``[projects.<project_id>]`` table: the rules, with what only a project can say."""
 
     blocked_ids: tuple[str, ...] = ()
-    """Values that are no identity in this project, beside the built-in list."""
+    """Values that are not an identity, in addition to the built-in list."""
     conversion_events: tuple[str, ...] = ("signup", "completed_checkout")
-    """Event names that `user_conversions` reports, in funnel order."""
+    """Names of the events that `user_conversions` reports, in funnel order."""
     identifiers: dict[str, IdentifierSettings] = {}
-    """Further kinds of ids, by name (`email`), that tie devices and users together under graph."""
+    """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
     unique_identifiers: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """Kinds of which a person has one value only, under graph: two user ids, say, stay two persons."""
+    """Under `graph`, kinds of ids of which a person has one value only."""
 
     @property
     def resolves_persons(self) -> bool:

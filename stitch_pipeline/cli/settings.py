@@ -1,0 +1,95 @@
+"""``stitch settings``: every setting, from the models that read them. With ``--markdown``, the table of README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.markup import escape
+
+from stitch_pipeline.settings import ProjectSettings, Settings
+from stitch_pipeline.settings.environment import FROM_FILES
+from stitch_pipeline.settings.rules import StitchingRules, as_text, rules_with
+
+PER_PROJECT = "✎"
+
+
+@dataclass(frozen=True)
+class Setting:
+    field: str
+    default: str
+    description: str
+    in_environment: bool
+    per_project: bool
+
+    @property
+    def name(self) -> str:
+        """As it is written: environment variables in capitals, keys that only stitch.toml has in lower case."""
+        return f"STITCH_{self.field.upper()}" if self.in_environment else self.field
+
+    @property
+    def places(self) -> str:
+        places = {
+            "environment": self.in_environment,
+            "project": self.per_project,
+            "one run": self.field in rules_with("one_run"),
+            "preview": self.field in rules_with("preview"),
+        }
+        return ", ".join(place for place, may_be_set in places.items() if may_be_set)
+
+
+def all_settings() -> list[Setting]:
+    own = {name: field for name, field in Settings.model_fields.items() if name not in FROM_FILES}
+    rules = {name: own.pop(name) for name in StitchingRules.model_fields}
+    of_projects = {name: field for name, field in ProjectSettings.model_fields.items() if name not in rules}
+    return [
+        *(_setting(name, field, in_environment=True, per_project=False) for name, field in own.items()),
+        *(_setting(name, field, in_environment=True, per_project=True) for name, field in rules.items()),
+        *(_setting(name, field, in_environment=False, per_project=True) for name, field in of_projects.items()),
+    ]
+
+
+def markdown_table() -> str:
+    lines = ["| setting | default | |", "| --- | --- | --- |"]
+    for setting in all_settings():
+        name = f"`{setting.name}`" + (f" {PER_PROJECT}" if setting.per_project else "")
+        default = f"`{setting.default}`" if setting.default else ""
+        lines.append(f"| {name} | {default} | {setting.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def print_settings(settings: Settings, console: Console) -> None:
+    for setting in all_settings():
+        values = "; ".join(_values(settings, setting)) or "not set"
+        default = f"default {setting.default}" if setting.default else "no default"
+        console.print(f"[bold]{setting.name}[/] = {escape(values)}  [dim]({escape(default)}; {setting.places})[/]")
+        console.print(f"    {escape(setting.description)}")
+
+
+def _values(settings: Settings, setting: Setting) -> Iterator[str]:
+    """The value for all projects, and the values of the projects that have another."""
+    if setting.in_environment and (value := _shown(getattr(settings, setting.field), setting.per_project)):
+        yield value
+    for project, own in sorted(settings.projects.items()):
+        if setting.per_project and setting.field in own.model_fields_set:
+            yield f"{project}: {_shown(getattr(own, setting.field), True)}"
+
+
+def _setting(name: str, field: FieldInfo, *, in_environment: bool, per_project: bool) -> Setting:
+    description = " ".join((field.description or "").split()).removesuffix(".")
+    if isinstance(field.default, StrEnum):
+        description += f": {', '.join(f'`{choice}`' for choice in type(field.default))}"
+    return Setting(name, _shown(field.default, per_project), description, in_environment, per_project)
+
+
+def _shown(value: Any, is_rule: bool) -> str:
+    """A value as a person writes it; only for a rule does None have a meaning of its own."""
+    if value is None and not is_rule:
+        return ""
+    if isinstance(value, tuple | dict):
+        return ", ".join(value)
+    return f"{value:g}" if isinstance(value, float) else as_text(value)

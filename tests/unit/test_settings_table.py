@@ -1,0 +1,64 @@
+"""The settings that are documented are the settings that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stitch_pipeline.cli.main import main
+from stitch_pipeline.cli.settings import all_settings
+from stitch_pipeline.orchestration.run_config import ModelsConfig, ProposedRules
+from stitch_pipeline.settings import Policy
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+
+README = Path(__file__).resolve().parent.parent.parent / "README.md"
+
+
+def test_the_table_in_the_readme_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings", "--markdown"]) == 0
+    found = re.search(
+        r"<!-- stitch settings --markdown -->\n\n(.*?)\n<!-- end -->", README.read_text("utf-8"), re.DOTALL
+    )
+    assert found, "README.md has no table between the two comments"
+    assert found[1] == capsys.readouterr().out
+
+
+def test_every_setting_has_a_short_description() -> None:
+    for setting in all_settings():
+        assert 10 < len(setting.description) <= 150, setting.name
+
+
+def test_the_command_prints_the_values_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STITCH_LOOKBACK_DAYS", "7")
+    (tmp_path / "stitch.toml").write_text("[projects.blog]\nlookback_days = 'unlimited'\nblocked_ids = ['x', 'y']\n")
+    assert main(["settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "STITCH_LOOKBACK_DAYS = 7; blog: unlimited  (default 30; environment, project, one run, preview)" in lines
+    assert "STITCH_MEMORY_LIMIT = not set  (no default; environment)" in lines
+    assert "STITCH_INDEX_SECONDS_PER_TICK = 20  (default 20; environment)" in lines
+    assert "blocked_ids = blog: x, y  (no default; project)" in lines
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("STITCH_LOOKBACK_DAYS", "many")
+    assert main(["settings"]) == 2
+    assert "STITCH_LOOKBACK_DAYS = 'many'" in capsys.readouterr().err
+
+
+def test_the_launchpad_has_the_rules_that_may_be_given_for_one_run() -> None:
+    fields = ModelsConfig.to_fields_dict()
+    assert {"session_stitching", "policy", "lookback_days"} <= fields.keys()
+    assert "36500 is unlimited" in (fields["lookback_days"].description or "")
+    assert ModelsConfig(policy=Policy.first, lookback_days=UNLIMITED_DAYS).options.exceptions == {
+        "policy": Policy.first,
+        "lookback_days": UNLIMITED_DAYS,
+    }
+    assert ModelsConfig().options.exceptions == {}
+    with pytest.raises(ValueError, match="lookback_days"):
+        ModelsConfig(lookback_days=-1)
+    assert {"policy", "lookback_days", "carry_forward_days", "max_users_per_device"} < ProposedRules.model_fields.keys()
