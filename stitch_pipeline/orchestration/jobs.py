@@ -19,7 +19,7 @@ from dagster import (
     op,
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from pydantic import Field
+from pydantic import Field, create_model
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import POOL
@@ -31,7 +31,7 @@ from stitch_pipeline.orchestration.assets.models import (
     write_rules,
 )
 from stitch_pipeline.settings import Policy, Settings, SettingsError
-from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.stitching import load as loading
 from stitch_pipeline.stitching import stale
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
@@ -131,26 +131,33 @@ def reconcile_job(settings: Settings) -> JobDefinition:
     return reconcile
 
 
-class ProposedRules(Config):
-    """Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force."""
+def _proposed(rule: str) -> tuple[Any, Any]:
+    """A rule as a field of ``ProposedRules``; its values are checked when it is tried, as they are in the settings."""
+    kind: Any = StitchingRules.model_fields[rule].annotation
+    description = StitchingRules.model_fields[rule].description
+    if kind not in (Policy, int):
+        kind, description = int, f"{description} Here {UNLIMITED_DAYS} is unlimited."
+    return kind | None, Field(default=None, description=description)
 
-    project_id: str | None = Field(default=None, description="The project to try them on; by default every one.")
-    policy: Policy | None = Field(default=None, description="Who would get a device's rows.")
-    lookback_days: int | None = Field(
-        default=None, ge=0, le=UNLIMITED_DAYS, description=f"Days back from a login; {UNLIMITED_DAYS} is unlimited."
-    )
-    carry_forward_days: int | None = Field(
-        default=None, ge=0, le=UNLIMITED_DAYS, description=f"Days after a link; {UNLIMITED_DAYS} is unlimited."
-    )
-    max_users_per_device: int | None = Field(
-        default=None, ge=1, description="With more users than this in the window a device is shared."
-    )
+
+_PROPOSED: dict[str, Any] = {
+    "project_id": (str | None, Field(default=None, description="The project to try them on; by default every one.")),
+    **{rule: _proposed(rule) for rule in rules_with("preview")},
+}
+ProposedRules = create_model(
+    "ProposedRules",
+    __base__=Config,
+    __doc__="Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force.",
+    **_PROPOSED,
+)
 
 
 def preview_rules_job(settings: Settings) -> JobDefinition:
     @op(pool=POOL, description="Compare what is stored with what the proposed rules would give. Writes nothing.")
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
-        proposal = Proposal(**{name: getattr(config, name) for name in Proposal.__dataclass_fields__})
+        project_id, *values = (getattr(config, name) for name in _PROPOSED)
+        given = zip(rules_with("preview"), values, strict=True)
+        proposal = Proposal(project_id, {rule: value for rule, value in given if value is not None})
         try:
             preview = preview_rules(settings, proposal)
         except SettingsError as error:

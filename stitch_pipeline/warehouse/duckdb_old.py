@@ -17,16 +17,10 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from stitch_pipeline.planning.sql_text import identifier, literal
+from stitch_pipeline.warehouse.port import WarehouseBusy as WarehouseBusy
+from stitch_pipeline.warehouse.port import WarehouseError as WarehouseError
 
 _RETRY_SECONDS = 0.1
-
-
-class WarehouseError(Exception):
-    """The warehouse cannot be opened; the message says why and what to do."""
-
-
-class WarehouseBusy(WarehouseError):
-    """Another process has the warehouse open, and did not let go of it in time."""
 
 
 def connect(path: Path, *, wait_seconds: float, read_only: bool = False) -> duckdb.DuckDBPyConnection:

@@ -304,8 +304,8 @@ stitched as (
     )
 {%- endmacro %}
 
-{# Under `graph` only the projects that follow it have their persons resolved; to try it on others, lay the persons
-   of the view all_persons over those that are stored (see stitch_pipeline/rules_preview.py). #}
+{# Under `graph` only the projects that follow it have their persons resolved. To try it on others, build `persons` in a
+   trial (stitch_pipeline/stitching/views.py). #}
 {% macro is_answerable(policies, row) -%}
 (
         {{ policies }}.policy != 'graph'
