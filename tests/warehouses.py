@@ -20,7 +20,8 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.dbt_variables import dbt_variables
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.stitching.rules import configure
+from stitch_pipeline.stitching.rules import configure, project_ids
+from stitch_pipeline.stitching.views import rules_trial
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.engine import engine_of
 
@@ -40,7 +41,6 @@ TABLES = (
     "visitor_stats",
 )
 VIEWS = (
-    "all_persons",
     "user_mapping",
     "stitched_events",
     "page_views_live",
@@ -154,6 +154,13 @@ class Warehouse:
         """All rows of a table or view, comparable and in an order that only the rows decide."""
         wanted = ", ".join(columns) if columns else "*"
         return ordered(map(comparable, self.query(f"select {wanted} from stitch.{table}")))
+
+    def persons_from_nothing(self) -> list[Row]:
+        """What ``persons`` would hold if it were resolved at once, and not run by run."""
+        with rules_trial(self.settings) as trial:
+            rules = {project: self.settings.rules(project) for project in project_ids(trial.warehouse)}
+            trial.follow(rules, self.settings.decisions)
+            return ordered(map(comparable, trial.warehouse.records("select * from stitch.persons")))
 
     def contents(self, tables: Iterable[str] = TABLES) -> dict[str, list[Row]]:
         return {table: self.rows(table) for table in tables}

@@ -8,15 +8,16 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
-from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.shipped_files import DAGSTER_YAML
-from stitch_pipeline.warehouse.duckdb_old import WarehouseError
+from stitch_pipeline.warehouse.port import WarehouseError
 
 EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     check = about_sources.add_parser("check", help="what would become of the files in a directory; writes nothing")
     check.add_argument("path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file")
     check.set_defaults(command=_check_sources)
-    why = commands.add_parser("why", help="why a device's sessions and events are whose they are; writes nothing")
+    why = commands.add_parser("why", help="why a device's sessions and events are credited as they are; writes nothing")
     why.add_argument("--project", required=True, metavar="P", help="the project_id")
     why.add_argument("--anonymous-id", required=True, metavar="A", help="the device")
     why.add_argument("--at", metavar="TIME", help="a UTC day, or an instant: only the rows then, or the nearest")
@@ -68,10 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     why.set_defaults(command=_why)
     preview = commands.add_parser("preview", help="what other rules would change; writes nothing")
     preview.add_argument("--project", metavar="P", help="the project_id; by default every project")
-    preview.add_argument("--policy", choices=[policy.value for policy in Policy], help="who would get a device's rows")
-    preview.add_argument("--lookback-days", type=_days, metavar="N", help="days back from a login, or 'unlimited'")
-    preview.add_argument("--carry-forward-days", type=_days, metavar="N", help="days after a link, or 'unlimited'")
-    preview.add_argument("--max-users-per-device", type=_positive, metavar="N", help="with more it is shared")
+    for name in rules_with("preview"):
+        rule = StitchingRules.model_fields[name]
+        values: dict[str, Any] = (
+            {"choices": [policy.value for policy in Policy]}
+            if rule.annotation is Policy
+            else {"type": _positive if rule.annotation is int else _days, "metavar": "N"}
+        )
+        # Without a default: a rule that is absent stays as it is set, and None is unlimited.
+        flag = "--" + name.replace("_", "-")
+        preview.add_argument(flag, default=argparse.SUPPRESS, help=rule.description, **values)
     preview.set_defaults(command=_preview)
     settings = commands.add_parser("settings", help="every setting, its default and its value in force")
     settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
@@ -129,7 +136,8 @@ def _check_sources(options: argparse.Namespace, console: Console) -> int:
 
 
 def _why(options: argparse.Namespace, console: Console) -> int:
-    from stitch_pipeline.stitching.explain import explain, print_explanation
+    from stitch_pipeline.cli.why import print_explanation
+    from stitch_pipeline.stitching.explain import explain
 
     explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
     print_explanation(explanation, options.limit, console)
@@ -140,13 +148,8 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.cli.preview import print_preview
     from stitch_pipeline.stitching.preview import Proposal, preview_rules
 
-    proposal = Proposal(
-        options.project,
-        None if options.policy is None else Policy(options.policy),
-        options.lookback_days,
-        options.carry_forward_days,
-        options.max_users_per_device,
-    )
+    given = vars(options)
+    proposal = Proposal(options.project, {name: given[name] for name in rules_with("preview") if name in given})
     print_preview(preview_rules(Settings.load(), proposal), proposal, console)
     return EXIT_SETTLED
 
@@ -161,9 +164,9 @@ def _settings(options: argparse.Namespace, console: Console) -> int:
     return EXIT_SETTLED
 
 
-def _days(text: str) -> int:
+def _days(text: str) -> int | None:
     if text in ("unlimited", "null"):
-        return UNLIMITED_DAYS
+        return None
     if not text.isdecimal() or int(text) > UNLIMITED_DAYS:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of days (0 to {UNLIMITED_DAYS}) or 'unlimited'")
     return int(text)

@@ -1,4 +1,4 @@
-"""A preview of rules on a terminal. Apart from ``rules_preview``, so that a code location starts without `rich`."""
+"""``stitch preview`` on a terminal. Apart from ``stitching.preview``, so that a code location starts without `rich`."""
 
 from __future__ import annotations
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import duckdb
 from dagster import DagsterInstance
 from rich.console import Console
 from rich.table import Table
@@ -20,11 +17,11 @@ from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_tr
 from stitch_pipeline.orchestration.settle import Settled, settle
 from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.shipped_files import DAGSTER_YAML
-from stitch_pipeline.stitching.partition_facts import IS_STITCHED
-from stitch_pipeline.stitching.preview import write_rules_to_try
-from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.duckdb_old import connect
-from stitch_pipeline.warehouse.trial import STORED, overlay
+from stitch_pipeline.stitching.facts import IS_STITCHED
+from stitch_pipeline.stitching.rules import project_ids
+from stitch_pipeline.stitching.views import rules_trial
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import Warehouse
 
 
 @dataclass(frozen=True)
@@ -87,10 +84,9 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
     _print_restitch(settled, late_from, console)
     _print_history(before, after, console)
     _print_truth(before, after, console)
-    with _reading(settings) as con:
-        accuracies = _accuracies(con, truth, "policy_preview_events")
-    with _under_graph(settings) as con:
-        accuracies |= _accuracies(con, truth, "policy_preview_events", "where policy = 'graph'")
+    with engine_of(settings).open(read_only=True) as warehouse:
+        accuracies = _accuracies(warehouse, truth, "policy_preview_events")
+    accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
     console.print(f"\nLook at it in the Dagster UI: [bold]make demo-ui[/]   (data in {_shown(directory)})")
     return settled.is_settled
@@ -111,52 +107,37 @@ def _settle_and_look(
     with Progress(console) as progress:
         settled = settle(settings, build_defs(settings), instance, view_stitching=True, report=progress.show)
         progress.close(settled)
-    with _reading(settings) as con:
-        return settled, _state(con, truth)
+    with engine_of(settings).open(read_only=True) as warehouse:
+        return settled, _state(warehouse, truth)
 
 
-@contextmanager
-def _reading(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    con = connect(settings.duckdb_path, wait_seconds=settings.lock_wait_seconds, read_only=True)
-    try:
-        yield con
-    finally:
-        con.close()
-
-
-@contextmanager
-def _under_graph(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The warehouse as if every project followed the policy ``graph``, which resolves persons first."""
-    tables = (*schema.TABLES_OF_RULES, "persons")
-    with overlay(
-        settings.duckdb_path,
-        wait_seconds=settings.lock_wait_seconds,
-        views=["all_persons", "policy_preview_events"],
-        replaced={table: f"select * from {STORED}.stitch.{table} limit 0" for table in tables},
-    ) as con:
-        rules = {project: settings.rules(project) for project in schema.projects(con)}
+def _accuracies_under_graph(settings: Settings, truth: Path) -> dict[str, Accuracy]:
+    """As if every project followed the policy ``graph``, which resolves persons first."""
+    with rules_trial(settings, ["policy_preview_events"]) as trial:
         graph = {"policy": Policy.graph}
-        write_rules_to_try(con, {project: own.model_copy(update=graph) for project, own in rules.items()})
-        yield con
+        rules = {project: settings.rules(project).changed_by(graph) for project in project_ids(trial.warehouse)}
+        trial.follow(rules, settings.decisions)
+        return _accuracies(trial.warehouse, truth, "policy_preview_events", "where policy = 'graph'")
 
 
-def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
+def _state(warehouse: Warehouse, truth: Path) -> State:
     def value(query: str) -> int:
-        return int(con.execute(query).fetchall()[0][0])
+        return int(warehouse.rows(query)[0][0])
 
     def rate(table: str) -> float:
         query = f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from stitch.{table}"
-        return float(con.execute(query).fetchall()[0][0])
+        return float(warehouse.rows(query)[0][0])
 
-    history = con.execute(
+    history = warehouse.rows(
         """
         select strftime(session_date, '%d %b'), platform, anonymous_id, page_view_count, stitched_user_id
         from stitch.stitched_sessions
-        where project_id = ? and anonymous_id in (select unnest(?))
+        where project_id = $project and anonymous_id in (select unnest($devices))
         order by started_at
         """,
-        [STORY.project_id, list(STORY.anonymous_ids)],
-    ).fetchall()
+        project=STORY.project_id,
+        devices=list(STORY.anonymous_ids),
+    )
     return State(
         events=value("select count(*) from stitch.raw_events"),
         sessions=value("select count(*) from stitch.stitched_sessions"),
@@ -166,20 +147,20 @@ def _state(con: duckdb.DuckDBPyConnection, truth: Path) -> State:
         session_stitch_rate=rate("stitched_sessions"),
         page_view_stitch_rate=rate("page_views"),
         history=history,
-        accuracy=_accuracies(con, truth, "stitched_events")["latest"],
+        accuracy=_accuracies(warehouse, truth, "stitched_events")["latest"],
     )
 
 
-def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str, asked: str = "") -> dict[str, Accuracy]:
+def _accuracies(warehouse: Warehouse, truth: Path, view: str, condition: str = "") -> dict[str, Accuracy]:
     """By policy, how the events of a view compare with who was really there."""
     policy = "policy" if view == "policy_preview_events" else "'latest'"
-    rows = con.execute(
+    rows = warehouse.rows(
         f"""
         with compared as (
           select
             {policy} as policy, {IS_STITCHED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
-          from (select * from stitch.{view} {asked}) as events
-          inner join read_parquet(?) as truth using (project_id, event_id)
+          from (select * from stitch.{view} {condition}) as events
+          inner join read_parquet($truth) as truth using (project_id, event_id)
           where events.anonymous_id is not null
         )
         select
@@ -190,8 +171,8 @@ def _accuracies(con: duckdb.DuckDBPyConnection, truth: Path, view: str, asked: s
         from compared
         group by policy
         """,
-        [str(truth)],
-    ).fetchall()
+        truth=str(truth),
+    )
     return {policy: Accuracy(precision, recall) for policy, precision, recall in rows}
 
 
@@ -259,7 +240,7 @@ def _print_truth(before: State, after: State, console: Console) -> None:
 
 
 def _print_policies(accuracies: dict[str, Accuracy], console: Console) -> None:
-    console.print("\nUnder each policy (docs/policies.md), asked of the same events without writing anything:")
+    console.print("\nUnder each policy (docs/policies.md), over the same events, without writing anything:")
     table = _table("policy", "credited rightly", "of account holders, credited")
     for policy in Policy:
         accuracy = accuracies[policy.value]

@@ -91,7 +91,7 @@ def reconcile_job(settings: Settings) -> JobDefinition:
 def preview_rules_job(settings: Settings) -> JobDefinition:
     @op(pool=POOL, description="Compare what is stored with what the proposed rules would give. Writes nothing.")
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
-        proposal = Proposal(**{name: getattr(config, name) for name in Proposal.__dataclass_fields__})
+        proposal = Proposal(config.project_id, config.rules)
         try:
             preview = preview_rules(settings, proposal)
         except SettingsError as error:

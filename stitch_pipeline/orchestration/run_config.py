@@ -23,6 +23,12 @@ def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:
     return create_model(f"Rules_{scope}", __base__=Config, **fields)
 
 
+def _given(config: Config, scope: Literal["one_run", "preview"]) -> dict[str, Any]:
+    """The rules that a config gives a value, by name."""
+    values = {name: getattr(config, name) for name in rules_with(scope)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 if TYPE_CHECKING:
     RulesOfOneRun = Config
     RulesOfPreview = Config
@@ -49,12 +55,11 @@ class ModelsConfig(RulesOfOneRun):
 
     @property
     def options(self) -> Options:
-        given = {name: getattr(self, name) for name in rules_with("one_run")}
         return Options(
             only_pending=self.only_pending,
             restitch_only=self.restitch_only,
             view_stitching=self.view_stitching,
-            exceptions={name: value for name, value in given.items() if value is not None},
+            exceptions=_given(self, "one_run"),
         )
 
 
@@ -62,6 +67,10 @@ class ProposedRules(RulesOfPreview):
     """Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force."""
 
     project_id: str | None = Field(default=None, description="The project to try them on; by default every project.")
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        return _given(self, "preview")
 
 
 def models_config(**values: bool | str) -> dict[str, Any]:

@@ -1,25 +1,24 @@
-"""What other rules would change, asked of the data at hand: the question that a re-stitch asks, without the answer.
+"""What other rules would change: a re-stitch of the stored data that writes nothing.
 
-``preview_rules_job`` shows it in Dagster, ``python -m stitch_pipeline preview`` on a terminal. Rules on which links
-and sessions themselves depend (``link_on``, the session timeout, blocked ids) cannot be tried so: they need every
-day to be built again.
+``preview_rules_job`` shows it in Dagster, ``stitch preview`` on a terminal. Rules on which links and sessions
+themselves depend (``link_on``, the session timeout, blocked ids) cannot be tried: they need every day to be built
+again.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-import duckdb
-
 from stitch_pipeline.planning.sql_text import literal
-from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
-from stitch_pipeline.settings.rules import UNLIMITED_DAYS
-from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.trial import STORED, overlay
+from stitch_pipeline.settings import ProjectSettings, Settings, SettingsError
+from stitch_pipeline.settings.rules import as_text, rules_with
+from stitch_pipeline.stitching.rules import project_ids
+from stitch_pipeline.stitching.views import RulesTrial, rules_trial
+from stitch_pipeline.warehouse.port import STORED, Warehouse
 
 SAMPLE_ROWS_PER_TABLE = 10
 # Per table: the view that lists what differs, its day, and its row's id.
@@ -31,20 +30,12 @@ _TABLES = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """Rules to try, each None for as it is set; days as in the settings, 36,500 being unlimited."""
+    """Rules to try."""
 
     project_id: str | None = None
-    """Whose rules; by default every project's."""
-    policy: Policy | None = None
-    lookback_days: int | None = None
-    carry_forward_days: int | None = None
-    max_users_per_device: int | None = None
-
-    @property
-    def rules(self) -> dict[str, Any]:
-        """What is proposed, by the name of the setting."""
-        names = ("policy", "lookback_days", "carry_forward_days", "max_users_per_device")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+    """The project to try them on; by default every project."""
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """By name, as in the settings. A rule that is absent stays as it is set."""
 
 
 @dataclass(frozen=True)
@@ -109,95 +100,73 @@ class RulesPreview:
 def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
     """Compare what is stored with what the proposal would give; nothing of the warehouse is written.
 
-    Raises SettingsError if the project has no events, and WarehouseError if the warehouse cannot be read.
+    Raises SettingsError if the project has no events or a rule has no such value, and WarehouseError if the warehouse
+    cannot be read.
     """
     in_project = "true" if proposal.project_id is None else f"project_id = {literal(proposal.project_id)}"
     devices = " union ".join(
         f"select project_id, anonymous_id from {STORED}.stitch.{table} where {in_project}"
         for table in ("sessions", "stitched_sessions")
     )
-    # Views without a device may be of a user who goes by another name.
+    # Page views without a device are pending under '', as their user's person may have another name.
     devices += (
-        f" union select project_id, {literal(stale.NO_DEVICE)} from {STORED}.stitch.page_views "
+        f" union select project_id, '' from {STORED}.stitch.page_views "
         f"where anonymous_id is null and user_id is not null and {in_project}"
     )
     grains = ", ".join(f"({literal(grain)})" for grain in _TABLES)
-    with overlay(
-        settings.duckdb_path,
-        wait_seconds=settings.lock_wait_seconds,
-        views=["all_persons", *(view for view, _, _ in _TABLES.values())],
-        replaced={
-            # As if the rules had changed: every device is to be looked at, under the rules that are written here.
-            "pending_devices": f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)",
-            **{
-                table: f"select * from {STORED}.stitch.{table} limit 0"
-                for table in (*schema.TABLES_OF_RULES, *schema.TABLES_OF_DECISIONS, "persons")
-            },
-        },
-    ) as con:
-        projects = [proposal.project_id] if proposal.project_id is not None else schema.projects(con)
-        if proposal.project_id is not None and proposal.project_id not in schema.projects(con):
+    # As if the rules had changed: every device is pending.
+    pending = f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)"
+    views = [view for view, _, _ in _TABLES.values()]
+    with rules_trial(settings, views, {"pending_devices": pending}) as trial:
+        warehouse = trial.warehouse
+        known = project_ids(warehouse)
+        if proposal.project_id is not None and proposal.project_id not in known:
             raise SettingsError(f"There is no project '{proposal.project_id}' with events: check the spelling.")
-        schema.write_consequences(con, settings.decisions)
-        in_force = {project: settings.rules(project) for project in projects}
-        proposed = {project: own.model_copy(update=proposal.rules) for project, own in in_force.items()}
-        _resolve(con, in_force, "due", settings.view_stitching_is_on)
-        _resolve(con, proposed, "proposed", settings.view_stitching_is_on)
+        concerned = known if proposal.project_id is None else [proposal.project_id]
+        in_force = {project: settings.rules(project) for project in concerned}
+        proposed = {project: own.changed_by(proposal.rules) for project, own in in_force.items()}
+        _keep_differing(trial, settings, in_force, "due")
+        _keep_differing(trial, settings, proposed, "proposed")
         return RulesPreview(
             changed_rules=_changed_rules(in_force, proposed),
-            days=_days(con),
-            sample=_sample(con),
+            days=_days(warehouse),
+            sample=_sample(warehouse),
             views_are_stitched=settings.view_stitching_is_on,
-            due_anyway=_count(con, "from due"),
-            **_totals(con, in_project),
+            due_anyway=_count(warehouse, "from due"),
+            **_totals(warehouse, in_project),
         )
 
 
-def write_rules_to_try(con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings]) -> None:
-    """Lay rules, and the persons that follow from them, over those that are stored.
-
-    The overlay replaces ``persons`` and the tables of the rules, and has the view ``all_persons``.
-    """
-    schema.write_project_settings(con, rules)
-    con.execute("delete from stitch.persons")
-    if any(own.resolves_persons for own in rules.values()):
-        con.execute(
-            "insert into stitch.persons select * from stitch.all_persons where project_id in "
-            "(select project_id from stitch.project_settings where resolves_persons)"
-        )
-
-
-def _resolve(
-    con: duckdb.DuckDBPyConnection, rules: Mapping[str, ProjectSettings], name: str, views_are_stitched: bool
-) -> None:
+def _keep_differing(trial: RulesTrial, settings: Settings, rules: Mapping[str, ProjectSettings], name: str) -> None:
     """Make the table ``name`` of all rows whose stored answer is not the one that the rules give."""
-    write_rules_to_try(con, rules)
+    trial.follow(rules, settings.decisions)
     differing = " union all ".join(
         f"select '{table}' as grain, project_id, {day} as day, anonymous_id, {row_id} as row_id, "
         f"stitched_user_id as before, right_user_id as after from stitch.{view}"
         for table, (view, day, row_id) in _TABLES.items()
-        if table == "sessions" or views_are_stitched
+        if table == "sessions" or settings.view_stitching_is_on
     )
-    con.execute(f"create temp table {name} as {differing}")
+    trial.warehouse.execute(f"create temp table {name} as {differing}")
 
 
-def _totals(con: duckdb.DuckDBPyConnection, in_project: str) -> dict[str, int]:
+def _totals(warehouse: Warehouse, in_project: str) -> dict[str, int]:
     totals = {}
     for table in _TABLES:
         stored = "stitched_sessions" if table == "sessions" else table
-        totals[table] = _count(con, f"from stitch.{stored} where {in_project}")
-        totals[f"{table}_that_change"] = _count(con, f"from proposed where grain = '{table}'")
-        totals[f"{table}_that_move"] = _count(con, f"from proposed where grain = '{table}' and before <> after")
+        totals[table] = _count(warehouse, f"from stitch.{stored} where {in_project}")
+        totals[f"{table}_that_change"] = _count(warehouse, f"from proposed where grain = '{table}'")
+        totals[f"{table}_that_move"] = _count(warehouse, f"from proposed where grain = '{table}' and before <> after")
     moving = "from proposed where grain = 'sessions' and before is distinct from after"
     totals["people_that_change"] = _count(
-        con,
+        warehouse,
         f"from (select project_id, before {moving} and before is not null union select project_id, after {moving})",
     )
     totals["visitors_before"] = _count(
-        con, f"from (select distinct project_id, stitched_user_id from stitch.stitched_sessions where {in_project})"
+        warehouse,
+        f"from (select distinct project_id, stitched_user_id from stitch.stitched_sessions where {in_project})",
     )
     totals["visitors_after"] = _count(
-        con,
+        warehouse,
         f"""
         from (
           select project_id, stitched_user_id from stitch.stitched_sessions
@@ -210,28 +179,28 @@ def _totals(con: duckdb.DuckDBPyConnection, in_project: str) -> dict[str, int]:
     return totals
 
 
-def _count(con: duckdb.DuckDBPyConnection, rows: str) -> int:
-    return int(con.execute(f"select count(*) {rows}").fetchall()[0][0])
+def _count(warehouse: Warehouse, rows: str) -> int:
+    return int(warehouse.rows(f"select count(*) {rows}")[0][0])
 
 
-def _days(con: duckdb.DuckDBPyConnection) -> list[ChangeOfDay]:
-    found = con.execute(
-        "select day, count(*) filter (grain = 'sessions'), count(*) filter (grain = 'page_views'), "
+def _days(warehouse: Warehouse) -> list[ChangeOfDay]:
+    found = warehouse.rows(
+        "select day, count(*) filter (where grain = 'sessions'), count(*) filter (where grain = 'page_views'), "
         "count(distinct (project_id, anonymous_id)) from proposed where before <> after group by day order by day"
-    ).fetchall()
+    )
     return [ChangeOfDay(*row) for row in found]
 
 
-def _sample(con: duckdb.DuckDBPyConnection) -> list[MovingRow]:
+def _sample(warehouse: Warehouse) -> list[MovingRow]:
     """The newest rows that move, one per device and table, so that they are of different people."""
-    found = con.execute(
+    found = warehouse.rows(
         """
         select grain, project_id, day, anonymous_id, row_id, before, after
         from proposed where before <> after
         qualify row_number() over (partition by grain, project_id, anonymous_id order by day desc, row_id) = 1
         order by day desc, project_id, anonymous_id
         """
-    ).fetchall()
+    )
     rows = [MovingRow(*row) for row in found]
     return [row for table in _TABLES for row in [each for each in rows if each.table == table][:SAMPLE_ROWS_PER_TABLE]]
 
@@ -240,32 +209,24 @@ def _changed_rules(
     in_force: Mapping[str, ProjectSettings], proposed: Mapping[str, ProjectSettings]
 ) -> list[ChangedRule]:
     return [
-        ChangedRule(project, rule, before, after)
+        ChangedRule(project, rule, as_text(before), as_text(after))
         for project, own in in_force.items()
-        for rule in Proposal.__dataclass_fields__
-        if rule != "project_id"
-        if (before := _shown(rule, getattr(own, rule))) != (after := _shown(rule, getattr(proposed[project], rule)))
+        for rule in rules_with("preview")
+        if (before := getattr(own, rule)) != (after := getattr(proposed[project], rule))
     ]
-
-
-def _shown(rule: str, value: Any) -> str:
-    is_unlimited = value is None or (rule.endswith("_days") and value >= UNLIMITED_DAYS)
-    return "unlimited" if is_unlimited else str(value)
 
 
 def how_to_follow(proposal: Proposal) -> str:
     """What to write where to have the proposal followed; empty if nothing is proposed."""
     if not proposal.rules:
         return ""
-    values = {
-        name: "null" if name.endswith("_days") and value >= UNLIMITED_DAYS else value
-        for name, value in proposal.rules.items()
-    }
+    proposed = ProjectSettings().changed_by(proposal.rules)
+    values = {name: getattr(proposed, name) for name in proposal.rules}
     if proposal.project_id is None:
-        wanted = " ".join(f"STITCH_{name.upper()}={value}" for name, value in values.items())
+        wanted = " ".join(f"STITCH_{name.upper()}={as_text(value)}" for name, value in values.items())
         return f"set {wanted} (and take other values for it out of stitch.toml)"
     # A TOML basic string is written as a JSON string is.
-    lines = [f"{name} = {json.dumps(value) if isinstance(value, str) else value}" for name, value in values.items()]
+    lines = [f"{name} = {json.dumps(as_text(None) if value is None else value)}" for name, value in values.items()]
     return f"in stitch.toml, under [projects.{json.dumps(proposal.project_id)}]: " + ", ".join(lines)
 
 
@@ -277,14 +238,16 @@ def sentences(preview: RulesPreview) -> list[str]:
         else "no page views (view stitching is off)"
     )
     reasons_only = preview.sessions_that_change - preview.sessions_that_move
-    told = [
+    found = [
         f"{preview.sessions_that_move:,} of {preview.sessions:,} sessions and {views} would be credited to somebody "
         f"else, on {len(preview.days):,} day{'s' * (len(preview.days) != 1)}",
         f"{preview.people_that_change:,} people or unknown visitors would gain or lose a session; "
         f"visitors {preview.visitors_before:,} before, {preview.visitors_after:,} after",
     ]
     if reasons_only:
-        told.append(f"sessions that would keep their user, for another reason: {reasons_only:,}")
+        found.append(f"sessions that would keep their user, for another reason: {reasons_only:,}")
     if preview.due_anyway:
-        told.append(f"{preview.due_anyway:,} rows are due to be re-stitched anyway: run `settle` first to tell apart")
-    return told
+        found.append(
+            f"{preview.due_anyway:,} rows are due to be re-stitched anyway: run `stitch settle` first to tell apart"
+        )
+    return found

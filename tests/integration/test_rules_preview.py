@@ -86,8 +86,8 @@ def told(warehouse: Warehouse) -> Told:
     before = warehouse.contents(TABLES)
     file = warehouse.settings.duckdb_path.read_bytes()
     metadata = {name: preview(warehouse, project_id=name, **rules) for name, rules in PROPOSALS.items()}
-    one = numbers(preview_rules(warehouse.settings, Proposal(UNTOUCHED, lookback_days=1)))
-    everything = numbers(preview_rules(warehouse.settings, Proposal(lookback_days=1)))
+    one = numbers(preview_rules(warehouse.settings, Proposal(UNTOUCHED, {"lookback_days": 1})))
+    everything = numbers(preview_rules(warehouse.settings, Proposal(rules={"lookback_days": 1})))
     changed = warehouse.settings.duckdb_path.read_bytes() != file
     assert warehouse.contents(TABLES) == before
     assert warehouse.settle().runs == []

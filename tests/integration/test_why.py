@@ -1,4 +1,4 @@
-"""``stitching_reasons`` and ``python -m stitch_pipeline why``: why each row is whose it is, under every policy."""
+"""``stitching_reasons`` and ``stitch why``: why each row is whose it is, under every policy."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_views_of_another_version_are_not_believed(
         monkeypatch.setenv("STITCH_DUCKDB_PATH", str(copy))
         code, _, complaint = why("latest", "laptop")
         assert code == 1
-        assert "are not those of this version: run `python -m stitch_pipeline settle --reconcile`" in complaint
+        assert "are not those of this version: run `stitch settle --reconcile`" in complaint
 
 
 def test_an_answer_that_is_stored_differently_is_pointed_out(warehouse: Warehouse, why: Why) -> None:
@@ -297,4 +297,4 @@ def test_an_answer_that_is_stored_differently_is_pointed_out(warehouse: Warehous
     warehouse.run(RESTITCH_JOB, run_request(Request(day, base_key="by hand")).tags, models_config(policy="first"))
     _, printed, _ = why("stale", "laptop", "--at", "2026-03-15")
     assert "cem (stored: ann)" in printed
-    assert "differs where a re-stitch is due: run `python -m stitch_pipeline settle`" in printed
+    assert "differs where a re-stitch is due: run `stitch settle`" in printed

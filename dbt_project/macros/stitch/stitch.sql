@@ -244,7 +244,7 @@ stitched as (
 {% macro is_of_a_user(rule='stitched_by') -%} {{ rule }} in ('own', 'link before', 'link after') {%- endmacro %}
 
 {# Whether a policy can be tried on a row. One that resolves persons needs the stored persons of the project, which
-   only projects that follow it have; a preview (stitching/preview.py) replaces the stored persons for others. #}
+   only projects that follow it have; a trial (stitching/views.py) builds persons for others. #}
 {% macro is_answerable(policies, row) -%}
 (
         not {{ has_trait(policies ~ '.policy', 'resolves_persons') }}

@@ -1,0 +1,190 @@
+{# Steps 1 and 2 of resolve.sql: from links to a graph of numbered ids. #}
+
+{% macro person_settings() %}
+    select
+        project_id,
+        max_users_per_device,
+        max_ids_per_person
+    from {{ pipeline_table('project_settings') }}
+    where resolves_persons
+{% endmacro %}
+
+{# An edge goes from a device or identifier, which may be a hub, to what it ties together. #}
+{% macro person_evidence(scope) %}
+    select evidence.*
+    from (
+        {{ all_evidence() }}
+    ) as evidence
+    inner join person_settings on evidence.project_id = person_settings.project_id
+    {%- if scope %}
+    where
+        {{ is_among(scope, 'evidence', 'id_kind', 'id') }}
+        or {{ is_among(scope, 'evidence', 'other_kind', 'other_id') }}
+    {%- endif %}
+{% endmacro %}
+
+{# Every link that counts as (id_kind, id) that ties (other_kind, other_id). Users who are the same person by a decision
+   are one id already here, so no cut parts them. #}
+{% macro all_evidence() -%}
+select
+        project_id,
+        'device' as id_kind,
+        anonymous_id as id,
+        'user' as other_kind,
+        person_id as other_id,
+        first_seen_at
+    from {{ links_in_force(decided_names()) }} as links
+    union all
+    select
+        links.project_id,
+        case when links.linked_kind = 'device' then 'device' else links.id_kind end as id_kind,
+        case when links.linked_kind = 'device' then links.linked_id else links.id end as id,
+        case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
+        case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
+        links.first_seen_at
+    from {{ identifiers_in_force() }} as links
+    left join {{ decided_names() }} as names
+        on
+            links.linked_kind = 'user'
+            and links.project_id = names.project_id
+            and links.linked_id = names.user_id
+{%- endmacro %}
+
+{# Numbers, because they compare and join several times as fast as text, and take a fraction of the memory. Which id gets
+   which number makes no difference. #}
+{% macro person_ids(scope) %}
+    select
+        row_number() over () as node,
+        ids.project_id,
+        ids.id_kind,
+        ids.id,
+        ids.first_seen_at,
+        {{ is_among(scope, 'ids', 'id_kind', 'id') if scope else 'true' }} as is_in_scope
+    from (
+        select
+            project_id,
+            id_kind,
+            id,
+            min(first_seen_at) as first_seen_at
+        from (
+            select project_id, id_kind, id, first_seen_at from person_evidence
+            union all
+            select project_id, other_kind as id_kind, other_id as id, first_seen_at from person_evidence
+        ) as ends
+        group by project_id, id_kind, id
+    ) as ids
+{% endmacro %}
+
+{# One end of an edge after the other, here and below: of three relations in one query a planner may first join each end
+   with each. #}
+{% macro person_starts() %}
+    select
+        ids.node as a,
+        ids.id_kind = 'device' as is_of_device,
+        evidence.project_id,
+        evidence.other_kind,
+        evidence.other_id
+    from person_evidence as evidence
+    inner join person_ids as ids
+        on evidence.project_id = ids.project_id and evidence.id_kind = ids.id_kind and evidence.id = ids.id
+{% endmacro %}
+
+{% macro person_edges() %}
+    select distinct
+        starts.a,
+        ids.node as b,
+        starts.other_kind,
+        starts.is_of_device
+    from person_starts as starts
+    inner join person_ids as ids
+        on
+            starts.project_id = ids.project_id
+            and starts.other_kind = ids.id_kind
+            and starts.other_id = ids.id
+{% endmacro %}
+
+{% macro person_hubs() %}
+    select ids.node
+    from (
+        select
+            a as node,
+            count(*) as neighbour_count
+        from person_edges
+        group by a, other_kind
+        -- No limit is below one, and most ids have one neighbour: they need not be joined.
+        having count(*) > 1
+    ) as neighbours
+    inner join person_ids as ids on neighbours.node = ids.node
+    inner join person_settings on ids.project_id = person_settings.project_id
+    where neighbours.neighbour_count > person_settings.max_users_per_device
+    union
+    select ids.node
+    from {{ shared_devices() }} as decided
+    inner join person_ids as ids
+        on decided.project_id = ids.project_id and ids.id_kind = 'device' and decided.anonymous_id = ids.id
+{% endmacro %}
+
+{# The edges that tie. An id out of scope is linked to the scope by a hub only. #}
+{% macro person_ties(scope) %}
+    select
+        edges.a,
+        edges.b,
+        edges.is_of_device
+    from person_edges as edges
+    {%- if scope %}
+    inner join person_ids as ones on edges.a = ones.node and ones.is_in_scope
+    inner join person_ids as others on edges.b = others.node and others.is_in_scope
+    {%- endif %}
+    where
+        not exists (select 1 from person_hubs as hubs where hubs.node = edges.a)
+        and not exists (select 1 from person_hubs as hubs where hubs.node = edges.b)
+{% endmacro %}
+
+{# Devices with one neighbour tie nothing together: only the other ids need to be searched. #}
+{% macro person_leaf_devices() %}
+    select
+        a as node,
+        min(b) as neighbour
+    from person_ties
+    where is_of_device
+    group by a
+    having count(*) = 1
+{% endmacro %}
+
+{% macro person_leaves() %}
+    select
+        neighbour as node,
+        count(*) as leaf_count
+    from person_leaf_devices
+    group by neighbour
+{% endmacro %}
+
+{% macro person_core() %}
+    select
+        a,
+        b
+    from person_ties as ties
+    where not exists (select 1 from person_leaf_devices as leaf where leaf.node = ties.a)
+{% endmacro %}
+
+{# Each edge in both directions. #}
+{% macro person_graph() %}
+    select a, b from person_core
+    union all
+    select b as a, a as b from person_core
+{% endmacro %}
+
+{# What is known of the graph's ids; `id_count` includes the devices that were put aside. #}
+{% macro person_nodes() %}
+    select
+        ids.node,
+        ids.project_id,
+        ids.id_kind,
+        {{ person_name('ids') }} as name,
+        ids.id_kind || ':' || ids.id as label,
+        ids.first_seen_at,
+        1 + coalesce(leaves.leaf_count, 0) as id_count
+    from person_ids as ids
+    left join person_leaves as leaves on ids.node = leaves.node
+    where exists (select 1 from person_graph as edges where edges.a = ids.node)
+{% endmacro %}

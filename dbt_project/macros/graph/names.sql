@@ -1,0 +1,118 @@
+{# Step 5 of resolve.sql: the person of each id. And what other models need to know of persons' names. #}
+
+{# The id that names each cell: its earliest user, or without one its earliest identifier. #}
+{% macro person_named_cells() %}
+    select
+        named.cell,
+        named.node,
+        named.id_kind,
+        sizes.id_count
+    from (
+        select
+            cells.cell,
+            cells.node,
+            nodes.id_kind,
+            row_number() over (
+                partition by cells.cell
+                order by case when nodes.id_kind = 'user' then 0 else 1 end, nodes.first_seen_at, nodes.name
+            ) as position
+        from person_cells as cells
+        inner join person_nodes as nodes on cells.node = nodes.node
+        where nodes.id_kind != 'device'
+    ) as named
+    inner join (
+        select
+            cells.cell,
+            sum(nodes.id_count) as id_count
+        from person_cells as cells
+        inner join person_nodes as nodes on cells.node = nodes.node
+        group by cells.cell
+    ) as sizes on named.cell = sizes.cell
+    where named.position = 1
+{% endmacro %}
+
+{# For each id the one that names its person and the one that names its component: for the ids of the graph, and for those
+   that have no neighbours beside devices that were put aside. Hubs have neither. #}
+{% macro person_answers() %}
+    select
+        cells.node,
+        case
+            when named.id_kind = 'user' or named.id_count <= person_settings.max_ids_per_person then named.node
+        end as name_node,
+        cells.label_node
+    from person_cells as cells
+    inner join person_nodes as nodes on cells.node = nodes.node
+    inner join person_settings on nodes.project_id = person_settings.project_id
+    left join person_named_cells as named on cells.cell = named.cell
+    union all
+    select
+        ids.node,
+        case
+            when ids.id_kind = 'user' or coalesce(leaves.leaf_count, 0) < person_settings.max_ids_per_person then ids.node
+        end as name_node,
+        ids.node as label_node
+    from person_ids as ids
+    inner join person_settings on ids.project_id = person_settings.project_id
+    left join person_leaves as leaves on ids.node = leaves.node
+    where
+        ids.id_kind != 'device'
+        and not exists (select 1 from person_nodes as nodes where nodes.node = ids.node)
+        and not exists (select 1 from person_hubs as hubs where hubs.node = ids.node)
+{% endmacro %}
+
+{% macro resolved_persons() %}
+    select
+        ids.project_id,
+        ids.id_kind,
+        ids.id,
+        case when ids.id_kind = 'user' then coalesce({{ person_name('names') }}, ids.id) else {{ person_name('names') }} end
+            as person_id,
+        labels.id_kind || ':' || labels.id as component_id,
+        ids.first_seen_at
+    from person_ids as ids
+    left join (
+        select node, name_node, label_node from person_answers
+        union all
+        select leaf.node, answers.name_node, answers.label_node
+        from person_leaf_devices as leaf
+        inner join person_answers as answers on leaf.neighbour = answers.node
+    ) as answers on ids.node = answers.node
+    left join person_ids as names on answers.name_node = names.node
+    left join person_ids as labels on answers.label_node = labels.node
+    where ids.is_in_scope
+{% endmacro %}
+
+{# The name of a person who is named after this id. #}
+{% macro person_name(id) -%}
+case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' || {{ id }}.id end
+{%- endmacro %}
+
+{# The final name of every user id under `graph`, without those that keep their own. #}
+{% macro graph_names() -%}
+(
+        select
+            persons.project_id,
+            persons.id as user_id,
+            persons.person_id
+        from {{ pipeline_table('persons') }} as persons
+        where
+            persons.id_kind = 'user'
+            and persons.id != persons.person_id
+            -- Until the next run resolves it, an id that was decided on has a row of its own as well.
+            and not exists (
+                select 1 from {{ decided_names() }} as decided
+                where decided.project_id = persons.project_id and decided.user_id = persons.id
+            )
+        union all
+        select
+            decided.project_id,
+            decided.user_id,
+            coalesce(persons.person_id, decided.person_id) as person_id
+        from {{ decided_names() }} as decided
+        left join {{ pipeline_table('persons') }} as persons
+            on
+                decided.project_id = persons.project_id
+                and persons.id_kind = 'user'
+                and decided.person_id = persons.id
+    )
+{%- endmacro %}

@@ -1,0 +1,88 @@
+"""``stitch why`` on a terminal. Apart from ``stitching.explain``, which needs no `rich`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import groupby
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stitch_pipeline.stitching.explain import Candidate, ExplainedRow, Explanation
+
+_NAMED_PER_REASON = 3
+
+
+def print_explanation(explanation: Explanation, limit: int, console: Console) -> None:
+    """Print a table of the candidates and the rows with their reasons, at most ``limit`` of each."""
+    rows, candidates = explanation.rows, explanation.candidates
+    console.print(
+        f"[bold]{escape(explanation.project_id)}[/], device [bold]{escape(explanation.anonymous_id)}[/]: "
+        + explanation.rules
+    )
+    if candidates:
+        console.print("\nWhat names a user on this device (times are UTC):")
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        for column in ("#", "user", "began", "events", "first event", "landing file", "received", "loaded"):
+            table.add_column(column, justify="right" if column in ("#", "events") else "left", overflow="fold")
+        # Those that decide before any other: a device of many users has more candidates than anybody reads.
+        deciding = {row.deciding.number for row in rows[:limit] if row.deciding}
+        shown = sorted(candidates, key=lambda candidate: candidate.number not in deciding)[: max(limit, len(deciding))]
+        for candidate in sorted(shown, key=lambda candidate: candidate.number):
+            table.add_row(
+                str(candidate.number),
+                escape(candidate.user_id),
+                _time(candidate.began_at),
+                f"{candidate.event_count:,}",
+                escape(f"{candidate.event_id} ({candidate.event_type})"),
+                escape(candidate.landing_file),
+                _time(candidate.received_at, "minutes"),
+                _time(candidate.loaded_at, "minutes"),
+            )
+        console.print(table)
+        _print_how_many_are_left(len(candidates) - len(shown), console)
+    console.print("\nWho each row is credited to, and why:")
+    # A session and its events mostly share their reasons: these are said once, below the last of them.
+    for (_, lines), several in groupby(
+        rows[:limit], key=lambda row: ((row.stitched_user_id, row.stitched_by), _lines(row))
+    ):
+        for row in several:
+            own = f", own user {row.user_id}" if row.user_id else ""
+            stored = "" if row.stored_user_id in (None, row.stitched_user_id) else f" (stored: {row.stored_user_id})"
+            console.print(
+                escape(f" {_time(row.began_at)}  {row.grain} {_shortened(row.row_id)}{own}: ")
+                + f"[bold]{escape(row.stitched_user_id)}[/]"
+                + escape(f"{stored}, {row.stitched_by}")
+            )
+        for line in lines:
+            console.print(f"     [dim]{escape(line)}[/]")
+    _print_how_many_are_left(len(rows) - limit, console)
+    if any(row.stored_user_id not in (None, row.stitched_user_id) for row in rows):
+        console.print("What is stored differs where a re-stitch is due: run `stitch settle`.")
+
+
+def _print_how_many_are_left(count: int, console: Console) -> None:
+    if count > 0:
+        console.print(f" … and {count:,} more: ask with --at, or raise --limit")
+
+
+def _lines(row: ExplainedRow) -> list[str]:
+    lines = [] if row.deciding is None else [f"{_name(row.deciding)} {row.deciding_reason}"]
+    for reason, losing in row.losing:
+        named = ", ".join(map(_name, losing[:_NAMED_PER_REASON]))
+        more = f" and {len(losing) - _NAMED_PER_REASON:,} more" if len(losing) > _NAMED_PER_REASON else ""
+        lines.append(f"{named}{more}: {reason}" if losing else reason)
+    return lines
+
+
+def _name(candidate: Candidate) -> str:
+    return f"#{candidate.number} {candidate.user_id}"
+
+
+def _shortened(row_id: str) -> str:
+    return row_id if len(row_id) <= 12 else row_id[:11] + "…"
+
+
+def _time(value: datetime | None, precision: str = "seconds") -> str:
+    return "" if value is None else value.isoformat(sep=" ", timespec=precision)

@@ -1,0 +1,82 @@
+"""Trials of the warehouse's own views: what they answer for one device, or under rules that nobody has set.
+
+So ``why`` and ``preview`` run the very SQL that stitches, and nothing is written to the warehouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from stitch_pipeline.settings import ProjectSettings, Settings
+from stitch_pipeline.settings.decisions import Decision
+from stitch_pipeline.stitching.rules import follow
+from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import STORED, Engine, Warehouse, WarehouseError
+from stitch_pipeline.warehouse.tables import TABLES_OF_RULES
+
+# What `persons` reads and writes when it is built.
+_TABLES_OF_PERSONS = (
+    *("persons", "person_name_history", "changed_rows"),
+    *("pending_ids", "pending_devices", "pending_users"),
+)
+
+
+@contextmanager
+def trial(settings: Settings, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[Engine, Warehouse]]:
+    """``Engine.trial``, of views that this version of the project made. Raises WarehouseError if they are others."""
+    engine = engine_of(settings)
+    with engine.open(read_only=True) as warehouse:
+        _refuse_other_views(warehouse, engine.place)
+    with engine.trial(replaced, views) as (scratch, warehouse):
+        yield scratch, warehouse
+
+
+@dataclass(frozen=True)
+class RulesTrial:
+    """A trial in which no rules are set until ``follow`` sets some."""
+
+    engine: Engine
+    warehouse: Warehouse
+
+    def follow(self, rules: Mapping[str, ProjectSettings], decisions: Sequence[Decision]) -> None:
+        """Set the rules of each project, and resolve the persons that follow from them."""
+        follow(self.warehouse, rules, decisions)
+        self.warehouse.execute("delete from stitch.persons")
+        if not any(own.resolves_persons for own in rules.values()):
+            return
+        # As `persons` is empty, the model resolves all ids if any id is pending.
+        self.warehouse.execute(
+            "insert into stitch.pending_ids "
+            "select project_id, 'user', '' from stitch.project_settings where resolves_persons"
+        )
+        results = dbt_project.run_models(self.engine, models=["persons"], variables={}, on_event=lambda event: None)
+        if messages := [result.message for result in results if not result.succeeded]:
+            raise WarehouseError(f"The persons under these rules cannot be resolved: {' '.join(messages)}")
+
+
+@contextmanager
+def rules_trial(
+    settings: Settings, views: Sequence[str] = (), replaced: Mapping[str, str] | None = None
+) -> Iterator[RulesTrial]:
+    """A trial of rules, with further tables replaced; see ``trial``."""
+    tables = (*TABLES_OF_RULES, "decisions", *_TABLES_OF_PERSONS)
+    emptied = {table: f"select * from {STORED}.stitch.{table} limit 0" for table in tables}
+    with trial(settings, {**emptied, **(replaced or {})}, views) as (engine, warehouse):
+        yield RulesTrial(engine, warehouse)
+
+
+def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
+    """Views that another version of the project made may give quite different answers."""
+    dbt_project.prepare_manifest()
+    are_known = warehouse.rows(
+        "select 1 from information_schema.tables where table_schema = 'stitch' and table_name = 'views_version'"
+    )
+    digests = warehouse.rows("select digest from stitch.views_version") if are_known else []
+    if digests != [(dbt_project.prepared_digest(),)]:
+        raise WarehouseError(
+            f"The views of the warehouse '{place}' are not those of this version: run `stitch settle --reconcile`, "
+            "which makes them so, and try again."
+        )
