@@ -47,7 +47,7 @@ class Cost:
 
     def seconds_of(self, job_name: str) -> float:
         """How long the runs of one job took."""
-        return sum(run["seconds"] for run in self.runs(job_name))
+        return float(sum(run["seconds"] for run in self.runs(job_name)))
 
     def figures(self) -> dict[str, float]:
         """What goes into a result."""

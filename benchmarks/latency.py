@@ -198,7 +198,7 @@ def _is_stitched(deployment: Deployment, device: str, user: str) -> bool:
             ).fetchall()
     except duckdb.IOException:
         return False  # a run has it open
-    return rows[0][0] > 1
+    return bool(rows[0][0] > 1)
 
 
 def main() -> None:

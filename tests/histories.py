@@ -134,8 +134,8 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
     def value(setting: Any) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
-    names = ("policy", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on")
-    names += ("unique_identifiers", "max_ids_per_person")
+    names = ["policy", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
+    names += ["unique_identifiers", "max_ids_per_person"]
     return "".join(
         f"[projects.{project}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
@@ -189,7 +189,8 @@ def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
         if random.random() < 0.3:
             lines.add(("same_person", *line))
     if random.random() < 0.3 and not any(third in line for line in lines):
-        lines.add(("never_same", *random.sample((random.choice((one, other)), third), 2)))
+        first, second = random.sample((random.choice((one, other)), third), 2)
+        lines.add(("never_same", first, second))
     for _ in range(random.choice((0, 0, 1, 2))):
         lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com"))))
     if random.random() < 0.3:

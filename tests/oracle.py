@@ -576,12 +576,12 @@ def credit(
         return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
     if own_user is not None and rules.policy in ("device_split", "next_identify"):
         return answer(own_user, "own")
-    link = _picked(links.of(device), at, day, rules)
-    if link is None or link not in window:
+    picked = _picked(links.of(device), at, day, rules)
+    if picked is None or picked not in window:
         return answer(own_id, "none")
-    if link["user_id"] == own_user:
-        return answer(own_user, "own", link)
-    return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
+    if picked["user_id"] == own_user:
+        return answer(own_user, "own", picked)
+    return answer(picked["user_id"], "link before" if picked["first_seen_at"] <= at else "link after", picked)
 
 
 def _is_within(link_day: date, day: date, rules: Rules) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from hashlib import md5
 
 import pytest
+from histories import POLICIES
 from naive_post_hook import credited_users
-from scenarios import POLICIES, Scenario, read_all
+from scenarios import Scenario, read_all
 from warehouses import TABLES, Row, Warehouse, differences, ephemeral_warehouse
 
 SCENARIOS = read_all()

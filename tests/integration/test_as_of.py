@@ -35,7 +35,7 @@ class Reported:
 
     def report(self) -> None:
         self.warehouse.settle(view_stitching=False)
-        made = {
+        made: dict[str, Mapping[str, int]] = {
             project: {
                 row["stitched_user_id"]: row["sessions"]
                 for row in self.warehouse.query(

@@ -147,7 +147,7 @@ def test_a_file_replaced_in_place_and_one_deleted_leave_nothing_behind(new_wareh
 
 def test_fields_that_come_go_and_change_their_type(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
-    odd = [
+    odd: list[dict[str, Any]] = [
         {**FIRST, "messageId": "new field", "color": {"deep": [1]}},
         {"messageId": "fewer fields", "timestamp": "2026-03-02T12:00:00Z"},
         {**FIRST, "messageId": "time as number", "timestamp": 1772452800000},

@@ -163,7 +163,7 @@ def test_graph_for_one_run_is_refused(warehouse: Warehouse) -> None:
 def test_a_decision_that_frees_a_device_reaches_everybody_on_it_and_a_project_that_is_gone_leaves_nobody(
     tmp_path: Path,
 ) -> None:
-    def resolved() -> dict[str, str]:
+    def resolved(warehouse: Warehouse) -> dict[str, str]:
         found = warehouse.rows("persons where id_kind = 'user'", ["project_id", "id", "person_id"])
         return {f"{row['project_id']} {row['id']}": row["person_id"] for row in found}
 
@@ -173,14 +173,14 @@ def test_a_decision_that_frees_a_device_reaches_everybody_on_it_and_a_project_th
         warehouse.land_events("jitsu/shop.ndjson", of_all)
         warehouse.land_events("jitsu/gone.ndjson", [page("gone", "g", "2026-03-02 12:00", "tablet", "sam")])
         warehouse.settle()
-        assert resolved() == {"gone sam": "sam", "shop ann": "ann", "shop anna": "anna", "shop bob": "bob"}
+        assert resolved(warehouse) == {"gone sam": "sam", "shop ann": "ann", "shop anna": "anna", "shop bob": "bob"}
         # Of three users two are one: the laptop is no hub any more, and ties Bob to them as well.
         warehouse.write_overrides(["shop,same_person,ann,anna,"])
         warehouse.settle()
-        assert resolved() == {"gone sam": "sam", "shop ann": "ann", "shop bob": "ann"}
+        assert resolved(warehouse) == {"gone sam": "sam", "shop ann": "ann", "shop bob": "ann"}
         assert {row["stitched_user_id"] for row in warehouse.rows("page_views where project_id = 'shop'")} == {"ann"}
         warehouse.take_away("jitsu/gone.ndjson")
         warehouse.settle()
-        assert resolved() == {"shop ann": "ann", "shop bob": "ann"}
+        assert resolved(warehouse) == {"shop ann": "ann", "shop bob": "ann"}
         warehouse.settle(reconcile=True)
         assert warehouse.rows("persons") == warehouse.persons_from_nothing()

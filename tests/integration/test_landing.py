@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from itertools import permutations
+from typing import Any
 
 import pytest
 from dagster import AssetCheckKey, AssetKey, AssetRecordsFilter
@@ -75,7 +76,7 @@ def test_what_cannot_be_read_is_reported_and_does_not_stop_the_rest(new_warehous
     assert "its directory is no feed" in found["elsewhere/a.ndjson", None]
     assert "cannot be read" in found["jitsu/broken.parquet", None]
     assert "cannot be read" in found["jitsu/cut.ndjson.gz", None]
-    summary = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key(
+    summary: Any = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key(
         [
             AssetCheckKey(AssetKey("quarantined_events"), "every_file_is_readable"),
             AssetCheckKey(AssetKey("raw_events"), "no_row_lost"),

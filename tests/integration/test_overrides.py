@@ -155,7 +155,7 @@ def told(warehouse: Warehouse) -> Told:
     preview_due = (nothing_due, due())
     lines_came = warehouse.settle()
     tables = ("page_views", "stitched_sessions")
-    with_lines = {
+    with_lines: dict[str, Any] = {
         "with_lines": warehouse.contents(),
         "credited": {(table, policy): credited(warehouse, table, policy) for table in tables for policy in POLICIES},
         "reasons": warehouse.query("select * from stitch.stitching_reasons"),

@@ -32,7 +32,10 @@ def repeat(warehouse: Warehouse, table: str, **changes: str) -> None:
 def latest_check(warehouse: Warehouse, table: str, name: str) -> AssetCheckEvaluation:
     key = AssetCheckKey(AssetKey(table), name)
     records = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
-    evaluation = records[key].event.dagster_event.event_specific_data
+    event = records[key].event
+    assert event is not None
+    assert event.dagster_event is not None
+    evaluation = event.dagster_event.event_specific_data
     assert isinstance(evaluation, AssetCheckEvaluation)
     return evaluation
 

@@ -234,6 +234,7 @@ def test_a_project_that_is_not_there_fails_the_run_with_one_sentence(told: Told,
         raise_on_error=False,
     )
     (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
     assert failure.step_failure_data.user_failure_data.description == (
         "There is no project 'nowhere' with events: check the spelling."
     )

@@ -158,29 +158,31 @@ def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_w
     assert {row["stat_date"].day: row["visitors"] for row in warehouse.rows("visitor_stats")}[6] == 1
 
 
-def evaluate(warehouse: Warehouse, schedule: str, time: str) -> list[RunRequest] | str:
+def evaluate(warehouse: Warehouse, schedule: str, time: str) -> tuple[list[RunRequest], str]:
+    """What the schedule requests at this time, and why nothing if it requests nothing."""
     definition = warehouse.defs.get_repository_def().get_schedule_def(schedule)
     context = build_schedule_context(instance=warehouse.instance, scheduled_execution_time=at(time))
     result = definition.evaluate_tick(context)
-    return list(result.run_requests or []) or (result.skip_message or "")
+    return list(result.run_requests or []), result.skip_message or ""
 
 
 def test_the_daily_schedule_takes_the_closed_day_and_the_late_days_before_it(
     new_warehouse_on_disk: NewWarehouse,
 ) -> None:
     warehouse = new_warehouse_on_disk(days_late=3)
-    (request,) = evaluate(warehouse, "daily_schedule", "2026-03-11 01:15")
+    (request,), _ = evaluate(warehouse, "daily_schedule", "2026-03-11 01:15")
     assert days_of(request) == ("2026-03-07", "2026-03-10")
-    (request,) = evaluate(warehouse, "daily_schedule", "2026-03-03 01:15")
+    (request,), _ = evaluate(warehouse, "daily_schedule", "2026-03-03 01:15")
     assert days_of(request) == ("2026-03-01", "2026-03-02")
-    assert "has not closed yet" in str(evaluate(warehouse, "daily_schedule", "2026-03-01 01:15"))
+    assert "has not closed yet" in evaluate(warehouse, "daily_schedule", "2026-03-01 01:15")[1]
 
 
 def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
-    assert evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00") == "No page view is credited wrongly"
+    requests, reason = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
+    assert (requests, reason) == ([], "No page view is credited wrongly")
     note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START, START + timedelta(days=4)])
-    requests = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
+    requests, _ = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
     assert [days_of(request) for request in requests] == [("2026-03-01", "2026-03-01"), ("2026-03-05", "2026-03-05")]
     assert all(request.run_config["ops"]["stitch_models"]["config"]["only_pending"] for request in requests)
 

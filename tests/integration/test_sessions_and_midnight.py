@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -68,7 +69,7 @@ EVENTS = [
 
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Callable[[], Warehouse]]:
-    opened = []
+    opened: list[AbstractContextManager[Warehouse]] = []
 
     def new() -> Warehouse:
         context = ephemeral_warehouse(tmp_path / str(len(opened)))
@@ -213,7 +214,7 @@ def test_each_partition_depends_on_its_neighbours_only(deployment: Callable[[], 
     warehouse.build(DAYS[2])
     expected = [
         {"project_id": "p", **{name: value for name, value in row.items() if name != "events"}}
-        for row in oracle.sessions([as_read(e, FILE) | _blanks(e) for e in EVENTS], Rules())
+        for row in oracle.sessions([{**as_read(e, FILE), **_blanks(e)} for e in EVENTS], Rules())
         if row["session_date"] == DAYS[2]
     ]
     assert not differences(warehouse.rows("sessions", expected[0].keys()), expected)

@@ -32,10 +32,15 @@ class Row(NamedTuple):
     path: str
     project_id: str
     event_id: str | None
-    occurred_at: datetime | None
+    occurred_at: Any
+    """A datetime, or None on a bad row."""
     anonymous_id: str | None
     user_id: str | None
     name: str
+
+
+Truth = dict[tuple[str, str | None], tuple[Any, ...]]
+Read = tuple[list[Row], list[str], list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def landing_dir(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def truth(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple]:
+def truth(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Truth:
     path = tmp_path_factory.mktemp("truth") / "truth.parquet"
     write_truth(shop, path)
     with duckdb.connect() as connection:
@@ -63,7 +68,7 @@ def truth(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[st
 
 
 @pytest.fixture(scope="module")
-def read(landing_dir: Path) -> tuple[list[Row], list[str], list[str]]:
+def read(landing_dir: Path) -> Read:
     """Rows, lines that are no JSON, and files that cannot be read."""
     rows, broken_lines, unreadable_files = [], [], []
     for path in sorted(file for file in landing_dir.rglob("*") if file.is_file()):
@@ -126,7 +131,7 @@ def _snowplow_row(path: str, record: dict[str, Any]) -> Row:
     return Row(path, record["app_id"], record.get("event_id") or None, _time(record["derived_tstamp"]), *ids, name)
 
 
-def _valid(rows: list[Row], truth: dict[tuple[str, str], tuple]) -> list[Row]:
+def _valid(rows: list[Row], truth: Truth) -> list[Row]:
     """Every valid event once."""
     return list({key: row for row in rows if (key := (row.project_id, row.event_id)) in truth}.values())
 
@@ -158,7 +163,7 @@ def test_same_seed_gives_the_same_files_whatever_the_hash_seed(tmp_path: Path) -
     assert _digests(tmp_path / "1") != _digests(tmp_path / "other")
 
 
-def test_every_event_of_the_truth_is_in_the_files_and_row_counts_add_up(shop, truth, read) -> None:
+def test_every_event_of_the_truth_is_in_the_files_and_row_counts_add_up(shop: Shop, truth: Truth, read: Read) -> None:
     rows, broken_lines, unreadable_files = read
     copies = Counter((row.project_id, row.event_id) for row in rows)
     assert truth.keys() <= copies.keys()
@@ -168,7 +173,7 @@ def test_every_event_of_the_truth_is_in_the_files_and_row_counts_add_up(shop, tr
     assert sorted(unreadable_files) == sorted(file.path for file in shop.files if file.rows == 0)
 
 
-def test_landing_in_two_steps_gives_the_files_of_one(shop, landing_dir, tmp_path) -> None:
+def test_landing_in_two_steps_gives_the_files_of_one(shop: Shop, landing_dir: Path, tmp_path: Path) -> None:
     middle = shop.days[DAYS // 2]
     first = land(shop, tmp_path, through=middle)
     second = land(shop, tmp_path, after=middle)
@@ -180,7 +185,7 @@ def test_landing_in_two_steps_gives_the_files_of_one(shop, landing_dir, tmp_path
     assert land(shop, tmp_path / "one", after=shop.days[0], through=shop.days[0]) == []
 
 
-def test_no_event_lands_before_it_happens(shop, truth, rows) -> None:
+def test_no_event_lands_before_it_happens(shop: Shop, truth: Truth, rows: list[Row]) -> None:
     lands_on = {file.path: file.lands_on for file in shop.files}
     days_late = {(lands_on[row.path] - row.occurred_at.date()).days for row in _valid(rows, truth)}
     assert days_late >= {0, 1, 2, 3}
@@ -202,8 +207,9 @@ def test_the_story_is_anonymous_for_weeks_and_logs_in_on_both_devices_at_the_end
     assert all(event.received_at - event.occurred_at < timedelta(minutes=1) for event in story)
 
 
-def test_many_people_first_log_in_during_the_last_three_days(shop, truth, rows) -> None:
-    first_login, first_seen = {}, {}
+def test_many_people_first_log_in_during_the_last_three_days(shop: Shop, truth: Truth, rows: list[Row]) -> None:
+    first_login: dict[tuple[str, str], datetime] = {}
+    first_seen: dict[tuple[str, str], datetime] = {}
     for row in sorted(_valid(rows, truth), key=lambda row: row.occurred_at):
         person_id, user_id, _ = truth[row.project_id, row.event_id]
         first_seen.setdefault((row.project_id, person_id), row.occurred_at)
@@ -217,7 +223,7 @@ def test_many_people_first_log_in_during_the_last_three_days(shop, truth, rows) 
     assert first_login.keys() == {(key[0], person[0]) for key, person in truth.items() if person[1]}
 
 
-def test_one_computer_has_more_than_twelve_users_and_others_have_two(truth, rows) -> None:
+def test_one_computer_has_more_than_twelve_users_and_others_have_two(truth: Truth, rows: list[Row]) -> None:
     users = defaultdict(set)
     for row in _valid(rows, truth):
         if row.user_id == truth[row.project_id, row.event_id][1] is not None:
@@ -227,7 +233,7 @@ def test_one_computer_has_more_than_twelve_users_and_others_have_two(truth, rows
     assert users_per_device[2] >= 2
 
 
-def test_people_browse_anonymously_after_logging_out(truth, rows) -> None:
+def test_people_browse_anonymously_after_logging_out(truth: Truth, rows: list[Row]) -> None:
     logged_in, anonymous_again = set(), set()
     for row in sorted(_valid(rows, truth), key=lambda row: row.occurred_at):
         device = (row.project_id, row.anonymous_id, truth[row.project_id, row.event_id][0])
@@ -238,7 +244,7 @@ def test_people_browse_anonymously_after_logging_out(truth, rows) -> None:
     assert len(anonymous_again) >= 10
 
 
-def test_browsers_lose_cookies_and_apps_do_not(shop) -> None:
+def test_browsers_lose_cookies_and_apps_do_not(shop: Shop) -> None:
     ids = defaultdict(set)
     for event in shop.events:
         ids[event.device].add(event.anonymous_id)
@@ -247,7 +253,7 @@ def test_browsers_lose_cookies_and_apps_do_not(shop) -> None:
     assert kinds.total() >= 5
 
 
-def test_both_projects_are_visited_by_the_same_people_under_different_ids(truth, rows) -> None:
+def test_both_projects_are_visited_by_the_same_people_under_different_ids(truth: Truth, rows: list[Row]) -> None:
     people, devices, owners = defaultdict(set), defaultdict(set), defaultdict(set)
     for row in _valid(rows, truth):
         person_id, user_id, _ = truth[row.project_id, row.event_id]
@@ -260,7 +266,7 @@ def test_both_projects_are_visited_by_the_same_people_under_different_ids(truth,
     assert any(len(who) == 2 for user_id, who in owners.items() if user_id)
 
 
-def test_sessions_cross_midnight_and_have_several_views_without_a_gap(truth, rows) -> None:
+def test_sessions_cross_midnight_and_have_several_views_without_a_gap(truth: Truth, rows: list[Row]) -> None:
     by_device = defaultdict(list)
     for row in _valid(rows, truth):
         if row.anonymous_id and not truth[row.project_id, row.event_id][2]:
@@ -279,7 +285,7 @@ def test_sessions_cross_midnight_and_have_several_views_without_a_gap(truth, row
     assert 3 < sum(sizes) / len(sizes) < 15
 
 
-def test_a_bot_runs_through_whole_days_without_a_gap_and_without_a_login(truth, rows) -> None:
+def test_a_bot_runs_through_whole_days_without_a_gap_and_without_a_login(truth: Truth, rows: list[Row]) -> None:
     times = defaultdict(list)
     for row in _valid(rows, truth):
         person_id, user_id, is_bot = truth[row.project_id, row.event_id]
@@ -292,7 +298,7 @@ def test_a_bot_runs_through_whole_days_without_a_gap_and_without_a_login(truth, 
     assert (crawler[-1].date() - crawler[0].date()).days >= 3  # two whole days at least in between
 
 
-def test_some_events_carry_no_device_and_some_a_blocked_user_id(truth, rows) -> None:
+def test_some_events_carry_no_device_and_some_a_blocked_user_id(truth: Truth, rows: list[Row]) -> None:
     valid = _valid(rows, truth)
     assert sum(row.anonymous_id is None for row in valid) >= 50
     assert {"null", "undefined", ""} <= {row.user_id for row in valid}
@@ -300,7 +306,7 @@ def test_some_events_carry_no_device_and_some_a_blocked_user_id(truth, rows) -> 
     assert len(anonymous_ids_of_blocked) >= 3
 
 
-def test_events_are_sent_twice_in_one_file_and_again_in_a_later_one(truth, rows) -> None:
+def test_events_are_sent_twice_in_one_file_and_again_in_a_later_one(truth: Truth, rows: list[Row]) -> None:
     paths = defaultdict(list)
     for row in rows:
         paths[row.project_id, row.event_id].append(row.path)
@@ -311,7 +317,7 @@ def test_events_are_sent_twice_in_one_file_and_again_in_a_later_one(truth, rows)
         assert any(len(set(files)) == 2 for files in of_feed), feed
 
 
-def test_bad_rows_and_unreadable_files_of_every_kind_are_there(shop, truth, read) -> None:
+def test_bad_rows_and_unreadable_files_of_every_kind_are_there(shop: Shop, truth: Truth, read: Read) -> None:
     rows, broken_lines, unreadable_files = read
     bad = [row for row in rows if (row.project_id, row.event_id) not in truth]
     assert len(broken_lines) >= 3

@@ -3,13 +3,13 @@
 from datetime import date, timedelta
 
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Plan, plan_requests
+from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Plan, RunState, plan_requests
 
 DAY = date(2025, 1, 10)
 
 
 def plan(
-    stale: set[date], past: list[str] | None = None, covered: tuple[DayRange, ...] = (), state: str = "s1"
+    stale: set[date], past: list[RunState] | None = None, covered: tuple[DayRange, ...] = (), state: str = "s1"
 ) -> Plan:
     return plan_requests(
         stale, kind="build", state=lambda days: state, covered=covered, past=lambda base_key: past or []
