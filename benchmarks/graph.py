@@ -23,15 +23,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import duckdb
 from fresh_process import cost
 from results import keep
 
-from stitch_pipeline.orchestration.assets.models import resolve_persons
 from stitch_pipeline.planning.sql_text import literal
-from stitch_pipeline.settings import Policy, ProjectSettings, Settings
-from stitch_pipeline.warehouse import tables as schema
-from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
+from stitch_pipeline.settings import Policy, ProjectSettings
+from stitch_pipeline.stitching.rules import follow
+from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.duckdb import DuckDBEngine
+from stitch_pipeline.warehouse.port import Warehouse
+from stitch_pipeline.warehouse.tables import create_tables
 
 CASES = ("mixed", "tied", "hubs", "unique")
 _MEMORY_LIMIT = "7GB"
@@ -80,12 +81,12 @@ def edges_sql(case: str, edges: int) -> str:
 def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
     path = directory / f"{case}.duckdb"
     rules = ProjectSettings(policy=Policy.graph, unique_identifiers=("user",) if case == "unique" else ())
-    settings = Settings(duckdb_path=path, projects={"shop": rules})
-    with duckdb.connect(str(path)) as con:
-        con.execute(f"set memory_limit = '{_MEMORY_LIMIT}'; set threads = {_THREADS}")
-        con.execute(f"set temp_directory = {literal(str(directory / 'spilled'))}")
-        schema.create_tables(DuckDBWarehouse(con))
-        con.execute(
+    engine = DuckDBEngine(path, lock_wait_seconds=0, memory_limit=_MEMORY_LIMIT)
+    with engine.open() as warehouse:
+        warehouse.execute(f"set threads = {_THREADS}")
+        warehouse.execute(f"set temp_directory = {literal(str(directory / 'spilled'))}")
+        create_tables(warehouse)
+        warehouse.execute(
             f"""
             insert into stitch.identity_map by name
             select
@@ -94,14 +95,14 @@ def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
             from ({edges_sql(case, edges)}) as edges (user_id, device)
             """
         )
-        schema.write_project_settings(con, {"shop": rules})
-        ((count,),) = con.execute("select count(*) from stitch.identity_map").fetchall()
-        first = _resolve(con, settings)
+        follow(warehouse, {"shop": rules}, ())
+        ((count,),) = warehouse.rows("select count(*) from stitch.identity_map")
+        first = _resolve(engine, warehouse)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        ((ids, persons, nobodys),) = con.execute(
+        ((ids, persons, nobodys),) = warehouse.rows(
             "select count(*), count(distinct person_id), count(*) filter (person_id is null) from stitch.persons"
-        ).fetchall()
-        again = _resolve(con, settings, "order by hash(user_id) limit 1000")
+        )
+        again = _resolve(engine, warehouse, "order by hash(user_id) limit 1000")
     return {
         "edges": count,
         "ids": ids,
@@ -113,13 +114,14 @@ def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
     }
 
 
-def _resolve(con: duckdb.DuckDBPyConnection, settings: Settings, those: str = "") -> dict[str, float]:
-    con.execute(
+def _resolve(engine: DuckDBEngine, warehouse: Warehouse, those: str = "") -> dict[str, float]:
+    warehouse.execute(
         "insert into stitch.pending_ids "
         f"select 'shop', 'user', user_id from (select distinct user_id from stitch.identity_map) {those}"
     )
     started, cpu = time.monotonic(), time.process_time()
-    resolve_persons(con, settings.duckdb_path, settings)
+    results = dbt_project.run_models(engine, models=["persons"], variables={}, on_event=lambda event: None)
+    assert all(result.succeeded for result in results), results
     return {"seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
 
 

@@ -15,7 +15,7 @@ from warehouses import Row, Warehouse, ephemeral_warehouse
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.orchestration.jobs import PREVIEW_RULES_JOB
 from stitch_pipeline.orchestration.settle import Settled
-from stitch_pipeline.stitching.preview import Proposal, RulesPreview, preview_rules
+from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules
 
 PROPOSALS: dict[str, dict[str, Any]] = {
     "first": {"policy": "first"},
@@ -190,6 +190,13 @@ def test_the_rules_and_how_to_follow_them_are_said(told: Told) -> None:
     assert f"{said['sessions_that_move']} of 9 sessions" in said["summary"]
 
 
+def test_unlimited_is_written_as_the_settings_read_it() -> None:
+    assert how_to_follow(Proposal("shop", {"lookback_days": 36500, "policy": "first"})) == (
+        'in stitch.toml, under [projects."shop"]: lookback_days = "unlimited", policy = "first"'
+    )
+    assert "set STITCH_CARRY_FORWARD_DAYS=unlimited (" in how_to_follow(Proposal(rules={"carry_forward_days": None}))
+
+
 def test_the_command_says_the_same(
     told: Told, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,14 +234,20 @@ def test_the_command_says_the_same(
         assert complaint in capsys.readouterr().err
 
 
-def test_a_project_that_is_not_there_fails_the_run_with_one_sentence(told: Told, warehouse: Warehouse) -> None:
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"project_id": "nowhere"}, "There is no project 'nowhere' with events: check the spelling."),
+        ({"lookback_days": -1}, "lookback_days = '-1': input should be greater than or equal to 0."),
+    ],
+)
+def test_what_cannot_be_tried_fails_the_run_with_one_sentence(
+    told: Told, warehouse: Warehouse, config: dict[str, Any], sentence: str
+) -> None:
     result = warehouse.defs.resolve_job_def(PREVIEW_RULES_JOB).execute_in_process(
         instance=warehouse.instance,
-        run_config={"ops": {"try_rules": {"config": {"project_id": "nowhere"}}}},
+        run_config={"ops": {"try_rules": {"config": config}}},
         raise_on_error=False,
     )
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    assert failure.step_failure_data.user_failure_data is not None
-    assert failure.step_failure_data.user_failure_data.description == (
-        "There is no project 'nowhere' with events: check the spelling."
-    )
+    assert failure.step_failure_data.user_failure_data.description == sentence

@@ -1,5 +1,5 @@
-{#- Most runs have nothing to resolve, because no project follows `graph` or no link changed: these do not even
-    look at the links. -#}
+{#- Most runs have nothing to resolve, because no project follows `graph` or no link changed: these do not read the
+    links. -#}
 {%- set is_pending = execute and has_pending_ids() -%}
 
 {{ config(
