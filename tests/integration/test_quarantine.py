@@ -86,7 +86,8 @@ def test_a_file_with_more_bad_rows_than_events_loads_in_seconds(new_warehouse: N
     warehouse = new_warehouse()
     early = json.dumps({**EVENT, "timestamp": "2020-01-01T00:00:00Z"})
     refused = json.dumps({**EVENT, "event": "Café"}, ensure_ascii=False).encode("latin-1")
-    put(warehouse, "jitsu/a.ndjson", *([early, refused] * 100_000))
+    lines: list[str | bytes] = [early, refused] * 100_000
+    put(warehouse, "jitsu/a.ndjson", *lines)
     started = time.process_time()
     load(warehouse)
     assert time.process_time() - started < 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,11 +55,10 @@ def test_the_launchpad_has_the_rules_that_may_be_given_for_one_run() -> None:
     fields = ModelsConfig.to_fields_dict()
     assert {"session_stitching", "policy", "lookback_days"} <= fields.keys()
     assert "36500 is unlimited" in (fields["lookback_days"].description or "")
-    assert ModelsConfig(policy=Policy.first, lookback_days=UNLIMITED_DAYS).options.exceptions == {
-        "policy": Policy.first,
-        "lookback_days": UNLIMITED_DAYS,
-    }
+    exceptions: dict[str, Any] = {"policy": Policy.first, "lookback_days": UNLIMITED_DAYS}
+    assert ModelsConfig(**exceptions).options.exceptions == exceptions
     assert ModelsConfig().options.exceptions == {}
+    negative: dict[str, Any] = {"lookback_days": -1}
     with pytest.raises(ValueError, match="lookback_days"):
-        ModelsConfig(lookback_days=-1)
+        ModelsConfig(**negative)
     assert {"policy", "lookback_days", "carry_forward_days", "max_users_per_device"} < ProposedRules.model_fields.keys()
