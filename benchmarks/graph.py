@@ -21,17 +21,22 @@ import json
 import resource
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 from fresh_process import cost
 from results import keep
 
-from stitch_pipeline.orchestration.assets.models import resolve_persons
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.dbt_variables import dbt_variables
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings
-from stitch_pipeline.warehouse import tables as schema
+from stitch_pipeline.stitching.rules import configure
+from stitch_pipeline.warehouse.dbt_project import run_models
 from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.tables import create_tables
 
 CASES = ("mixed", "tied", "hubs", "unique")
 _MEMORY_LIMIT = "7GB"
@@ -84,7 +89,10 @@ def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
     with duckdb.connect(str(path)) as con:
         con.execute(f"set memory_limit = '{_MEMORY_LIMIT}'; set threads = {_THREADS}")
         con.execute(f"set temp_directory = {literal(str(directory / 'spilled'))}")
-        schema.create_tables(DuckDBWarehouse(con))
+        create_tables(DuckDBWarehouse(con))
+        configure(DuckDBWarehouse(con), settings)
+        # Before there are ids, because rules that are followed anew queue all of them.
+        _build(settings, "project_settings", "decisions")
         con.execute(
             f"""
             insert into stitch.identity_map by name
@@ -94,7 +102,6 @@ def measure(case: str, edges: int, directory: Path) -> dict[str, object]:
             from ({edges_sql(case, edges)}) as edges (user_id, device)
             """
         )
-        schema.write_project_settings(con, {"shop": rules})
         ((count,),) = con.execute("select count(*) from stitch.identity_map").fetchall()
         first = _resolve(con, settings)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -119,8 +126,20 @@ def _resolve(con: duckdb.DuckDBPyConnection, settings: Settings, those: str = ""
         f"select 'shop', 'user', user_id from (select distinct user_id from stitch.identity_map) {those}"
     )
     started, cpu = time.monotonic(), time.process_time()
-    resolve_persons(con, settings.duckdb_path, settings)
+    _build(settings, "persons")
     return {"seconds": round(time.monotonic() - started, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+
+
+def _build(settings: Settings, *models: str) -> None:
+    today = datetime.now(UTC)
+    variables = dbt_variables(
+        DayRange(today.date(), today.date()),
+        known_at=today.replace(tzinfo=None),
+        session_timeout_minutes=settings.session_timeout_minutes,
+        view_stitching=True,
+    )
+    results = run_models(engine_of(settings), models=models, variables=variables, on_event=lambda event: None)
+    assert all(result.succeeded for result in results), results
 
 
 def main() -> None:
