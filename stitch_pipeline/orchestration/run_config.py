@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dagster import Config
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import Field, create_model
 
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.stitching.build import Options
 
 
 def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:
-    """A config field for each rule that may be given there. None means as set, so unlimited is a number of days."""
+    """A config field for each rule that may be given there. None means as set, so unlimited is a number of days.
+
+    Values are checked when they are used, as those of the settings are, so that a wrong one is named in one sentence.
+    """
     fields: dict[str, Any] = {}
     for name in rules_with(scope):
         rule = StitchingRules.model_fields[name]
-        limits = [item for item in rule.metadata if not isinstance(item, BeforeValidator)]
-        days = f" {UNLIMITED_DAYS} is unlimited." if name.endswith("_days") else ""
-        description = f"{rule.description}{days} By default as set per project."
-        fields[name] = (Annotated[rule.annotation, *limits] | None, Field(default=None, description=description))
+        is_days = name.endswith("_days")
+        description = f"{rule.description}{f' {UNLIMITED_DAYS} is unlimited.' * is_days} By default as set per project."
+        kind: Any = int if is_days else rule.annotation
+        fields[name] = (kind | None, Field(default=None, description=description))
     return create_model(f"Rules_{scope}", __base__=Config, **fields)
 
 
@@ -73,7 +76,7 @@ class ProposedRules(RulesOfPreview):
         return _given(self, "preview")
 
 
-def models_config(**values: bool | str) -> dict[str, Any]:
+def models_config(**values: bool | int | str) -> dict[str, Any]:
     """Run config for the dbt models, as the launchpad and backfills take it."""
     return {"ops": {"stitch_models": {"config": values}}}
 

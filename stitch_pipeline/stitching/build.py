@@ -13,7 +13,7 @@ from typing import Any
 
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
-from stitch_pipeline.settings import Policy, Settings, SettingsError
+from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_stored
 from stitch_pipeline.stitching.facts import events_in_window
 from stitch_pipeline.stitching.rules import configure
@@ -91,6 +91,7 @@ def build(
 
     Raises SettingsError if an exception of the run cannot be followed, and DbtError if dbt itself cannot run.
     """
+    ProjectSettings().changed_by(options.exceptions)
     create_tables(warehouse)
     configure(warehouse, settings)
     _refuse_unresolved_graph(warehouse, options)

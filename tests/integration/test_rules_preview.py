@@ -250,4 +250,5 @@ def test_what_cannot_be_tried_fails_the_run_with_one_sentence(
         raise_on_error=False,
     )
     (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
     assert failure.step_failure_data.user_failure_data.description == sentence

@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 from warehouses import START, Row, Warehouse, at, ephemeral_warehouse
 
+from stitch_pipeline.orchestration.jobs import RESTITCH_JOB
+from stitch_pipeline.orchestration.run_config import models_config
+from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.stitching.explain import explain
 
 WINDOW = ("2026-03-01", "2026-03-06")
@@ -131,3 +136,18 @@ def test_killed_at_any_moment_a_run_leaves_its_exceptions_to_nobody(warehouse: W
             assert credited(warehouse, table) in (as_set[table], by_the_run[table]), (table, moment)
     warehouse.settle(reconcile=True)
     assert {table: credited(warehouse, table) for table in as_set} == as_set
+
+
+def test_a_value_that_is_none_fails_the_run_with_one_sentence(warehouse: Warehouse) -> None:
+    request = run_request(Request(DayRange(START, START), "by hand"))
+    result = warehouse.defs.resolve_job_def(RESTITCH_JOB).execute_in_process(
+        instance=warehouse.instance,
+        tags=dict(request.tags),
+        run_config=models_config(lookback_days=-1),
+        raise_on_error=False,
+    )
+    (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == (
+        "lookback_days = '-1': input should be greater than or equal to 0."
+    )
