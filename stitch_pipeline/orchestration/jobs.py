@@ -98,15 +98,15 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
             raise Failure(str(error), allow_retries=False) from None
         for sentence in sentences(preview):
             context.log.info(sentence)
-        # On the page of this view the previews that were made stand side by side.
-        yield AssetObservation(AssetKey("policy_preview_sessions"), metadata=_preview_metadata(preview, proposal))
+        # The page of this asset lists the previews that were made beside each other.
+        yield AssetObservation(AssetKey("stitched_sessions"), metadata=_preview_metadata(preview, proposal))
         yield Output(None)
 
     @job(
         name=PREVIEW_RULES_JOB,
         description=(
             "What another policy, window or sharing limit would change: how many sessions, page views and people would "
-            "move, per day and with a sample, in the metadata of the run's observation of policy_preview_sessions. "
+            "move, per day and with a sample, in the metadata of the run's observation of stitched_sessions. "
             "Nothing is written. `link_on` and the session timeout cannot be tried: they need every day built again."
         ),
     )

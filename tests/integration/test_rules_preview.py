@@ -52,7 +52,7 @@ def preview(warehouse: Warehouse, **config: Any) -> dict[str, Any]:
     )
     (event,) = result.get_asset_observation_events()
     observation = event.asset_observation_data.asset_observation
-    assert observation.asset_key == AssetKey("policy_preview_sessions")
+    assert observation.asset_key == AssetKey("stitched_sessions")
     assert result.get_asset_materialization_events() == []
     return {
         name: [dict(record.data) for record in value.records] if isinstance(value, TableMetadataValue) else value.value
