@@ -12,6 +12,7 @@ from pydantic import Field
 
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
+from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Engine, Warehouse
 
 
@@ -47,3 +48,9 @@ def warehouse_resource(settings: Settings) -> WarehouseResource:
         lock_wait_seconds=settings.lock_wait_seconds,
         memory_limit=settings.memory_limit,
     )
+
+
+def place_of(settings: Settings, table: str) -> dict[str, str]:
+    """Metadata with which the UI shows where a table is stored."""
+    engine = engine_of(settings)
+    return {"dagster/table_name": f"{engine.catalog}.stitch.{table}", "dagster/uri": engine.place}

@@ -39,6 +39,7 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
             },
         ),
         "identity_map": ("event_date", {"devices": _count_distinct(dialect, "anonymous_id")}),
+        "identifier_links": ("event_date", {}),
         "sessions": ("session_date", {"events": "cast(coalesce(sum(event_count), 0) as bigint)"}),
         "stitched_sessions": (
             "session_date",
@@ -60,7 +61,7 @@ def facts_per_day(warehouse: Warehouse, table: str, window: DayRange) -> dict[da
         return {}
     day, facts = described
     found = warehouse.rows(
-        f"select {day}, count(*), {', '.join(facts.values())} from stitch.{table} "
+        f"select {', '.join([day, 'count(*)', *facts.values()])} from stitch.{table} "
         f"where {day} between $first and $last group by {day}",
         first=window.first,
         last=window.last,

@@ -28,7 +28,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
-from stitch_pipeline.orchestration.resource import WarehouseResource
+from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load
 from stitch_pipeline.stitching.facts import facts_per_day
@@ -51,7 +51,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             group_name="landing",
             owners=OWNERS,
             kinds={"duckdb", "python"},
-            metadata={"dagster/column_schema": TableSchema(columns)},
+            metadata={"dagster/column_schema": TableSchema(columns), **place_of(settings, table)},
         )
 
     @multi_asset(

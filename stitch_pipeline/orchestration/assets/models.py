@@ -26,7 +26,7 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import OWNERS, POOL
 from stitch_pipeline.orchestration.partitions import daily_partitions, last_day, window_of
-from stitch_pipeline.orchestration.resource import WarehouseResource
+from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.orchestration.run_config import ModelsConfig
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.planning.days import DayRange, settled_by
@@ -34,7 +34,6 @@ from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.build import TABLES, build, build_views
 from stitch_pipeline.stitching.facts import changed_rows, facts_per_day, row_count
 from stitch_pipeline.warehouse import dbt_project
-from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Warehouse
 
 Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]
@@ -111,11 +110,16 @@ class _DbtEvents:
         info = event["info"]
         log = self._context.log.error if info["level"] == "error" else self._context.log.info
         log(info["msg"])
-        if info["name"] == "LogTestResult":
+        if info["name"] == "LogTestResult" and self._is_of_selected_asset(event):
             message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
             self.checks += message.to_default_asset_events(
                 manifest=dbt_project.assets_manifest(), context=self._context, dagster_dbt_translator=self._translator
             )
+
+    def _is_of_selected_asset(self, event: dbt_project.DbtEvent) -> bool:
+        """A run also builds ``persons`` where it needs it, and dbt then runs the tests of that model."""
+        test = dbt_project.assets_manifest()["nodes"][event["data"]["node_info"]["unique_id"]]
+        return AssetKey(test["attached_node"].split(".")[-1]) in self._context.selected_asset_keys
 
 
 def _add_partition_metadata(
@@ -170,9 +174,3 @@ class _Translator(DagsterDbtTranslator):
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> PartitionsDefinition | None:
         is_table = dbt_resource_props["config"].get("materialized") == "in_place"
         return daily_partitions(self.stitching) if is_table else None
-
-
-def place_of(settings: Settings, table: str) -> dict[str, str]:
-    """Where the table is, as the UI shows it."""
-    engine = engine_of(settings)
-    return {"dagster/table_name": f"{engine.catalog}.stitch.{table}", "dagster/uri": engine.place}
