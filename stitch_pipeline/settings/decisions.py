@@ -52,11 +52,6 @@ class Decision:
     reason: str
 
     @property
-    def is_about(self) -> tuple[str, str, str, str]:
-        """What is decided, whatever the reason."""
-        return self.project_id, self.kind, self.id, self.other_id
-
-    @property
     def text(self) -> str:
         """As a person would quote the line."""
         ids = f"{self.id}, {self.other_id}" if self.other_id else self.id
