@@ -16,7 +16,7 @@ from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_stored
 from stitch_pipeline.stitching.facts import events_in_window
-from stitch_pipeline.stitching.rules import configure
+from stitch_pipeline.stitching.rules import configure, is_followed
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.dbt_project import DbtEvent, ModelResult
 from stitch_pipeline.warehouse.port import Engine, Warehouse
@@ -169,7 +169,11 @@ def _run(
     on_event: Callable[[DbtEvent], None],
 ) -> Built:
     views = _views_to_create(warehouse)
-    needed = ["project_settings", "decisions", *(["persons"] if _persons_may_change(warehouse) else []), *views]
+    needed = [*views]
+    if variables["reconcile"] or not is_followed(warehouse):
+        needed += ["project_settings", "decisions"]
+    if _persons_may_change(warehouse):
+        needed.append("persons")
     if variables["stale_grains"]:
         needed.append("stale_partitions")
     results = dbt_project.run_models(engine, models={*models, *needed}, variables=variables, on_event=on_event)

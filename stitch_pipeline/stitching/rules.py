@@ -16,6 +16,9 @@ from stitch_pipeline.settings.rules import StitchingRules, as_stored
 from stitch_pipeline.warehouse.port import Row, Warehouse
 
 
+_LINE = "project_id, decision, id, other_id, reason"
+
+
 def project_ids(warehouse: Warehouse) -> list[str]:
     """Every project that has an event."""
     rows = warehouse.rows("select distinct project_id from stitch.raw_events order by project_id")
@@ -32,6 +35,20 @@ def configure(warehouse: Warehouse, settings: Settings) -> None:
         _replace(warehouse, "configured_decisions", _rows_of_decisions(settings.decisions))
         _replace(warehouse, "decision_lines", map(astuple, settings.decisions))
         _write_what_belongs_to_rules(warehouse, rules)
+
+
+def is_followed(warehouse: Warehouse) -> bool:
+    """Whether what is configured is what is followed, so that the models in ``models/rules`` have nothing to do."""
+    followed_lines = f"select {_LINE} from stitch.decision_history where followed_until is null"
+    pairs = (
+        ("select * from stitch.configured_rules", "select * from stitch.project_settings"),
+        ("select * from stitch.configured_decisions", "select * from stitch.decisions"),
+        (f"select {_LINE} from stitch.decision_lines", followed_lines),
+    )
+    differing = [
+        f"select 1 from (({one}) except ({other})) as d" for pair in pairs for one, other in (pair, pair[::-1])
+    ]
+    return not warehouse.rows(" union all ".join(differing))
 
 
 def follow(warehouse: Warehouse, rules: Mapping[str, ProjectSettings], decisions: Sequence[Decision]) -> None:
