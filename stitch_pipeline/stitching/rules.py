@@ -15,7 +15,6 @@ from stitch_pipeline.settings.decisions import Decision, consequences
 from stitch_pipeline.settings.rules import StitchingRules, as_stored
 from stitch_pipeline.warehouse.port import Row, Warehouse
 
-
 _LINE = "project_id, decision, id, other_id, reason"
 
 
