@@ -172,8 +172,9 @@ def create_tables(warehouse: Warehouse) -> None:
         warehouse.execute("alter table stitch.override_history rename to decision_history")
         stored["decision_history"] = stored.pop("override_history")
     for table, columns in _all_tables().items():
-        if table in TABLES_OF_RULES and stored.get(table, set(columns)) != set(columns):
-            # Nothing is lost: it is written anew from the settings.
+        is_from_settings = table in (*TABLES_OF_RULES, "configured_rules")
+        if is_from_settings and stored.get(table, set(columns)) != set(columns):
+            # Nothing is lost: every run writes it from the settings.
             warehouse.execute(f"drop table stitch.{table}")
             del stored[table]
         if table not in stored:
