@@ -16,7 +16,7 @@
             id as {{ id }},
             {% if other_id %}other_id as {{ other_id }},{% endif %}
             line
-        from {{ pipeline_table('decisions') }} as decisions
+        from {{ internal_table('decisions') }} as decisions
         where kind = '{{ kind }}'
     )
 {%- endmacro %}

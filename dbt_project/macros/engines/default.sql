@@ -61,8 +61,8 @@
 {% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
 
 {# Stands before a CTE that is used more than once and that each use shall compute by itself. #}
-{% macro worked_out_anew() %}{{ return(adapter.dispatch('worked_out_anew')()) }}{% endmacro %}
-{% macro default__worked_out_anew() %}{% endmacro %}
+{% macro not_materialized() %}{{ return(adapter.dispatch('not_materialized')()) }}{% endmacro %}
+{% macro default__not_materialized() %}{% endmacro %}
 
 {# A number that is the same for the same values, and hardly ever for others. #}
 {% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}

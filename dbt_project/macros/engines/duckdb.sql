@@ -29,7 +29,7 @@
     end
 {%- endmacro %}
 
-{% macro duckdb__worked_out_anew() %}not materialized{% endmacro %}
+{% macro duckdb__not_materialized() %}not materialized{% endmacro %}
 
 {% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}
 

@@ -26,7 +26,7 @@
         {{ graph_step('person_parted', person_parted()) }}
         {{ cut('select distinct cell from person_parted', parted_users()) }}
     {%- endif -%}
-    {%- set unique_kinds = run_query('select coalesce(max(cut), 0) from ' ~ pipeline_table('unique_identifiers')) -%}
+    {%- set unique_kinds = run_query('select coalesce(max(cut), 0) from ' ~ internal_table('unique_identifiers')) -%}
     {%- for position in range(1, unique_kinds.rows[0][0] | int + 1) -%}
         {{ cut(cells_with_several(ids_of_unique_kind(position)), ids_of_unique_kind(position)) }}
     {%- endfor -%}
@@ -73,7 +73,7 @@
 {% macro ids_of_unique_kind(position) %}
     select nodes.node
     from person_nodes as nodes
-    inner join {{ pipeline_table('unique_identifiers') }} as kinds
+    inner join {{ internal_table('unique_identifiers') }} as kinds
         on nodes.project_id = kinds.project_id and nodes.id_kind = kinds.id_kind and kinds.cut = {{ position }}
 {% endmacro %}
 

@@ -5,7 +5,7 @@
         project_id,
         max_users_per_device,
         max_ids_per_person
-    from {{ pipeline_table('project_settings') }}
+    from {{ internal_table('project_settings') }}
     where resolves_persons
 {% endmacro %}
 

@@ -94,7 +94,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
             persons.project_id,
             persons.id as user_id,
             persons.person_id
-        from {{ pipeline_table('persons') }} as persons
+        from {{ internal_table('persons') }} as persons
         where
             persons.id_kind = 'user'
             and persons.id != persons.person_id
@@ -109,7 +109,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
             decided.user_id,
             coalesce(persons.person_id, decided.person_id) as person_id
         from {{ decided_names() }} as decided
-        left join {{ pipeline_table('persons') }} as persons
+        left join {{ internal_table('persons') }} as persons
             on
                 decided.project_id = persons.project_id
                 and persons.id_kind = 'user'

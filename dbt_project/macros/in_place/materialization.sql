@@ -105,9 +105,9 @@
             {% do run_query(statement_sql) %}
         {% endfor %}
     {% endif %}
-    {% do run_query("delete from " ~ pipeline_table('changed_rows') ~ " where model = '" ~ model['name'] ~ "'") %}
+    {% do run_query("delete from " ~ internal_table('changed_rows') ~ " where model = '" ~ model['name'] ~ "'") %}
     {% call statement('count_changes') %}
-        insert into {{ pipeline_table('changed_rows') }}
+        insert into {{ internal_table('changed_rows') }}
         select '{{ model['name'] }}', changed_day, count(*)
         from (
             {% if is_new -%}

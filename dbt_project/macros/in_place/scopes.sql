@@ -46,8 +46,8 @@
 {# Written before the subjects of `stitch`, and what they are made from. They are used twice, for those who are asked
    and for the others: it costs less to work out a window's twice than to keep them in between, wide as they are. Those
    of pending devices are few and dear to find. #}
-{% macro as_subjects() -%}
-    {{ worked_out_anew() if not var('only_pending') }}
+{% macro compute_per_use() -%}
+    {{ not_materialized() if not var('only_pending') }}
 {%- endmacro %}
 
 {# For `users`, which has no day: the people that the run may have changed (see its pre-hook). All of them where the

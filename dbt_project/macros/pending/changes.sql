@@ -47,7 +47,7 @@
         where
             linked_kind = 'device'
             and project_id in (
-                select project_id from {{ pipeline_table('project_settings') }} where resolves_persons
+                select project_id from {{ internal_table('project_settings') }} where resolves_persons
             )
     {%- endset -%}
     {{ return([add_pending_ids(ids), add_pending_devices(devices)]) }}
@@ -126,16 +126,16 @@
 {# project_settings: all devices of a project whose crediting rules changed may have rows to re-stitch, and all ids of
    one that resolves persons, or did. A run with `reconcile` treats every project so. #}
 {% macro note_changed_rules(added, gone) %}
-    {%- set history = pipeline_table('rules_history') -%}
+    {%- set history = internal_table('rules_history') -%}
     {%- set changed -%}
         create or replace temporary table changed_rules as
         select settings.project_id, settings.resolves_persons or persons.project_id is not null as has_persons
         from {{ this }} as settings
-        left join (select distinct project_id from {{ pipeline_table('persons') }}) as persons
+        left join (select distinct project_id from {{ internal_table('persons') }}) as persons
             on settings.project_id = persons.project_id
         {%- if var('reconcile') %}
         union
-        select project_id, true as has_persons from {{ pipeline_table('persons') }}
+        select project_id, true as has_persons from {{ internal_table('persons') }}
         {%- else %}
         where not exists (
             select 1 from {{ history }} as followed
@@ -149,11 +149,11 @@
     {%- set devices -%}
         select found.project_id, found.anonymous_id
         from (
-            select project_id, anonymous_id from {{ pipeline_table('sessions') }}
+            select project_id, anonymous_id from {{ internal_table('sessions') }}
             union
-            select project_id, anonymous_id from {{ pipeline_table('stitched_sessions') }}
+            select project_id, anonymous_id from {{ internal_table('stitched_sessions') }}
             union
-            select project_id, anonymous_id from {{ pipeline_table('page_views') }} where anonymous_id is null
+            select project_id, anonymous_id from {{ internal_table('page_views') }} where anonymous_id is null
         ) as found
         where found.project_id in (select project_id from changed_rules)
     {%- endset -%}
@@ -233,11 +233,11 @@
         union
         select found.project_id, found.anonymous_id
         from (
-            select project_id, anonymous_id, user_id from {{ pipeline_table('identity_map') }}
+            select project_id, anonymous_id, user_id from {{ internal_table('identity_map') }}
             union all
-            select project_id, anonymous_id, user_id from {{ pipeline_table('sessions') }}
+            select project_id, anonymous_id, user_id from {{ internal_table('sessions') }}
             union all
-            select project_id, anonymous_id, user_id from {{ pipeline_table('page_views') }}
+            select project_id, anonymous_id, user_id from {{ internal_table('page_views') }}
         ) as found
         where {{ is_of_concerned_user }}
     {%- endset -%}
@@ -246,13 +246,13 @@
         union
         -- What these users are linked with may count another number of users now, and tie no ids together or some.
         select links.project_id, links.id_kind, links.id
-        from {{ pipeline_table('identifier_links') }} as links
+        from {{ internal_table('identifier_links') }} as links
         inner join concerned
             on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
         where links.linked_kind = 'user'
         union
         select links.project_id, 'device' as id_kind, links.anonymous_id as id
-        from {{ pipeline_table('identity_map') }} as links
+        from {{ internal_table('identity_map') }} as links
         inner join concerned
             on links.project_id = concerned.project_id and links.user_id = concerned.id and concerned.kind != 'device'
     {%- endset -%}
@@ -285,15 +285,15 @@
 
 {# Every id that a link or a person has. #}
 {% macro known_ids() -%}
-    select project_id, id_kind, id from {{ pipeline_table('persons') }}
+    select project_id, id_kind, id from {{ internal_table('persons') }}
     union
-    select project_id, id_kind, id from {{ pipeline_table('identifier_links') }}
+    select project_id, id_kind, id from {{ internal_table('identifier_links') }}
     union
-    select project_id, linked_kind as id_kind, linked_id as id from {{ pipeline_table('identifier_links') }}
+    select project_id, linked_kind as id_kind, linked_id as id from {{ internal_table('identifier_links') }}
     union
-    select project_id, 'user' as id_kind, user_id as id from {{ pipeline_table('identity_map') }}
+    select project_id, 'user' as id_kind, user_id as id from {{ internal_table('identity_map') }}
     union
-    select project_id, 'device' as id_kind, anonymous_id as id from {{ pipeline_table('identity_map') }}
+    select project_id, 'device' as id_kind, anonymous_id as id from {{ internal_table('identity_map') }}
 {%- endmacro %}
 
 {# Keep a history: end its rows that are not in force any more, among those that meet `condition`, and begin those that
@@ -319,16 +319,16 @@
 
 {% macro remember_decisions() %}
     {{ return(end_and_begin(
-        pipeline_table('decision_history'),
+        internal_table('decision_history'),
         ['project_id', 'decision', 'id', 'other_id', 'reason'],
-        "select project_id, decision, id, other_id, reason from " ~ pipeline_table('decision_lines')
+        "select project_id, decision, id, other_id, reason from " ~ internal_table('decision_lines')
     )) }}
 {% endmacro %}
 
 {# The canonical ids that users have instead of their own. Before `persons` is built, those of projects that resolve
    persons are not known yet. #}
 {% macro remember_names(is_before_persons=false) %}
-    {%- set settings = pipeline_table('project_settings') -%}
+    {%- set settings = internal_table('project_settings') -%}
     {%- set is_known -%}
         project_id in (select project_id from {{ settings }} where not resolves_persons)
     {%- endset -%}
@@ -338,7 +338,7 @@
         {%- if is_before_persons %} where {{ is_known }}{% endif %}
     {%- endset -%}
     {{ return(end_and_begin(
-        pipeline_table('person_name_history'),
+        internal_table('person_name_history'),
         ['project_id', 'user_id', 'person_id'],
         names,
         is_known if is_before_persons else 'true'

@@ -91,7 +91,7 @@ from timelines
 where
     not exists (
         select 1 from known
-        where {{ is_same_span('known', 'timelines') }}
+        where {{ is_same_interval('known', 'timelines') }}
     )
 union all
 select
@@ -101,7 +101,7 @@ from known
 where
     not exists (
         select 1 from timelines
-        where {{ is_same_span('known', 'timelines') }}
+        where {{ is_same_interval('known', 'timelines') }}
     )
 {%- endmacro %}
 

@@ -62,7 +62,7 @@ timeline_moments as (
     select
         project_id,
         anonymous_id,
-        {{ since_ever() }} as valid_from,
+        {{ beginning_of_time() }} as valid_from,
         cast({{ days_later('min(cast(step_at as date))', -1) }} as timestamp) as subject_at
     from timeline_steps
     group by project_id, anonymous_id
@@ -71,8 +71,8 @@ timeline_moments as (
     select
         devices.project_id,
         devices.anonymous_id,
-        {{ since_ever() }} as valid_from,
-        {{ since_ever() }} as subject_at
+        {{ beginning_of_time() }} as valid_from,
+        {{ beginning_of_time() }} as subject_at
     from {{ shared_devices() }} as devices
     where
         {{ is_pending_device('mapping', 'devices') }}
@@ -132,7 +132,7 @@ timelines as (
 {%- endmacro %}
 
 {# The same two spans, of rows that are called so; known_since and known_until aside. #}
-{% macro is_same_span(row, other) -%}
+{% macro is_same_interval(row, other) -%}
     {{ row }}.project_id = {{ other }}.project_id
     and {{ row }}.anonymous_id = {{ other }}.anonymous_id
     and {{ row }}.valid_from = {{ other }}.valid_from
@@ -142,7 +142,7 @@ timelines as (
 {%- endmacro %}
 
 {# Before any event. A row's key cannot be null. #}
-{% macro since_ever() -%} cast('0001-01-01' as timestamp) {%- endmacro %}
+{% macro beginning_of_time() -%} cast('0001-01-01' as timestamp) {%- endmacro %}
 
 {# What `null` (unlimited) means as a number of days; see warehouse/schema.py. #}
 {% macro unlimited_days() -%} 36500 {%- endmacro %}

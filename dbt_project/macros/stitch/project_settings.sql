@@ -14,9 +14,9 @@
             {% if column.name in exceptions -%} {{ literal(exceptions[column.name]) }} as {% endif -%}
             {{ column.name }} {{- ',' if not loop.last }}
             {%- endfor %}
-        from {{ pipeline_table('project_settings') }} as settings
+        from {{ internal_table('project_settings') }} as settings
     )
-    {%- else -%} {{ pipeline_table('project_settings') }}
+    {%- else -%} {{ internal_table('project_settings') }}
     {%- endif -%}
 {%- endmacro %}
 

@@ -135,7 +135,7 @@ bad_times as (
         'landing_file' as field,
         landing_file as found,
         occurred_at
-    from {{ pipeline_table('quarantined_events') }}
+    from {{ internal_table('quarantined_events') }}
     where problem in ('before_start_date', 'in_the_future')
 ),
 

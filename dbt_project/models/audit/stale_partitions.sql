@@ -37,7 +37,7 @@ select
     'users' as grain,
     {{ last_session_day }} as day,
     count(*) as row_count
-from {{ pipeline_table('pending_users') }} as pending
+from {{ internal_table('pending_users') }} as pending
 where
     exists (
         select 1 from {{ ref('stitched_sessions') }} as sessions

@@ -299,7 +299,7 @@ left join {{ source('landing', 'raw_events') }} as events
     on
         reasons.project_id = events.project_id
         and reasons.candidate_id = events.event_id
-left join {{ pipeline_table('landing_files') }} as files on events.landing_file = files.landing_file
+left join {{ internal_table('landing_files') }} as files on events.landing_file = files.landing_file
 left join {{ ref('stitched_sessions') }} as stored_sessions
     on
         reasons.grain = 'session'

@@ -10,7 +10,7 @@ with {{ device_timelines() }},
 
 known as (
     select *
-    from {{ pipeline_table('user_mapping_history') }} as known
+    from {{ internal_table('user_mapping_history') }} as known
     where {{ is_pending_device('mapping', 'known') }}
 ),
 
@@ -28,7 +28,7 @@ still_or_no_longer_so as (
             when known.known_until is not null then known.known_until
             when not exists (
                 select 1 from timelines
-                where {{ is_same_span('known', 'timelines') }}
+                where {{ is_same_interval('known', 'timelines') }}
             ) then {{ known_at() }}
         end as known_until
     from known
@@ -50,7 +50,7 @@ new as (
         select 1 from known
         where
             known.known_until is null
-            and {{ is_same_span('known', 'timelines') }}
+            and {{ is_same_interval('known', 'timelines') }}
     )
 )
 

@@ -8,4 +8,4 @@
 
 -- depends_on: {{ ref('project_settings') }}
 -- The decisions that are followed become those that are configured, and the ids that this concerns are queued.
-select * from {{ pipeline_table('configured_decisions') }} as configured
+select * from {{ internal_table('configured_decisions') }} as configured

@@ -7,4 +7,4 @@
 ) }}
 
 -- The rules that are followed become those that are configured, and the devices that this concerns are queued.
-select * from {{ pipeline_table('configured_rules') }} as configured
+select * from {{ internal_table('configured_rules') }} as configured

@@ -10,7 +10,7 @@
 ) }}
 
 with {% if var('restitch_only') -%}
-views as {{ as_subjects() }} (
+views as {{ compute_per_use() }} (
     select
         project_id,
         event_id,
@@ -25,7 +25,7 @@ views as {{ as_subjects() }} (
     from {{ rows_in_scope(this, 'event_date', 'page_views') }} as views
 ),
 {%- else -%}
-events as {{ as_subjects() }} (
+events as {{ compute_per_use() }} (
     select
         project_id,
         event_id,
@@ -58,7 +58,7 @@ sessions_by_day as (
         and cast(ended_at as date) > session_date
 ),
 
-views as {{ as_subjects() }} (
+views as {{ compute_per_use() }} (
     select
         events.project_id,
         events.event_id,
@@ -82,7 +82,7 @@ views as {{ as_subjects() }} (
 {%- endif %}
 
 {% if var('view_stitching') -%}
-subjects as {{ as_subjects() }} (
+subjects as {{ compute_per_use() }} (
     select
         views.*,
         views.event_date as subject_day,
