@@ -1,5 +1,7 @@
-{# A small table by which Python and the models tell each other what to do; Python creates it
-   (`warehouse/schema.py`). It is no source, because it is nobody's data. #}
+{#
+  A table by name, without an edge in dbt's graph. Mostly an internal control table, which is not a dbt source and which
+  Python creates (`stitch_pipeline/warehouse/tables.py`). Also a model that a macro reads before or after dbt builds it.
+#}
 {% macro internal_table(name) -%}
     {{ target.schema }}.{{ name }}
 {%- endmacro %}

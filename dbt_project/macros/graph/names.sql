@@ -1,4 +1,4 @@
-{# Step 5 of resolve.sql: the person of each id. And what other models need to know of persons' names. #}
+{# Step 5 of resolve.sql: the person of each id. Also the names of persons, for other models. #}
 
 {# The id that names each cell: its earliest user, or without one its earliest identifier. #}
 {% macro person_named_cells() %}
@@ -31,8 +31,8 @@
     where named.position = 1
 {% endmacro %}
 
-{# For each id the one that names its person and the one that names its component: for the ids of the graph, and for those
-   that have no neighbours beside devices that were put aside. Hubs have neither. #}
+{# For each id, the id that names its person and the id that labels its component. First the ids of the graph, then the
+   ids that have no neighbours, or only devices that were put aside. Hubs have neither a name nor a label. #}
 {% macro person_answers() %}
     select
         cells.node,
@@ -87,7 +87,7 @@
 case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' || {{ id }}.id end
 {%- endmacro %}
 
-{# The final name of every user id under `graph`, without those that keep their own. #}
+{# The canonical id of every user under `graph`, without users that keep their own. #}
 {% macro graph_names() -%}
 (
         select
@@ -98,7 +98,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
         where
             persons.id_kind = 'user'
             and persons.id != persons.person_id
-            -- Until the next run resolves it, an id that was decided on has a row of its own as well.
+            -- Until the next run resolves it, a user with a new decision has a row of its own as well.
             and not exists (
                 select 1 from {{ decided_names() }} as decided
                 where decided.project_id = persons.project_id and decided.user_id = persons.id

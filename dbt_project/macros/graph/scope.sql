@@ -4,7 +4,7 @@
     {{ return(has_rows(internal_table('pending_ids'))) }}
 {% endmacro %}
 
-{# At first, and when everything is reconciled. Resolving all ids is cheaper than working out which to resolve. #}
+{# True in a first build and in a reconcile. Resolving all ids is then cheaper than finding the ids to resolve. #}
 {% macro is_everything_pending() %}
     {{ return(run_query(
         'select (select count(*) from ' ~ internal_table('pending_ids') ~ ') >= (select count(*) from '
@@ -20,8 +20,8 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The ids that a run resolves again: those with changed links, those that their links tie them to now, and everything
-   that was in a component with one of these before. #}
+{# The ids that a run resolves again: ids with changed links, ids that their links tie them to now, and all ids that
+   were in a component with one of these before. #}
 {% macro unresolved_ids() %}
     with evidence as (
         {{ all_evidence() }}

@@ -10,7 +10,7 @@
     where
         project_id in (
             select project_id from {{ internal_table('project_settings') }} where resolves_persons
-            -- A project that no longer resolves persons has some that are to be taken out.
+            -- A project that no longer resolves persons may have stored persons to remove.
             union select project_id from {{ internal_table('persons') }}
         )
     except select project_id, id_kind, id from {{ internal_table('pending_ids') }}

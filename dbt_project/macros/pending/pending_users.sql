@@ -1,5 +1,5 @@
 {#
-  The queue `pending_users` (project_id, stitched_user_id): canonical ids whose row of `users` has to be computed again,
+  The queue `pending_users` (project_id, stitched_user_id): canonical ids with a row of `users` to compute again,
   because their sessions, links or names changed. The model `users` is its only reader.
 #}
 
@@ -14,8 +14,8 @@
     delete from {{ internal_table('pending_users') }}
 {%- endmacro %}
 
-{# The canonical ids whose row of `users` this run computes: those queued, and, unless the run is about changed links
-   only, those active in the window. #}
+{# The canonical ids with a row of `users` to compute in this run: those queued and, without `only_pending`, those
+   active in the window. #}
 {% macro collect_affected_users() %}
     {% if has_rows(this) %}
     create or replace temporary table affected_users as
@@ -24,7 +24,7 @@
     )
 
     select project_id, stitched_user_id from {{ internal_table('pending_users') }}
-    -- A user whose links changed has its traits in the row of its person.
+    -- The traits of a user are in the row of its person.
     union
     select pending.project_id, policy_names.person_id
     from {{ internal_table('pending_users') }} as pending

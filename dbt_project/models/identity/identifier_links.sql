@@ -6,7 +6,7 @@
 ) }}
 
 -- depends_on: {{ ref('decisions') }}
--- No project without named identifiers gets past this join, and no JSON is parsed for it.
+-- The first join leaves out projects without configured identifiers, so that no JSON is parsed for them.
 with found as (
     select
         events.project_id,
