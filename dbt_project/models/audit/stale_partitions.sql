@@ -7,7 +7,7 @@
     post_hook="{{ drain_devices_without_stale_rows() }}",
 ) }}
 
-{#- Built last in every run. The days are what the next re-stitch has to touch. -#}
+{#- Built last in every run. The next re-stitch has to touch these days. -#}
 {%- set last_session_day -%}
 (select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
 {%- endset -%}
@@ -24,7 +24,7 @@ where grain != 'mapping'
 group by grain, day
 {% if 'sessions' in var('stale_grains') -%}
 union all
--- These have no day. A re-stitch of any day brings them up to date.
+-- Mappings and users have no day. A re-stitch of any day brings them up to date.
 select
     'mapping' as grain,
     {{ last_session_day }} as day,
@@ -37,7 +37,7 @@ select
     'users' as grain,
     {{ last_session_day }} as day,
     count(*) as row_count
-from {{ pipeline_table('pending_users') }} as pending
+from {{ internal_table('pending_users') }} as pending
 where
     exists (
         select 1 from {{ ref('stitched_sessions') }} as sessions
@@ -48,12 +48,12 @@ where
 having count(*) > 0
 {%- endif %}
 union all
--- What this run does not look at is as the last look left it.
+-- Grains that this run does not check keep the counts of their last check.
 select
     grain,
     day,
     row_count
-from {{ this }} as known
+from {{ this }} as stored
 where
     {% if var('stale_grains') %}grain not in ({{ "'" ~ var('stale_grains') | join("', '") ~ "'" }}){% else %}1 = 1{% endif %}
     {% if 'sessions' in var('stale_grains') %}and grain not in ('mapping', 'users'){% endif %}
