@@ -53,7 +53,7 @@ select
     grain,
     day,
     row_count
-from {{ this }} as stored
+from {{ this }}
 where
     {% if var('stale_grains') %}grain not in ({{ "'" ~ var('stale_grains') | join("', '") ~ "'" }}){% else %}1 = 1{% endif %}
     {% if 'sessions' in var('stale_grains') %}and grain not in ('mapping', 'users'){% endif %}
