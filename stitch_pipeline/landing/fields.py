@@ -18,7 +18,7 @@ ColumnTypes = Mapping[str, Any]
 
 
 class DocumentFields:
-    """Values of JSON documents, whose text is in a column ``line``.
+    """Values of JSON documents, which are text in a column ``line``.
 
     ``found_sql`` looks up all plain paths in one call, because DuckDB parses the text once per call.
     """

@@ -45,7 +45,7 @@ class ModelsConfig(RulesOfOneRun):
 
     only_pending: bool = Field(
         default=False,
-        description="Touch only rows of devices whose links changed, instead of every row of the partitions.",
+        description="Touch only rows of devices with changed links, instead of every row of the partitions.",
     )
     restitch_only: bool = Field(
         default=False,
@@ -88,7 +88,7 @@ class ReconcileConfig(Config):
 
     only_changed_rules: bool = Field(
         default=False,
-        description="Look only at projects whose stitching rules have changed, and at what is known to be pending.",
+        description="Look only at projects with changed stitching rules, and at what is known to be pending.",
     )
 
 

@@ -142,7 +142,7 @@ class ProjectSettings(StitchingRules):
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
     unique_identifiers: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """Under `graph`, kinds of ids of which a person has one value only."""
+    """Under `graph`, kinds of ids with only one value per person."""
 
     @property
     def resolves_persons(self) -> bool:

@@ -56,7 +56,7 @@ class Layout:
     columns: tuple[str, ...] = ()
     """The columns of a delimited file that has no header."""
     event_id_from: tuple[str, ...] = ()
-    """Paths whose values together identify an event, where the tracker sends no event id."""
+    """Paths that together identify an event, where the tracker sends no event id."""
     times: TimeFormat | None = None
     """The format of times. None accepts ISO 8601 and epoch numbers, with the unit given by the number of digits."""
     event_types: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Write what is configured, rules and decisions, into the small tables that the models read.
+"""Write the configured rules and decisions into the small tables that the models read.
 
-Belongs here: settings as rows. Does not: what a change of them concerns. The models in ``models/rules`` compare these
-tables with what was followed, queue the devices and ids that differ, and keep the histories.
+Belongs here: settings as rows. Does not: what a change of them affects. The models in ``models/rules`` compare these
+tables with the rules and decisions that were followed, queue the affected devices and ids, and keep the histories.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def project_ids(warehouse: Warehouse) -> list[str]:
 
 
 def configure(warehouse: Warehouse, settings: Settings) -> None:
-    """Replace what is configured by the settings; the models of the next run follow it."""
+    """Replace the configured rules and decisions with those of the settings. The models of the next run follow them."""
     projects = sorted({*project_ids(warehouse), *settings.projects})
     rules = {project: settings.rules(project) for project in projects}
     crediting = {project: settings.crediting_rules(project) for project in projects}
@@ -51,7 +51,7 @@ def is_followed(warehouse: Warehouse) -> bool:
 
 
 def follow(warehouse: Warehouse, rules: Mapping[str, ProjectSettings], decisions: Sequence[Decision]) -> None:
-    """In a trial: follow these rules and decisions at once, without a look at what they change."""
+    """In a trial: follow these rules and decisions at once, and queue nothing that they affect."""
     _replace(warehouse, "project_settings", _rows_of_rules(rules, {}))
     _replace(warehouse, "decisions", _rows_of_decisions(decisions))
     _write_what_belongs_to_rules(warehouse, rules)
@@ -95,7 +95,7 @@ def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -
 
 
 def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:
-    """In the order of ``tables.COLUMNS_OF_RULES``."""
+    """Rows with the columns of ``tables.COLUMNS_OF_RULES``, in that order."""
     for project, own in rules.items():
         values = (as_stored(getattr(own, name)) for name in StitchingRules.model_fields)
         yield project, *values, own.resolves_persons, crediting.get(project, "")
