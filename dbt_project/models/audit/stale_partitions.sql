@@ -8,6 +8,7 @@
 ) }}
 
 {#- Built last in every run. The next re-stitch has to touch these days. -#}
+{%- set looked_at = var('stale_grains') + (['mapping', 'users'] if 'sessions' in var('stale_grains') else []) -%}
 {%- set last_session_day -%}
 (select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
 {%- endset -%}
@@ -54,6 +55,4 @@ select
     day,
     row_count
 from {{ this }}
-where
-    {% if var('stale_grains') %}grain not in ({{ "'" ~ var('stale_grains') | join("', '") ~ "'" }}){% else %}1 = 1{% endif %}
-    {% if 'sessions' in var('stale_grains') %}and grain not in ('mapping', 'users'){% endif %}
+where grain not in ('', {{ "'" ~ looked_at | join("', '") ~ "'" }})
