@@ -8,6 +8,7 @@
 ) }}
 
 {#- Built last in every run. The next re-stitch has to touch these days. -#}
+{%- set checked = var('stale_grains') | list + (['mapping', 'users'] if 'sessions' in var('stale_grains') else []) -%}
 {%- set last_session_day -%}
 (select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
 {%- endset -%}
@@ -53,7 +54,5 @@ select
     grain,
     day,
     row_count
-from {{ this }} as stored
-where
-    {% if var('stale_grains') %}grain not in ({{ "'" ~ var('stale_grains') | join("', '") ~ "'" }}){% else %}1 = 1{% endif %}
-    {% if 'sessions' in var('stale_grains') %}and grain not in ('mapping', 'users'){% endif %}
+from {{ this }}
+where {{ "grain not in ('" ~ checked | join("', '") ~ "')" if checked else 'true' }}

@@ -8,4 +8,4 @@
 
 -- depends_on: {{ ref('project_settings') }}
 -- Makes the followed decisions equal to the configured ones, and queues the ids that a change concerns.
-select * from {{ internal_table('configured_decisions') }} as configured
+select * from {{ internal_table('configured_decisions') }}

@@ -7,4 +7,4 @@
 ) }}
 
 -- Makes the followed rules equal to the configured ones, and queues the devices and ids that a change concerns.
-select * from {{ internal_table('configured_rules') }} as configured
+select * from {{ internal_table('configured_rules') }}
