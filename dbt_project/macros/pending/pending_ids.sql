@@ -1,6 +1,6 @@
 {#
-  The queue `pending_ids` (project_id, id_kind, id): ids of projects that resolve persons, whose links or decisions
-  changed, so that they may belong to other persons. The model `persons` is its only reader.
+  The queue `pending_ids` (project_id, id_kind, id): ids of projects that resolve persons. Their links or decisions
+  changed, so they may belong to other persons. The model `persons` is its only reader.
 #}
 
 {# Queue ids, given as a query with (project_id, id_kind, id), of the projects that resolve persons. #}

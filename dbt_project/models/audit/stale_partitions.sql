@@ -8,7 +8,7 @@
 ) }}
 
 {#- Built last in every run. The next re-stitch has to touch these days. -#}
-{%- set looked_at = var('stale_grains') + (['mapping', 'users'] if 'sessions' in var('stale_grains') else []) -%}
+{%- set checked = var('stale_grains') | list + (['mapping', 'users'] if 'sessions' in var('stale_grains') else []) -%}
 {%- set last_session_day -%}
 (select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
 {%- endset -%}
@@ -55,4 +55,4 @@ select
     day,
     row_count
 from {{ this }}
-where grain not in ('', {{ "'" ~ looked_at | join("', '") ~ "'" }})
+where {{ "grain not in ('" ~ checked | join("', '") ~ "')" if checked else 'true' }}

@@ -5,7 +5,7 @@
     post_hook="{% if not var('exceptions') %}{{ drain_pending_devices('mapping') }}{% endif %}",
 ) }}
 
--- The intervals of pending devices as known now, beside those known before. An interval is ended and never removed.
+-- The intervals of pending devices as known now, and those known before. Intervals are ended and never removed.
 with {{ device_timelines() }},
 
 stored as (

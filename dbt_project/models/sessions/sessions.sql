@@ -24,7 +24,7 @@ with devices_at_edges as (
         )
 ),
 
--- Of the days beside the window, only devices that are active at its edges: sessions of others cannot cross them.
+-- On the days next to the window, only devices that are active at its edges: sessions of others cannot cross them.
 instants as (
     select
         project_id,
@@ -75,7 +75,7 @@ gaps as (
     from ordered
 ),
 
--- Days that a stream enters over midnight without a gap. Only streams with one can fill a whole day.
+-- Days that a stream enters over midnight without a gap. A stream without one cannot fill a whole day.
 crossings as (
     select distinct
         project_id,
