@@ -35,10 +35,7 @@
 
 {# Whether anything is queued for a grain. Planning a reader's query takes longer than all the rest if not. #}
 {% macro has_pending_devices(grain) -%}
-    {%- set found -%}
-        select 1 from {{ pipeline_table('pending_devices') }} where grain = '{{ grain }}' limit 1
-    {%- endset -%}
-    {{ return(run_query(found).rows | length > 0) }}
+    {{ return(has_rows(pipeline_table('pending_devices') ~ " where grain = '" ~ grain ~ "'")) }}
 {%- endmacro %}
 
 {# Whether a row's device is queued for a grain. #}
