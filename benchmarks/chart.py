@@ -25,7 +25,7 @@ def main() -> None:
     measured = sorted(
         (json.loads(path.read_text()) for path in RESULTS.glob("scale_*.json")), key=lambda m: m["events"]
     )
-    matplotlib.rcParams["svg.hashsalt"] = "scale"  # the same file for the same figures
+    matplotlib.rcParams["svg.hashsalt"] = "scale"  # the same figures give the same file
     figure, axes = plt.subplots(figsize=(9, 4.5))
     events = [result["events"] / 1e6 for result in measured]
     for step, label in STEPS.items():

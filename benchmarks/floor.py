@@ -1,9 +1,8 @@
-"""The least that any solution must do: read the files, sort by device and time, write the output rows once.
+"""The least work that any solution must do: read the files, sort by device and time, write the output rows once.
 
-``python floor.py DIRECTORY DATABASE MEMORY_LIMIT`` is what ``floor_cost`` measures. The same engine on the same
-files, and as many rows and columns in every table. What it leaves out is what the product is for: no event is judged
-or looked for twice, ties, midnights, windows and shared devices do not matter, nothing can be interrupted or brought
-up to date, and nobody is told anything.
+``floor_cost`` measures ``python floor.py DIRECTORY DATABASE MEMORY_LIMIT``: the same engine on the same files, with as
+many rows and columns in every table. It leaves out what the product adds: judging events, finding duplicates, ties,
+midnights, windows, shared devices, interruption, updates, and any report.
 """
 
 import sys
@@ -34,7 +33,7 @@ from raw_events
 where user_id is not null
 group by project_id, event_date, anonymous_id, user_id
 """
-# Sorted once, and narrow; each start of a session then takes the events of its device up to the next one.
+# Sorted once, with few columns; then each session start takes its device's events up to the next start.
 SPANS = """
 create temporary table spans as
 select
@@ -123,7 +122,7 @@ group by project_id, session_date
 
 
 def floor_cost(feed: Path, memory_limit: str = "") -> Cost:
-    """What the floor costs on the files of a feed. The database lies beside them for as long as it takes."""
+    """The cost of the floor on the files of a feed. Its temporary database is on the same disk."""
     with tempfile.TemporaryDirectory(dir=feed.parent.parent) as scratch:
         return cost([__file__, str(feed), f"{scratch}/floor.duckdb", memory_limit], {})
 

@@ -1,4 +1,4 @@
-"""What a program costs in a process of its own: CPU seconds, seconds, and the most memory it held."""
+"""Measure a program in a process of its own: CPU seconds, seconds, and peak memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def large_scratch() -> Iterator[Path]:
-    """A directory that is gone afterwards, for more than may fit where temporary files go."""
+    """A temporary directory below the repository's ``data``, for more than may fit into the system's."""
     data = REPOSITORY / "data"
     data.mkdir(exist_ok=True)
     with TemporaryDirectory(dir=data) as scratch:
@@ -29,28 +29,30 @@ def large_scratch() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Cost:
+    """What a process cost, and what it printed."""
+
     cpu_seconds: float
-    """User and system time of the process and all it started."""
+    """User and system time of the process and its children."""
     seconds: float
     memory_mb: int
     """The largest resident set."""
     output: str
 
     def runs(self, job_name: str = "") -> list[dict[str, Any]]:
-        """What `settle --json` says of the runs of one job, or of all."""
+        """The runs of one job, or of all, in the document of `settle --json`."""
         (document,) = [json.loads(line) for line in self.output.splitlines() if line.startswith('{"is_settled"')]
         return [run for run in document["runs"] if job_name in ("", run["job_name"])]
 
     def rows_written(self, table: str, job_name: str = "") -> int:
-        """Rows of a table that were written or taken out by the runs of one job, or by all."""
+        """Rows of a table that the runs of one job, or of all, wrote or deleted."""
         return sum(run["rows_changed"].get(table, 0) for run in self.runs(job_name))
 
     def seconds_of(self, job_name: str) -> float:
-        """How long the runs of one job took."""
+        """The seconds of all runs of one job."""
         return float(sum(run["seconds"] for run in self.runs(job_name)))
 
     def figures(self) -> dict[str, float]:
-        """What goes into a result."""
+        """The numbers for a result, rounded."""
         return {
             "cpu_seconds": round(self.cpu_seconds, 2),
             "seconds": round(self.seconds, 2),
@@ -59,7 +61,7 @@ class Cost:
 
 
 def cost(arguments: Sequence[str], environment: Mapping[str, str]) -> Cost:
-    """Run ``python`` with the arguments. Raises RuntimeError with what it printed if it fails."""
+    """Run ``python`` with the arguments. Raises RuntimeError with the program's output if it fails."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     started = time.monotonic()
     process = subprocess.Popen(
@@ -100,7 +102,7 @@ class Deployment:
 
     @property
     def feed(self) -> Path:
-        """Where traffic lands."""
+        """The directory of the simulated traffic's files."""
         return self.landing_dir / "snowplow"
 
     @property
@@ -117,5 +119,5 @@ class Deployment:
         }
 
     def settle(self, *arguments: str) -> Cost:
-        """``stitch settle``, start-up and all."""
+        """The cost of ``stitch settle``, start-up included."""
         return cost(["-m", "stitch_pipeline", "settle", "--json", *arguments], self.environment)

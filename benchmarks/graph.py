@@ -1,17 +1,16 @@
-"""How long persons take to be resolved from many links, and how much memory.
+"""Time and memory to resolve persons from many links.
 
     .venv/bin/python benchmarks/graph.py                  # 20 million edges; a few minutes, 3 GB of disk
     .venv/bin/python benchmarks/graph.py --edges 2000000 --cases mixed,hubs
 
-The model ``persons`` is built, its test and history included, over an identity map that is made up here; then the links
-of a thousand users change. Each case runs in a process of its own, with DuckDB held to 7 GB and two
-threads:
+Builds the model ``persons``, with its test and history, over a simulated identity map; then the links of a thousand
+users change. Each case runs in a process of its own, with DuckDB limited to 7 GB and two threads:
 
 mixed       mostly people with two devices of their own; households on one device; people with several ids; a few
             users with 100,000 devices, devices with 100,000 users, and chains of borrowed devices up to 100,000 long
-tied        nobody but clusters in which every device ties two users together: nothing can be put aside
-hubs        nothing but devices with 100,000 users and users with 100,000 devices
-unique      `mixed`, and no person may have two users: every cluster and chain is cut
+tied        only clusters in which every device ties two users together, so that no id can be set aside
+hubs        only devices with 100,000 users and users with 100,000 devices
+unique      `mixed`, but a person may have one user only: every cluster and chain is cut
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ _THREADS = 2
 
 
 def edges_sql(case: str, edges: int) -> str:
-    """About so many (user, device) pairs."""
-    # Of each million, so that every case keeps its shape at any size.
+    """A query for about ``edges`` (user, device) pairs."""
+    # Sizes are per million, so that every case keeps its shape at any size.
     million = edges / 1_000_000
     size = min(100_000, edges // 10)
     hubs = max(1, edges // (2 * size) if case == "hubs" else round(million * 0.15))
@@ -138,7 +137,7 @@ def main() -> None:
     figures = {}
     for case in given.cases.split(","):
         with tempfile.TemporaryDirectory(dir=given.directory) as directory:
-            # A process each, because a process never gives its peak of memory back.
+            # A process for each case, because the peak memory of a process never falls.
             own = ["--alone", case, "--edges", str(given.edges), "--directory", directory]
             figures[case] = json.loads(cost([__file__, *own], {}).output.splitlines()[-1])
     keep("graph", {"memory_limit": _MEMORY_LIMIT, "cases": figures})

@@ -1,13 +1,13 @@
-"""Sixty days one after the other, against what home-made pipelines usually do after each of them.
+"""Sixty days in a row, compared with what home-made pipelines usually do after each day.
 
-``python benchmarks/habits.py [EVENTS]``, where EVENTS is what all days hold together. Day after day a file lands and
-is settled, late logins and page views included. Beside it, on the same files:
+``python benchmarks/habits.py [EVENTS]``, where EVENTS is the number of events of all days. Every day a file lands and
+is settled, late logins and page views included. For comparison, on the same files:
 
-- `rebuild`: everything built again from all files so far, by the cheapest script there is (``floor.py``). Run on every
-  tenth day; in between it is interpolated, because it grows evenly.
-- `post-hook`: after each day every row of ``stitched_sessions`` whose device has a mapping is set to its device's
-  latest user, as the usual post-hook does. Only this statement is counted, not the build before it; its seconds stand
-  beside those of our re-stitches, which bring users, mapping and statistics up to date as well.
+- `rebuild`: everything is built again from all files so far, by the cheapest possible script (``floor.py``). It runs on
+  every tenth day and is interpolated in between, because its cost grows evenly.
+- `post-hook`: after each day, every row of ``stitched_sessions`` with a mapped device is set to the device's latest
+  user, as the usual post-hook does. Only this statement counts, not the build before it. Its seconds are compared with
+  those of our re-stitches, which also bring users, mapping and statistics up to date.
 """
 
 from __future__ import annotations

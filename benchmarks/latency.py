@@ -1,18 +1,18 @@
-"""From a file that lands to stitched rows, with daemon and webserver running, and where the time goes.
+"""Latency from a landed file to stitched rows, with daemon and webserver running, and its parts.
 
-``python benchmarks/latency.py [EVENTS]``. A warehouse of that size is settled; then, several times, a file lands in
-which one more device logs in, weeks after it was seen. The clock starts when the file is there, and stops when the
-warehouse shows the device's old sessions as the user's. Medians, in seconds:
+``python benchmarks/latency.py [EVENTS]``. A warehouse of that size is settled. Then, several times, a file lands with
+the login of one more device, weeks after the device was seen. The clock starts when the file is there, and stops when
+the warehouse credits the device's old sessions to the user. Medians, in seconds:
 
-- `until_requested`: the landing sensor finds the file and asks for a run;
+- `until_requested`: the landing sensor finds the file and requests a run;
 - `until_started`: Dagster takes the run from its queue and starts its process;
 - `building`: the run loads the file and builds the days around it;
-- `until_restitch_requested`, `until_restitch_started`, `restitching`: the same for what the login changes;
-- `until_visible`: from the end of that run until a reader sees it.
+- `until_restitch_requested`, `until_restitch_started`, `restitching`: the same for the re-stitch of the old sessions;
+- `until_visible`: from the end of that run until a reader sees the result.
 
-`hello` is the same for a code location that imports Dagster and dagster-dbt and has two assets that do nothing: a
-sensor asks for the first when a file lands, another for the second when the first is there. No chain of two runs
-can take less.
+`hello` is the same for a code location that imports Dagster and dagster-dbt and has two assets that do nothing: one
+sensor requests the first when a file lands, another requests the second when the first is materialized. No chain of two
+runs can take less.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _anonymous_devices(deployment: Deployment, traffic: Traffic) -> list[str]:
-    """Devices seen some weeks before the last day, and never logged in on."""
+    """Devices without a login that were seen some weeks before the last day."""
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
         rows = con.execute(
             "select anonymous_id from stitch.stitched_sessions where stitched_by = 'none' and session_date = $day "
@@ -153,7 +153,7 @@ def _round(
     land: Callable[[], object],
     is_visible: Callable[[], bool],
 ) -> dict[str, float]:
-    # At another moment each time between two looks of the sensors, which come every 5 seconds.
+    # Each round starts at another moment between two ticks of the sensors, which come every 5 seconds.
     time.sleep(5 * number / REPEATS)
     known = {record.dagster_run.run_id for record in instance.get_run_records()}
     landed_at = time.time()
@@ -184,7 +184,7 @@ def _next_run(instance: DagsterInstance, job_name: str, known: set[str]) -> dict
                     "started": record.start_time,
                     "ended": record.end_time,
                 }
-        time.sleep(0.5)  # to look costs what it is to measure; the times are Dagster's own
+        time.sleep(0.5)  # polling takes CPU from what is measured; the times are Dagster's own
     raise RuntimeError(f"No {job_name} ended within {TIMEOUT_SECONDS} seconds")
 
 

@@ -1,7 +1,8 @@
-"""What importing the code location costs beyond importing Dagster and dagster-dbt, in CPU seconds.
+"""CPU seconds to import the code location, beyond the import of Dagster and dagster-dbt.
 
-``python benchmarks/launch.py``. Fresh processes in turn, medians; the parsed dbt project and bytecode are there. Beside
-it is what cannot be had for less: one ``@dbt_assets`` of the same dbt project, around a function that does nothing.
+``python benchmarks/launch.py``. Medians of fresh processes in turn, with the dbt project parsed and the bytecode
+compiled. For comparison it measures a lower bound: one ``@dbt_assets`` of the same dbt project around a function that
+does nothing.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Events loaded per second and core, against the bare engine reading the same files.
+"""Events loaded per second and core, compared with DuckDB alone reading the same files.
 
-Run with ``.venv/bin/python benchmarks/loading.py [EVENTS]``. Three files hold the same events: NDJSON as Jitsu
-writes it, CSV and Parquet as Snowplow's canonical columns. For each, in CPU seconds of a fresh process:
+Run with ``.venv/bin/python benchmarks/loading.py [EVENTS]``. Three files hold the same events: NDJSON as Jitsu writes
+it, CSV and Parquet with Snowplow's canonical columns. For each, in CPU seconds of a fresh process:
 
-- `bare`: DuckDB reads the file with its own reader, columns and types given, into a table of the file's columns;
-- `index`: what the landing sensor does to find the days that a file holds;
-- `load`: what a run does: map, judge, find duplicates, and write ``raw_events``, all in one transaction.
+- `bare`: DuckDB reads the file with its own reader, with columns and types given, into a table with these columns;
+- `index`: the landing sensor's work to find the days in a file;
+- `load`: a run's work: map, judge, find duplicates, and write ``raw_events``, all in one transaction.
 
-The ratio is (index + load) / bare. Memory is the most that the loading process held, in MB, with
-DuckDB limited to 600: a load must not need more as files grow, so it is measured at a tenth of the events too.
+The ratio is (index + load) / bare. Memory is the peak of the loading process in MB, with DuckDB limited to 600 MB. A
+load must not need more memory for larger files, so a tenth of the events is measured too.
 """
 
 from __future__ import annotations

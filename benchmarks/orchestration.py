@@ -1,16 +1,16 @@
-"""What a run of one day costs beyond a hello-world Dagster run and its SQL, in CPU seconds.
+"""CPU seconds of a run of one day, beyond a hello-world Dagster run and the day's SQL.
 
-Run with ``.venv/bin/python benchmarks/orchestration.py``. Three programs, each in a fresh process with an
-instance on disk, each making a run twice:
+Run with ``.venv/bin/python benchmarks/orchestration.py``. Three programs, each in a fresh process with an instance on
+disk, each with two runs:
 
 - `hello`: one asset that does nothing;
-- `hello with dbt`: one asset that has dbt build one model of one row in the same process, with the
-  project parsed beforehand. Nothing that runs dbt can cost less than this;
-- `day`: `build_job` for a day of one event, so that next to nothing of it is SQL.
+- `hello with dbt`: one asset in which dbt builds one model of one row in the same process, with the project parsed
+  beforehand. No run with dbt can cost less;
+- `day`: `build_job` for a day of one event, so that almost none of it is SQL.
 
-The first run counts everything since the process began (imports, loading definitions); the second is
-what one more run costs in a process that has them, as in `settle`. `sql` is the time that the models report
-and is contained in `day`. Programs alternate and medians are kept, because machines are noisy.
+The first run counts everything since the process began (imports, loading definitions). The second is the cost of one
+more run in the same process, as in `settle`. `sql` is the time that the models report, which `day` does not include.
+Programs alternate and medians are kept, because machines are noisy.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ HELLO_DBT_PROJECT = {
 
 
 def figures(program: str, environment: dict[str, str], *arguments: str) -> dict[str, float]:
-    """What the program prints: CPU seconds of its first and of its next run."""
+    """The JSON that the program prints: CPU seconds of its first and its next run."""
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=environment,

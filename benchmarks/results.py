@@ -1,4 +1,4 @@
-"""Where results go: one JSON file per benchmark in ``benchmarks/results``, with the machine they were measured on."""
+"""Write results: one JSON file per benchmark in ``benchmarks/results``, with the machine that measured them."""
 
 from __future__ import annotations
 

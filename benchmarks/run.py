@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parent
-# What DuckDB may hold at most, by millions of events; the process needs some 500 MB beside it.
+# DuckDB's memory limit, by millions of events; the process needs some 500 MB more.
 MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB"}
 MOST_MEMORY = "6GB"
 LOGIN_PERCENTS = (5, 30)

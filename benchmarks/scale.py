@@ -1,14 +1,14 @@
-"""Full build, one more day, late logins and page views at one size, each against the full build or the floor.
+"""Full build, one more day, late logins and page views at one size, each compared with the full build or the floor.
 
-``python benchmarks/scale.py EVENTS [--memory-limit 3GB] [--login-percent 30] [--rounds 3]``: of the devices, 15 % are
-logged in on by default. Of several rounds, each from an empty warehouse, the result is the median of every figure, with
-the CPU seconds of each round. Every step is a process of its own, start-up and all. Rows written are what the runs
-report; rows changed are counted here, by comparing the tables before and after.
+``python benchmarks/scale.py EVENTS [--memory-limit 3GB] [--login-percent 30] [--rounds 3]``: by default 15 % of the
+devices log in. With several rounds, each from an empty warehouse, the result is the median of every figure, with the
+CPU seconds of each round. Every step is a process of its own, start-up included. The runs report the rows written; the
+rows changed are counted here, by comparing the tables before and after.
 
-What cannot be had for less is measured beside it: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of a
-session or two; and `day_alone`, the day that `one_more_day` adds, in a warehouse that holds nothing else. So is what
-to compare sizes by, because they are measured in different hours: `yardstick`, the floor of three million events, just
-before the full build and just after it. `growth` is what an event takes of it, start-up apart, times a million.
+Lower bounds are measured too: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of a session or two; and
+`day_alone`, the day that `one_more_day` adds, in a warehouse that holds nothing else. Sizes are measured in different
+hours, so they are compared by `yardstick`: the floor of three million events, just before and just after the full
+build. `growth` is the cost of a million events in yardsticks, without start-up.
 """
 
 from __future__ import annotations
@@ -104,10 +104,10 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
 
 
 def _write_late_logins(deployment: Deployment, traffic: Traffic, *, logins: int, days_each: int) -> None:
-    """Devices that were never logged in on, and were seen in the last days, log in, two days after the last.
+    """Write a file with logins of devices that were seen in the last days without a login.
 
-    Each was seen on ``days_each`` days at most. Two, because to build a day is to build the day before it too, and that
-    one's traffic is not what is to be measured.
+    Each device was seen on at most ``days_each`` days. The logins are two days after the last day, because a build of a
+    day also builds the day before it, and its traffic must not be measured.
     """
     day = traffic.day(traffic.days + 2)
     with duckdb.connect(str(deployment.duckdb_path), read_only=True) as con:
@@ -143,7 +143,7 @@ def _step(deployment: Deployment, run: Callable[[], Cost]) -> dict[str, Any]:
 
 
 def _apart(compare: Callable[[Deployment, Path], Any], deployment: Deployment, before: Path) -> Any:
-    """In a process of its own: what this one holds would count as held by the next that it starts."""
+    """Call ``compare`` in a process of its own, because this one's memory would count for the next that it starts."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(compare, deployment, before).result()
 
@@ -158,7 +158,7 @@ def _keep_tables(deployment: Deployment, before: Path) -> None:
 
 
 def _changed(deployment: Deployment, before: Path) -> dict[str, int]:
-    """Rows that are other than before, not there any more, or new."""
+    """The number of changed, deleted and new rows, by table."""
     with duckdb.connect(str(before)) as con:
         con.execute(f"attach {literal(str(deployment.duckdb_path))} as now (read_only)")
         return {
@@ -186,7 +186,7 @@ def _rows(deployment: Deployment) -> dict[str, int]:
 
 
 def _medians(rounds: Sequence[Any]) -> Any:
-    """The median of each number of the rounds' results, which are alike but for their numbers."""
+    """The median of each number of the rounds' results, which differ only in their numbers."""
     if isinstance(rounds[0], dict):
         return {name: _medians([figures[name] for figures in rounds]) for name in rounds[0]}
     if isinstance(rounds[0], list):

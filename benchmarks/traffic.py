@@ -1,8 +1,8 @@
 """Simulated traffic of any size, the same for the same seed: one Parquet file of Snowplow's columns per day.
 
-Few devices come every day and many once. A share of the devices belongs to people who log in, on a day of
-their own and in the middle of a session; before that they are anonymous, and some log in only after the last
-day. People have one or more devices, one device in a thousand is shared by many.
+Few devices come every day, and many come once. A share of the devices belongs to people who log in, each on their own
+day and in the middle of a session. Before that they are anonymous, and some log in only after the last day. People have
+one or more devices; one device in a thousand is shared by many people.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Traffic:
         people = max(self.devices * self.login_percent // 160, 1)
 
         def random(name: str, of: str) -> str:
-            """A number from 0 up to 1 that depends on ``of``, the seed, and nothing else."""
+            """SQL for a number from 0 up to 1 that depends only on ``name``, ``of`` and the seed."""
             return f"(hash({of}, '{name}', {_SEED}) / 18446744073709551616.0)"
 
         return f"""

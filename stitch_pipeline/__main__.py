@@ -1,4 +1,4 @@
-"""``python -m stitch_pipeline``: the same as the command ``stitch``."""
+"""``python -m stitch_pipeline`` runs the command ``stitch``."""
 
 import sys
 

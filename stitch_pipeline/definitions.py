@@ -17,6 +17,7 @@ from stitch_pipeline.settings import Settings
 
 
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:
+    """All of Dagster's definitions for these settings. ``resource_overrides`` replaces resources by name."""
     return Definitions(
         assets=[landing_zone_assets(settings), *model_assets(settings)],
         jobs=[*asset_jobs(), reconcile_job(settings), preview_rules_job(settings)],
@@ -26,7 +27,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
             "warehouse": warehouse_resource(settings),
             **(resource_overrides or {}),
         },
-        # One process per step would cost seconds per step, and the warehouse takes one writer anyway.
+        # A process per step costs seconds per step, and the warehouse takes one writer anyway.
         executor=in_process_executor,
     )
 

@@ -1,4 +1,4 @@
-"""Where the files lie that ship with the code: inside the package in a wheel, beside it in a checkout."""
+"""Paths of the files that ship with the code: inside the package in a wheel, beside it in a checkout."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def _shipped(in_wheel: str, in_checkout: str) -> Path:
 
 DBT_PROJECT = _shipped("dbt_project", "dbt_project")
 DAGSTER_YAML = _shipped("dagster.yaml", "dagster_home/dagster.yaml")
-"""A Dagster instance with the pool limit that one writer needs; copied into a new DAGSTER_HOME."""
+"""The Dagster instance's configuration: its pool lets one step at a time write. Copied into a new DAGSTER_HOME."""
 IS_CHECKOUT = DBT_PROJECT.parent == _PACKAGE.parent

@@ -35,7 +35,7 @@ class _Macros:
 
 def var(name: str, default: Any = None) -> Any:
     policies = sorted(path.stem for path in _POLICIES.glob("*.sql"))
-    return {"policies": policies, "exceptions": {}}.get(name, name)
+    return {"policies": policies, "exceptions": {}, "stale_grains": ["sessions", "page_views"]}.get(name, name)
 
 
 context = _Macros()

@@ -1,12 +1,12 @@
 {#
-  What decisions (lines of overrides.csv) mean, for every policy. Python reads and checks the file
-  (`stitch_pipeline/settings/decisions.py`); the table `decisions` holds the consequences that are followed. `line` is
-  the decision as it was written:
+  The meaning of decisions (lines of overrides.csv), the same for every policy. Python reads and checks the file
+  (`stitch_pipeline/settings/decisions.py`). The table `decisions` holds the consequences that are followed; `line`
+  quotes the decision. By kind:
 
-    same_person    the canonical id (other_id) of a user (id) that has another than its own
-    wrong_link     a device (id) and a user (other_id): their links do not count
-    shared_device  a device (id) that is shared, however few users it has
-    never_same     two canonical ids of two persons: a device linked with both is shared
+    same_person    a user (id) has the canonical id other_id instead of its own
+    wrong_link     links between a device (id) and a user or identifier (other_id) do not count
+    shared_device  a device (id) is shared, however few users it has
+    never_same     two canonical ids (id, other_id) name two persons: a device linked with both is shared
 #}
 
 {% macro decisions_of(kind, id, other_id=none) -%}
@@ -16,12 +16,12 @@
             id as {{ id }},
             {% if other_id %}other_id as {{ other_id }},{% endif %}
             line
-        from {{ pipeline_table('decisions') }} as decisions
+        from {{ internal_table('decisions') }} as decisions
         where kind = '{{ kind }}'
     )
 {%- endmacro %}
 
-{# The canonical ids of the users that have another than their own, as decided. #}
+{# The users with a canonical id other than their own, by decision. #}
 {% macro decided_names() -%} {{ decisions_of('same_person', 'user_id', 'person_id') }} {%- endmacro %}
 
 {% macro wrong_links() -%} {{ decisions_of('wrong_link', 'anonymous_id', 'user_id') }} {%- endmacro %}
@@ -30,8 +30,8 @@
 
 {% macro never_same() -%} {{ decisions_of('never_same', 'person_id', 'other_person_id') }} {%- endmacro %}
 
-{# Both as decided and under `graph`, where it is the name of the person to which the links tie the id that was
-   decided on. #}
+{# Canonical ids by decision, and canonical ids under `graph`. Under `graph`, links may tie the decided id to a person
+   with another name: that name counts. #}
 {% macro names_of_both_kinds() -%}
 (
         select project_id, user_id, person_id, false as is_of_graph from {{ decided_names() }} as decided
@@ -40,7 +40,7 @@
     )
 {%- endmacro %}
 
-{# The same under the policy of each project. #}
+{# The canonical ids that apply in each project: under `graph` where `is_of_graph` holds, elsewhere by decision. #}
 {% macro person_names(is_of_graph="settings.policy = 'graph'") -%}
 (
         select
@@ -53,8 +53,7 @@
     )
 {%- endmacro %}
 
-{# The links of further identifiers that count. A line names the one that a device was wrongly seen with as
-   `email:sam@example.com`. #}
+{# The identifier links that count. A decision on a wrong link names the identifier as `email:sam@example.com`. #}
 {% macro identifiers_in_force() -%}
 (
         select links.*
@@ -89,7 +88,7 @@
     )
 {%- endmacro %}
 
-{# The devices that are shared because somebody says so, by the days of the subjects for which they are. #}
+{# The devices that are shared by decision, with the days of the subjects for which they are. #}
 {% macro days_shared_by_decision(subjects, links) -%}
 policy_contested_devices as (
     select

@@ -23,7 +23,7 @@ EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 if all is well, 1 if something failed, 2 for a wrong setting."""
+    """Run a command and return its exit code: 0 for success, 1 for a failure, 2 for a wrong setting or argument."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     try:
@@ -44,30 +44,28 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stitch", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     settle = commands.add_parser(
-        "settle", help="run what the sensors ask for until they ask for nothing; needs no daemon"
+        "settle", help="run what the triggers request until they request nothing; needs no daemon"
     )
+    settle.add_argument("--reconcile", action="store_true", help="first look for stale rows over all days and devices")
     settle.add_argument(
-        "--reconcile", action="store_true", help="first look for wrong answers over all days and devices"
-    )
-    settle.add_argument(
-        "--view-stitching", action="store_true", help="also bring page views up to date, as the schedule would"
+        "--view-stitching", action="store_true", help="also re-stitch page views, as view_stitching_schedule does"
     )
     settle.add_argument(
         "--json", action="store_true", help="print one JSON document at the end; progress goes to standard error"
     )
     settle.set_defaults(command=_settle)
-    sources = commands.add_parser("sources", help="about the formats of event files")
+    sources = commands.add_parser("sources", help="formats of event files")
     about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
-    check = about_sources.add_parser("check", help="what would become of the files in a directory; writes nothing")
+    check = about_sources.add_parser("check", help="show how files would be read and what is wrong; writes nothing")
     check.add_argument("path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file")
     check.set_defaults(command=_check_sources)
-    why = commands.add_parser("why", help="why a device's sessions and events are credited as they are; writes nothing")
+    why = commands.add_parser("why", help="explain the users of a device's sessions and events; writes nothing")
     why.add_argument("--project", required=True, metavar="P", help="the project_id")
     why.add_argument("--anonymous-id", required=True, metavar="A", help="the device")
-    why.add_argument("--at", metavar="TIME", help="a UTC day, or an instant: only the rows then, or the nearest")
+    why.add_argument("--at", metavar="TIME", help="a UTC day or an instant: show only the rows then, or the nearest")
     why.add_argument("--limit", type=_positive, default=40, metavar="N", help="rows to show (default 40)")
     why.set_defaults(command=_why)
-    preview = commands.add_parser("preview", help="what other rules would change; writes nothing")
+    preview = commands.add_parser("preview", help="show what other rules would change; writes nothing")
     preview.add_argument("--project", metavar="P", help="the project_id; by default every project")
     for name in rules_with("preview"):
         rule = StitchingRules.model_fields[name]
@@ -76,11 +74,11 @@ def _parser() -> argparse.ArgumentParser:
             if rule.annotation is Policy
             else {"type": _positive if rule.annotation is int else _days, "metavar": "N"}
         )
-        # Without a default: a rule that is absent stays as it is set, and None is unlimited.
+        # Without a default, because None is unlimited: a rule that is absent stays as it is set.
         flag = "--" + name.replace("_", "-")
         preview.add_argument(flag, default=argparse.SUPPRESS, help=rule.description, **values)
     preview.set_defaults(command=_preview)
-    settings = commands.add_parser("settings", help="every setting, its default and its value in force")
+    settings = commands.add_parser("settings", help="show every setting, its default and its value in force")
     settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
     settings.set_defaults(command=_settings)
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
@@ -118,9 +116,9 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
 
 
 def _dagster_home_here() -> Path:
-    """``dagster_home`` below the current directory, with the configuration that one writer at a time needs.
+    """Create ``dagster_home`` below the current directory, with the configuration for one writer at a time.
 
-    Without a home, Dagster would keep its records in a temporary directory and lose them.
+    Without a home, Dagster keeps its records in a temporary directory and loses them.
     """
     home = Path("dagster_home").resolve()
     home.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""``stitch preview`` on a terminal. Apart from ``stitching.preview``, so that a code location starts without `rich`."""
+"""``stitch preview`` on a terminal. Not in ``stitching.preview``, so that a code location starts without `rich`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN_DAYS = 31
 def print_preview(preview: RulesPreview, proposal: Proposal, console: Console) -> None:
     """Print the rules, the totals, the days and the sample."""
     if not preview.changed_rules:
-        console.print("These are the rules in force: what follows is due by them.")
+        console.print("These are the rules in force: the following changes are due anyway.")
     _print_table(["project", "rule", "in force", "proposed"], preview.changed_rules, console)
     for sentence in sentences(preview):
         console.print(sentence)

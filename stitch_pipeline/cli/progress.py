@@ -1,4 +1,4 @@
-"""What a person sees of ``settle``: which days, how many rows, how long."""
+"""The output of ``stitch settle``: days, rows and seconds of each run, as lines for people or as JSON."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stitch_pipeline.orchestration.settle import RunSummary, Settled
 
 
 def as_json(settled: Settled) -> str:
-    """All runs with their numbers, and what was given up, for programs."""
+    """One JSON document with ``is_settled``, ``gave_up`` and ``runs``, each a ``RunSummary``."""
     document = {"is_settled": settled.is_settled, "gave_up": settled.gave_up, "runs": [asdict(r) for r in settled.runs]}
     return json.dumps(document, default=str)
 
 
 class Progress:
-    """Prints a line when a run starts and one when it ends. Dagster's own log lines are kept off the terminal."""
+    """Prints a line when a run starts and one when it ends. Within the context, Dagster prints no log lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.monotonic()
 
     def __enter__(self) -> Progress:
-        # The event log keeps everything; a terminal with a line per event hides what matters.
+        # The event log has every event; a line for each would hide what matters on the terminal.
         logging.disable(logging.CRITICAL)
         return self
 
@@ -39,6 +39,7 @@ class Progress:
         logging.disable(logging.NOTSET)
 
     def show(self, event: RunSummary | str) -> None:
+        """Print the text at the start of a run, or the summary at its end, with its error."""
         if isinstance(event, str):
             self.console.print(f"[cyan]▶[/] {event}")
             return
@@ -48,6 +49,7 @@ class Progress:
             self.console.print(f"  [red]{escape(event.error)}[/]\n  run {event.run_id}")
 
     def close(self, settled: Settled) -> None:
+        """Print the last line: whether everything is settled."""
         seconds = time.monotonic() - self.started
         if not settled.is_settled:
             self.console.print("[red]not settled[/]: " + "; ".join(settled.gave_up))

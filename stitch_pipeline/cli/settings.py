@@ -1,4 +1,4 @@
-"""``stitch settings``: every setting, from the models that read them. With ``--markdown``, the table of README.md."""
+"""``stitch settings``: every setting, from the classes that read them. With ``--markdown``, the table of README.md."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ PER_PROJECT = "✎"
 
 @dataclass(frozen=True)
 class Setting:
+    """A setting and where it can be set."""
+
     field: str
     default: str
     description: str
@@ -28,11 +30,12 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As it is written: environment variables in capitals, keys that only stitch.toml has in lower case."""
+        """The environment variable, or the key for a setting that only stitch.toml has."""
         return f"STITCH_{self.field.upper()}" if self.in_environment else self.field
 
     @property
     def places(self) -> str:
+        """Where it can be set, separated by commas."""
         places = {
             "environment": self.in_environment,
             "project": self.per_project,
@@ -43,6 +46,7 @@ class Setting:
 
 
 def all_settings() -> list[Setting]:
+    """Settings for all projects only, then rules, then settings for single projects only."""
     own = {name: field for name, field in Settings.model_fields.items() if name not in FROM_FILES}
     rules = {name: own.pop(name) for name in StitchingRules.model_fields}
     of_projects = {name: field for name, field in ProjectSettings.model_fields.items() if name not in rules}
@@ -54,6 +58,7 @@ def all_settings() -> list[Setting]:
 
 
 def markdown_table() -> str:
+    """The table of README.md. PER_PROJECT marks what stitch.toml may set per project."""
     lines = ["| setting | default | |", "| --- | --- | --- |"]
     for setting in all_settings():
         name = f"`{setting.name}`" + (f" {PER_PROJECT}" if setting.per_project else "")
@@ -63,6 +68,7 @@ def markdown_table() -> str:
 
 
 def print_settings(settings: Settings, console: Console) -> None:
+    """Print every setting with its value in force, its default and its description."""
     for setting in all_settings():
         values = "; ".join(_values(settings, setting)) or "not set"
         default = f"default {setting.default}" if setting.default else "no default"
@@ -71,7 +77,7 @@ def print_settings(settings: Settings, console: Console) -> None:
 
 
 def _values(settings: Settings, setting: Setting) -> Iterator[str]:
-    """The value for all projects, and the values of the projects that have another."""
+    """The value for all projects, and the values of the projects that set it themselves."""
     if setting.in_environment and (value := _shown(getattr(settings, setting.field), setting.per_project)):
         yield value
     for project, own in sorted(settings.projects.items()):
@@ -87,7 +93,7 @@ def _setting(name: str, field: FieldInfo, *, in_environment: bool, per_project: 
 
 
 def _shown(value: Any, is_rule: bool) -> str:
-    """A value as a person writes it; only for a rule does None have a meaning of its own."""
+    """A value as a person writes it. None is "unlimited" for a rule, and no value for another setting."""
     if value is None and not is_rule:
         return ""
     if isinstance(value, tuple | dict):

@@ -1,4 +1,4 @@
-"""``stitch sources check DIR``: what would become of the files, without writing anything."""
+"""``stitch sources check DIR`` on a terminal; ``landing.check`` does the checking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from stitch_pipeline.sources import SOURCES
 
 
 def check_sources(settings: Settings, path: Path, console: Console) -> bool:
-    """Print what the files below ``path`` look like; False if one of them cannot be read or holds no event."""
+    """Print the check of every file below ``path``; False if one of them cannot be read, or holds no event but should.
+
+    Raises SettingsError if there is no file.
+    """
     is_good = True
     with Parser() as parser:
         check = Check(parser, settings, path)
@@ -35,7 +38,7 @@ def _print_file(checked: CheckedFile, console: Console) -> None:
     suggestion = ""
     if fits and feed not in SOURCES:
         table = f'[feeds.{feed}] source = "{fits[0].source}"'
-        suggestion = f"  to read it so, write in stitch.toml: {escape(table)}"
+        suggestion = f"  to read it like that, write in stitch.toml: {escape(table)}"
     if not file.size:
         console.print("  empty: nothing to load")
     elif file.has_no_events:
@@ -51,7 +54,7 @@ def _print_file(checked: CheckedFile, console: Console) -> None:
         console.print(
             f"  [red]looks like none of {', '.join(name for name in SOURCES if name != 'custom')}[/]: give "
             + escape(f'[feeds.{feed}] source = "custom"')
-            + " and say which field is what (docs/sources.md)"
+            + " and map its fields (docs/sources.md)"
         )
     elif file.source is not None:
         console.print(f"  read as {read_as.source}: {read_as.layout}")

@@ -1,4 +1,4 @@
-"""``stitch why`` on a terminal. Apart from ``stitching.explain``, which needs no `rich`."""
+"""``stitch why`` on a terminal. Not in ``stitching.explain``, which needs no `rich`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _NAMED_PER_REASON = 3
 
 
 def print_explanation(explanation: Explanation, limit: int, console: Console) -> None:
-    """Print a table of the candidates and the rows with their reasons, at most ``limit`` of each."""
+    """Print the candidates as a table, and the rows with their reasons; at most ``limit`` rows.
+
+    At most as many candidates are printed, unless more of them decide.
+    """
     rows, candidates = explanation.rows, explanation.candidates
     console.print(
         f"[bold]{escape(explanation.project_id)}[/], device [bold]{escape(explanation.anonymous_id)}[/]: "
@@ -26,7 +29,7 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
         table = Table(box=None, padding=(0, 1), header_style="dim")
         for column in ("#", "user", "began", "events", "first event", "landing file", "received", "loaded"):
             table.add_column(column, justify="right" if column in ("#", "events") else "left", overflow="fold")
-        # Those that decide before any other: a device of many users has more candidates than anybody reads.
+        # Candidates that decide come first, because a device with many users has more candidates than anybody reads.
         deciding = {row.deciding.number for row in rows[:limit] if row.deciding}
         shown = sorted(candidates, key=lambda candidate: candidate.number not in deciding)[: max(limit, len(deciding))]
         for candidate in sorted(shown, key=lambda candidate: candidate.number):
@@ -43,7 +46,7 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
         console.print(table)
         _print_how_many_are_left(len(candidates) - len(shown), console)
     console.print("\nWho each row is credited to, and why:")
-    # A session and its events mostly share their reasons: these are said once, below the last of them.
+    # A session and its events mostly share their reasons, so print those once, below the last of the rows.
     for (_, lines), several in groupby(
         rows[:limit], key=lambda row: ((row.stitched_user_id, row.stitched_by), _lines(row))
     ):
@@ -64,7 +67,7 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
 
 def _print_how_many_are_left(count: int, console: Console) -> None:
     if count > 0:
-        console.print(f" … and {count:,} more: ask with --at, or raise --limit")
+        console.print(f" … and {count:,} more: use --at, or raise --limit")
 
 
 def _lines(row: ExplainedRow) -> list[str]:

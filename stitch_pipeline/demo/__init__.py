@@ -1,5 +1,5 @@
 """The simulated shop and the story that ``make demo`` tells with it.
 
-Belongs here: traffic that is made up, and how its stitching compares with who was really there. Does not: anything that
-a deployment needs.
+Belongs here: simulated traffic, and the comparison of its stitching with the truth. Does not: anything that a
+deployment needs.
 """

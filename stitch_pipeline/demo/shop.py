@@ -1,9 +1,8 @@
-"""The tracker files of a believable online shop, the same for the same seed.
+"""The tracker files of a simulated online shop, the same for the same seed.
 
-Two projects: ``shop`` (web through Jitsu, mobile app through Snowplow) and ``blog`` (web only). People
-browse on several devices, share some, log in late or never, lose cookies and refuse consent; trackers
-send events twice, late and broken. All times are naive UTC. Only ``Random(seed)`` decides, in an order
-that no hash depends on.
+Two projects: ``shop`` (web through Jitsu, mobile app through Snowplow) and ``blog`` (web only). People browse on
+several devices, share some, log in late or never, lose cookies and refuse consent; trackers send events twice, late and
+broken. All times are UTC without a zone. Only ``Random(seed)`` decides, and no result depends on the order of a hash.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from stitch_pipeline.landing.parser import write_parquet
 
 
 class NamedVisitor(NamedTuple):
+    """The visitor that the demo follows."""
+
     project_id: str
     user_id: str
     anonymous_ids: tuple[str, ...]
@@ -90,7 +91,7 @@ class Device:
     kind: str
     anonymous_id: str
     shared: bool = False
-    steady: bool = True  # else a browser may lose its cookie, and an app may upload days late
+    steady: bool = True  # otherwise a browser may lose its cookie, and an app may upload days late
     consents: bool = True
     blocked_user_id: str | None = None  # what a buggy client sends as the user id when signed out
     signed_in: Person | None = None
@@ -136,7 +137,7 @@ class LandedFile:
 
     @property
     def rows(self) -> int:
-        """Rows a reader finds, bad ones and copies included; none where the file cannot be read."""
+        """The rows that a reader finds, bad rows and copies included; 0 if the file cannot be read."""
         return 0 if isinstance(self.content, bytes) else len(self.content)
 
 
@@ -148,6 +149,7 @@ class Shop:
 
 
 def simulate(seed: int = 7, first_day: date = date(2025, 1, 1), days: int = 60, people: int = 1500) -> Shop:
+    """The traffic of ``people`` over ``days`` days, in memory; ``land`` writes its files."""
     rng, midnight = Random(seed), datetime.combine(first_day, time())
     visits = [*_story_visits(rng, midnight, days), *_bot_visits(rng, midnight, days)]
     for person in _population(rng, people, days):
@@ -162,7 +164,7 @@ def simulate(seed: int = 7, first_day: date = date(2025, 1, 1), days: int = 60, 
 
 
 def land(shop: Shop, landing_dir: Path, *, through: date | None = None, after: date | None = None) -> list[Path]:
-    """Write the files that arrive in ``(after, through]``; without a bound, all on that side."""
+    """Write the files that arrive in ``(after, through]``, each unbounded by default; returns their paths."""
     written = []
     for file in shop.files:
         if (after and file.lands_on <= after) or (through and file.lands_on > through):
@@ -180,7 +182,7 @@ def land(shop: Shop, landing_dir: Path, *, through: date | None = None, after: d
 
 
 def write_truth(shop: Shop, path: Path) -> None:
-    """Which person each valid event came from, and the user id that person ever has in the project."""
+    """Write a Parquet file with the person of each valid event, and the user id if the person ever logs in."""
     rows = []
     for event in shop.events:
         person, project_id = event.person, event.device.project_id
@@ -212,7 +214,7 @@ def _bot_visits(rng: Random, midnight: datetime, days: int) -> Iterator[Visit]:
 
 
 def _population(rng: Random, people: int, days: int) -> Iterator[Person]:
-    """Everyone but Maya and the bots. The first few share the library's computer, then come families."""
+    """All people but Maya and the bots. The first share the library's computer, the next come in families."""
     computers = [Device("shop", "laptop", _uuid(rng), shared=True) for _ in range(2 + people // 40)]
     sharing = computers[:1] * LIBRARY_MEMBERS + [computer for computer in computers[1:] for _ in range(2)]
     for n in range(people):
@@ -290,7 +292,7 @@ def _events(rng: Random, visit: Visit, end: datetime) -> Iterator[Event]:
         user_id = device.signed_in.user_ids[project_id] if device.signed_in else device.blocked_user_id
         sent_ids = (device.anonymous_id if device.consents else None, user_id, session_id, device.sessions)
         yield Event(event_id, step, page, page_campaign, person, device, at, received_at, *sent_ids)
-        # Never as long as the silence that ends a session.
+        # Always shorter than the gap that ends a session.
         seconds = min(rng.lognormvariate(3.7, 1.2), 1700) if step.kind == "page" else rng.uniform(0.3, 4)
         at += timedelta(milliseconds=1 + int(1000 * seconds))
     device.free_at = at + timedelta(minutes=rng.randrange(31, 90))
@@ -354,7 +356,7 @@ def _files(rng: Random, events: list[Event], calendar: tuple[date, ...]) -> Iter
 
 
 def _file(event: Event, day: date) -> tuple[str, date]:
-    """Path and arrival: one file per day, and one for what phones that were offline send later."""
+    """Path and day of arrival: one file per day, and others for what offline phones send days late."""
     if event.device.kind != "app":
         return f"jitsu/{event.device.project_id}/{day}.ndjson{'.gz' if day.weekday() >= 5 else ''}", day
     days_late = (event.received_at - event.occurred_at).days

@@ -1,4 +1,4 @@
-"""``make demo``: history lands and is stitched, late logins land and re-stitch it, and the truth is compared."""
+"""``make demo``: history lands and is stitched, late logins re-stitch it, and both are compared with the truth."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from stitch_pipeline.warehouse.port import Warehouse
 
 @dataclass(frozen=True)
 class Accuracy:
+    """Shares from 0 to 1, over the events that have a device."""
+
     precision: float
-    """Of the events credited to a user, the share of those that were the user's."""
+    """The share of the events credited to a user that are this user's."""
     recall: float
-    """Of the events of people with an account, the share that is credited to them."""
+    """The share of the events of people with an account that are credited to them."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What an analyst would look at, at one moment."""
+    """The numbers of the warehouse that the demo shows, at one moment."""
 
     events: int
     sessions: int
@@ -49,7 +51,7 @@ class State:
 
 
 def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
-    """Run the demo in ``directory``, which is emptied first; True if everything settled."""
+    """Run the demo in ``directory``, which is emptied first. Returns whether everything settled."""
     directory = directory.resolve()
     shutil.rmtree(directory, ignore_errors=True)
     home = directory / "dagster_home"
@@ -112,7 +114,7 @@ def _settle_and_look(
 
 
 def _accuracies_under_graph(settings: Settings, truth: Path) -> dict[str, Accuracy]:
-    """As if every project followed the policy ``graph``, which resolves persons first."""
+    """The accuracy if every project followed the policy ``graph``, which resolves persons first."""
     with rules_trial(settings, ["policy_preview_events"]) as trial:
         graph = {"policy": Policy.graph}
         rules = {project: settings.rules(project).changed_by(graph) for project in project_ids(trial.warehouse)}
@@ -152,7 +154,7 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
 
 
 def _accuracies(warehouse: Warehouse, truth: Path, view: str, condition: str = "") -> dict[str, Accuracy]:
-    """By policy, how the events of a view compare with who was really there."""
+    """The accuracy of a view's events, by policy."""
     policy = "policy" if view == "policy_preview_events" else "'latest'"
     rows = warehouse.rows(
         f"""

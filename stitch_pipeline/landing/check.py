@@ -1,4 +1,4 @@
-"""What would become of files if they were landed; nothing is written."""
+"""Check files before they land: how each would be read, and what would be quarantined. Nothing is written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class BadRows:
-    """Rows with the same problem in the same field; ``reason`` is that of one of them."""
+    """Rows with the same problem in the same field. ``reason`` is an example: the reason of one of them."""
 
     count: int
     field: str
@@ -53,7 +53,7 @@ class BadRows:
 
 @dataclass(frozen=True)
 class Identifiers:
-    """How many events carry which ids, and how many devices would stitch."""
+    """Counts of events by the ids they carry, and of the devices that would be linked to a user."""
 
     events: int
     device_only: int
@@ -70,39 +70,48 @@ class Identifiers:
 
 @dataclass(frozen=True)
 class Contents:
+    """What the rows of a readable file hold."""
+
     sample: Sequence[tuple[Any, ...]]
-    """The first events, by SAMPLE_COLUMNS."""
+    """The first events, with the columns of SAMPLE_COLUMNS."""
     times: str | None
-    """How times are written; None if there is none."""
+    """A ``sources.source.TimeFormat``; None if no row has a time."""
     times_are_stated: bool
+    """Whether the layout states the format; otherwise it is detected from one row."""
     bad_rows: Sequence[BadRows]
     identifiers: Identifiers
 
 
 @dataclass(frozen=True)
 class CheckedFile:
+    """The result of the check of one file."""
+
     file: LandedFile
     fits: Sequence[Fit] = ()
-    """How the file may be read, the layouts that demand most of it first."""
+    """How the file could be read, the most specific layout first."""
     read_as: Fit | None = None
-    """How it is read: as its feed says, or else by the first that fits."""
+    """How the file is read: as its feed says, otherwise by the first of ``fits``."""
     completes_others: bool = False
-    """It holds no events but the lookup table of the files beside it."""
+    """The file holds no events, but the lookup table of the files beside it."""
     named_like_table_of: Sequence[str] = ()
-    """Sources that have a table without events of this name, where the feed names no source and nothing fits."""
+    """Sources that have a table without events with this name; only if the feed names no source and nothing fits."""
     problem: str | None = None
     """Why it cannot be read."""
     contents: Contents | None = None
 
     @property
     def is_good(self) -> bool:
+        """Whether the file holds an event, or is known to hold none."""
         if self.contents is not None:
             return self.contents.identifiers.events > 0
         return not self.file.size or self.file.has_no_events or bool(self.named_like_table_of)
 
 
 class Check:
-    """The files below a path, each looked at alone and then all together."""
+    """The files below ``path``: ``look_at`` checks one, ``identifiers`` counts over one or all that were checked.
+
+    Raises SettingsError if the path does not exist or holds no file.
+    """
 
     def __init__(self, parser: Parser, settings: Settings, path: Path) -> None:
         self._parser = parser
@@ -117,6 +126,7 @@ class Check:
         )
 
     def look_at(self, file: LandedFile) -> CheckedFile:
+        """Check one file and add its rows to those that ``identifiers`` counts."""
         if not file.size:
             return CheckedFile(file)
         if file.has_no_events and file.source is not None:
@@ -141,7 +151,7 @@ class Check:
         return CheckedFile(file, fits, read_as, contents=contents)
 
     def identifiers(self, landing_file: str | None = None) -> Identifiers:
-        """Of one file, or of all that were looked at."""
+        """The counts for one file, or for all files that were checked."""
         (row,) = self._parser.rows(
             """
             with events as (
@@ -230,7 +240,7 @@ class Check:
 
 
 def _files(settings: Settings, path: Path) -> Iterator[LandedFile]:
-    """The files below a directory: of its feeds if it is a landing directory, else of the directory as one feed."""
+    """The files below ``path``: those of its feeds if it is a landing directory, otherwise those of it as one feed."""
     if path.is_file():
         yield from (file for file in landed_files(settings, path.parent.parent).values() if file.path == path)
     elif path.is_dir():

@@ -1,4 +1,4 @@
-"""SQL for the values at a source's paths (``sources.paths``), in JSON documents and in columns of a table."""
+"""SQL for the values at a source's paths (``sources.paths``), in JSON documents and in table columns."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constant, is_lookup, is_wildcard, parse_path
 
 FOUND = "found"
-"""The column in which a query over JSON lines keeps what ``found_sql`` gives."""
+"""The column that holds the result of ``found_sql`` in a query over JSON lines."""
 
 ColumnTypes = Mapping[str, Any]
 """Names and types of a relation's columns, the types as DuckDB's Python objects."""
 
 
 class DocumentFields:
-    """Values of JSON documents that lie as text in a column ``line``.
+    """Values of JSON documents, which are text in a column ``line``.
 
-    All plain paths are looked up at once, because DuckDB parses the text once per call.
+    ``found_sql`` looks up all plain paths in one call, because DuckDB parses the text once per call.
     """
 
     def __init__(self, paths: Sequence[str], layout: Layout) -> None:
@@ -30,11 +30,11 @@ class DocumentFields:
 
     @property
     def found_sql(self) -> str:
-        """A list of texts; null if the line is no JSON."""
+        """SQL for a list of texts, one per path; null if the line is not JSON."""
         return f"try(json_extract_string(line, [{literals(self._stems)}]))"
 
     def value(self, path: str) -> str | None:
-        """SQL for the text at the path; null where there is none."""
+        """SQL for the text at the path, null where there is none. None for a lookup, which is not in the document."""
         if is_constant(path):
             return literal(path[1:])
         if is_lookup(path):
@@ -63,12 +63,12 @@ class DocumentFields:
         renamed = (
             f"list_transform({chosen}, lambda entry: {{'key': entry.key[{len(prefix) + 1}:], 'value': entry.value}})"
         )
-        # `nullif` outside of `try`: what stands twice, as in it, DuckDB works out beforehand and unguarded.
+        # `nullif` repeats its expression, and DuckDB evaluates a repeated expression eagerly and unguarded by `try`.
         return f"nullif(try(to_json(map_from_entries({renamed}))::varchar), '{{}}')"
 
 
 class ColumnFields:
-    """Values of a relation with columns, of a CSV file or a Parquet file."""
+    """Values of a relation with columns: a CSV file or a Parquet file."""
 
     def __init__(self, types: ColumnTypes, layout: Layout) -> None:
         self._names = {name.lower(): name for name in types}
@@ -94,7 +94,7 @@ class ColumnFields:
         return _descend(identifier(name), self._types[name], segments[1:])
 
     def timestamp(self, path: str) -> str | None:
-        """SQL for the UTC timestamp at the path, where it is a column of such a type."""
+        """SQL for the UTC timestamp at the path; None unless the path is a column with a timestamp type."""
         name = self._names.get(path.lower())
         kind = self._types[name].id if name is not None else None
         if name is None or kind not in ("timestamp", "timestamp_ms", "timestamp_ns", "timestamp with time zone"):
@@ -116,12 +116,12 @@ class ColumnFields:
         pairs = ", ".join(
             f"{literal(name[len(prefix) :])}: {_as_json(identifier(name), self._types[name])}" for name in sorted(names)
         )
-        # Merging with an empty object takes the nulls out.
+        # Merging into an empty object removes the nulls.
         return f"nullif(json_merge_patch('{{}}', to_json({{{pairs}}}))::varchar, '{{}}')"
 
 
 def _stem(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments before the first that has to look at the elements of a list."""
+    """The segments before the first that searches the elements of a list."""
     for position, segment in enumerate(segments):
         if isinstance(segment, Match):
             return tuple(segments[:position])
@@ -129,7 +129,7 @@ def _stem(segments: Sequence[Segment]) -> tuple[Segment, ...]:
 
 
 def _within(text: str, segments: Sequence[Segment]) -> str:
-    """The text at ``segments`` within JSON text."""
+    """SQL for the text at ``segments`` within JSON text."""
     if not segments:
         return text
     first, rest = segments[0], segments[1:]
@@ -146,7 +146,7 @@ def _within(text: str, segments: Sequence[Segment]) -> str:
 
 
 def _descend(expression: str, column_type: Any, segments: Sequence[Segment]) -> str | None:
-    """The text at ``segments`` within a value: by structure where its type has one, else as JSON text."""
+    """SQL for the text at ``segments`` within a value: through structs and lists by type, otherwise as JSON text."""
     if not segments:
         return _as_text(expression, column_type)
     first, rest = segments[0], segments[1:]
@@ -182,7 +182,7 @@ def _as_text(expression: str, column_type: Any) -> str:
 def _as_json(expression: str, column_type: Any) -> str:
     if column_type.id != "varchar":
         return f"to_json({expression})"
-    # Text that holds an object or a list is meant as such, in tables that have no type for it.
+    # Tables without a type for objects and lists hold them as text.
     structured = f"case when starts_with({expression}, '{{') or starts_with({expression}, '[') then {expression} end"
     return f"coalesce(try_cast({structured} as json), to_json(nullif({expression}, '')))"
 

@@ -1,12 +1,12 @@
 """The index of the landing zone: a small SQLite file beside the warehouse.
 
-Sensors must know what is new while a run holds the warehouse locked, so what they need lies here:
-for every file the version that was read, the event days it holds, and the version that is loaded; and
-the days whose events have changed since everything built from them was last brought up to date.
+Sensors must know what is new while a run has the warehouse locked, so the index holds what they need: for every file
+the version that was read, its event days, and the version that is loaded; and the days with changed events that are not
+rebuilt yet.
 
-The warehouse stays the truth about what is loaded. Days are marked as changed *before* the warehouse
-changes and cleared *after* everything is built, so a process that dies in between leaves work marked
-that is already done, and never work undone that is not marked.
+The warehouse remains the truth about what is loaded. Days are marked as changed *before* the warehouse changes and
+cleared *after* everything is built. So a process that dies in between may leave finished work marked, but never
+unfinished work unmarked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _FILES_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """What is known of one file. ``version`` is None for a file that is gone, ``loaded_version`` for a new one."""
+    """The entry of one file. ``version`` is None if the file is gone, ``loaded_version`` if it is not loaded."""
 
     landing_file: str
     version: str | None
@@ -71,6 +71,8 @@ class IndexedFile:
 
 
 class LandingIndex:
+    """The index at ``path``, created if it does not exist. Each method is one transaction, or several."""
+
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
@@ -87,6 +89,7 @@ class LandingIndex:
             db.close()
 
     def files(self) -> dict[str, IndexedFile]:
+        """Every entry by the file's name, in that order."""
         with self._transaction() as db:
             rows = db.execute(
                 "select landing_file, version, days, row_count, bad_row_count, bad_row_day, problem,"
@@ -112,9 +115,10 @@ class LandingIndex:
         return [file for file in self.files().values() if file.is_pending]
 
     def refresh(self, settings: Settings, budget_seconds: float | None = None) -> int:
-        """Read what is new or changed, for at most about ``budget_seconds``; returns how many files are left.
+        """Index new, changed and vanished files for about ``budget_seconds``; returns the number of files left.
 
-        Whole files are read, so one file may take longer than the budget.
+        Files are read whole, so one file may take longer than the budget. Raises SettingsError if the landing
+        directory does not exist.
         """
         deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
         known = self.files()
@@ -134,7 +138,7 @@ class LandingIndex:
         return 0
 
     def _index(self, parser: Parser, settings: Settings, files: list[LandedFile]) -> None:
-        # An empty file is read only if that fails because its directory is no feed.
+        # An empty file is read only where its directory is not a feed, because that is a problem to report.
         to_read = [file for file in files if file.source is None or (file.size and not file.has_no_events)]
         batches, problems = parser.batches(to_read, reading_rules(settings))
         profiles = {name: Profile(problem=problem) for name, problem in problems.items()}
@@ -169,7 +173,7 @@ class LandingIndex:
             )
 
     def set_loaded(self, loaded: Mapping[str, tuple[str, Iterable[date]]]) -> None:
-        """Repeat what the warehouse says is loaded: version and days by file."""
+        """Copy from the warehouse which files are loaded: version and days by file name."""
         with self._transaction() as db:
             db.execute("update files set loaded_version = null, loaded_days = '[]'")
             db.executemany(
@@ -181,7 +185,7 @@ class LandingIndex:
             db.execute("delete from files where version is null and loaded_version is null")
 
     def follow_rules(self, fingerprint: str) -> None:
-        """Mark every loaded day as changed when the rules by which it was built are not those in force."""
+        """Mark every loaded day as changed if ``fingerprint`` is not that of the rules that built them."""
         with self._transaction() as db:
             known = db.execute("select fingerprint from rules").fetchone()
             if known and known[0] == fingerprint:
@@ -192,13 +196,16 @@ class LandingIndex:
             self.mark_changed({day for file in self.files().values() for day in file.loaded_days})
 
     def followed_rules(self) -> tuple[str, float] | None:
-        """The stitching rules whose consequences have been looked for, and since when they are followed."""
+        """The stitching rules that are followed, and since when (seconds since the epoch); None before the first."""
         with self._transaction() as db:
             row: tuple[str, float] | None = db.execute("select rules, followed_at from followed_rules").fetchone()
         return row
 
     def set_followed_rules(self, rules: str) -> None:
-        """Called once the event log says which days the rules change, so that no death in between loses them."""
+        """Note the rules as followed. Call it only after the event log has the days that they change.
+
+        If the process dies in between, the rules are looked at again and no day is lost.
+        """
         known = self.followed_rules()
         if known and known[0] == rules:
             return
@@ -207,12 +214,13 @@ class LandingIndex:
             db.execute("insert into followed_rules values (?, ?)", (rules, time.time()))
 
     def changed_days(self) -> dict[date, float]:
-        """Days whose events changed and of which not everything is rebuilt yet, and when each was marked."""
+        """Days with changed events that are not fully rebuilt, and when each was marked (seconds since the epoch)."""
         with self._transaction() as db:
             rows = db.execute("select day, marked_at from changed_days").fetchall()
         return {date.fromisoformat(day): marked_at for day, marked_at in rows}
 
     def mark_changed(self, days: Iterable[date]) -> None:
+        """Mark days as changed. Call it before the warehouse changes."""
         now = time.time()
         with self._transaction() as db:
             db.executemany(
@@ -220,6 +228,7 @@ class LandingIndex:
             )
 
     def clear_changed(self, days: Iterable[date]) -> None:
+        """Clear the marks of days. Call it after everything that they reach is built."""
         with self._transaction() as db:
             db.executemany("delete from changed_days where day = ?", [(day.isoformat(),) for day in days])
 

@@ -1,6 +1,6 @@
-"""One file of the landing zone, and its shape: how its bytes are cut into rows and which layout they have.
+"""One file of the landing zone, and its shape: how its bytes become rows, and the layout of those rows.
 
-Belongs here: what the file's name, its feed and its first line say. Does not: anything that needs DuckDB
+Belongs here: what follows from the file's name, its feed and its first line. Does not: anything that needs DuckDB
 (``landing.parser``).
 """
 
@@ -33,37 +33,38 @@ _NOT_A_FEED = (
 
 
 class UnreadableFile(Exception):
-    """A landed file cannot be read at all; the message says why and what would help."""
+    """A landed file cannot be read at all; the message gives the reason and a remedy."""
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """One file as it lies in the landing zone now, and how its feed says to read it."""
+    """One file as it is in the landing zone now, and what its feed says about reading it."""
 
     path: Path
     landing_file: str
     """Path relative to the landing directory, with forward slashes; the file's name everywhere else."""
     source: Source | None
-    """None if its directory is no feed."""
+    """None if its directory is not a feed."""
     size: int
     modified_ns: int
     project_id: str | None = None
     """The project of every event in the file, if its feed says so."""
     encoding: str | None = None
     stated_type: str | None = None
-    """The type of the file if its name does not say it."""
+    """The file's type according to its feed; it wins over the name."""
     lookup_files: tuple[Path, ...] = ()
-    """Files in the same directory that hold the source's lookup table."""
+    """Files in the same directory with the source's lookup table."""
     version: str = ""
-    """Changes when the file changes, and when the way it is read does."""
+    """Changes when the file changes, or the way it is read."""
 
     @property
     def has_no_events(self) -> bool:
-        """Whether it is one of the tracker's tables that hold no events."""
+        """Whether the file is one of the tracker's tables without events."""
         return self.source is not None and self.source.has_no_events(self.landing_file)
 
     @property
     def file_type(self) -> str:
+        """The type with a leading dot, such as ``.csv``; without ``.gz``."""
         if self.stated_type:
             return f".{self.stated_type}"
         suffixes = [suffix.lower() for suffix in self.path.suffixes]
@@ -74,7 +75,7 @@ class LandedFile:
         return datetime.fromtimestamp(self.modified_ns / 1e9, tz=UTC)
 
     def has_changed(self) -> bool:
-        """Whether the file is no longer the one that was found: it has grown, was replaced or is gone."""
+        """Whether the file has grown, was replaced or is gone since it was found."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
@@ -82,6 +83,7 @@ class LandedFile:
         return (stat.st_size, stat.st_mtime_ns) != (self.size, self.modified_ns)
 
     def open(self) -> IO[bytes]:
+        """Open the file for reading, decompressed."""
         if self.path.suffix.lower() == ".gz":
             return gzip.open(self.path, "rb")  # type: ignore[return-value]
         return self.path.open("rb")
@@ -95,15 +97,15 @@ class Shape:
     layout: Layout
     project_id: str | None
     file_type: str
-    """As the file's name says; ``array`` for a JSON file that is one list."""
+    """``.ndjson``, ``.csv``, ``.tsv`` or ``.parquet``; ``array`` for a JSON file that is one list."""
     encoding: str = "utf-8"
     columns: Columns = ()
     has_header: bool = False
     delimiter: str = ","
     directory: Path | None = None
-    """Files that look something up are read with those of their directory only."""
+    """Set for files with a lookup table, which are read only with files of the same directory."""
     is_recognised: bool = True
-    """The first row has what the layout says; if not, each row will be judged by itself."""
+    """Whether the first row has the layout's fields. If not, each row is judged by itself."""
 
     @property
     def is_document(self) -> bool:
@@ -122,7 +124,7 @@ class Shape:
 
 
 def shape_of_text(file: LandedFile) -> Shape:
-    """How a text file is to be read. Raises UnreadableFile if nothing says how."""
+    """The shape of a text file, from its name and first line. Raises UnreadableFile if they do not determine one."""
     source = _source(file)
     if file.file_type not in FILE_TYPES:
         raise UnreadableFile(
@@ -146,7 +148,7 @@ def shape_of_text(file: LandedFile) -> Shape:
 
 
 def shape_of_columns(file: LandedFile, columns: Columns) -> Shape:
-    """How a Parquet file with these columns is to be read. Raises UnreadableFile if they are of no layout."""
+    """The shape of a Parquet file with these columns. Raises UnreadableFile if no layout of the source has them."""
     source = _source(file)
     layout = _layout_of_columns(file, source, [name for name, _ in columns])
     return _shape(file, source, layout, ".parquet", columns=columns)
@@ -197,12 +199,12 @@ def _layout_of_columns(file: LandedFile, source: Source, names: list[str]) -> La
             for layout in source.layouts
             if layout.recognised_by
         )
-        raise UnreadableFile(f"its columns are those of no layout of source {source.name!r}; these are: {known}")
+        raise UnreadableFile(f"its columns fit no layout of source {source.name!r}; the layouts are: {known}")
     return layout
 
 
 def _head(file: LandedFile) -> tuple[str, str]:
-    """The encoding, and the first line that is not blank."""
+    """The encoding and the first line that is not blank."""
     try:
         with file.open() as stream:
             head = stream.read(2)
@@ -221,11 +223,11 @@ def _head(file: LandedFile) -> tuple[str, str]:
         raise UnreadableFile(f"its first line cannot be read ({error})") from None
     try:
         if encoding == "utf-16":
-            return encoding, head.decode(encoding, errors="ignore")  # the line's end may be half a character
+            return encoding, head.decode(encoding, errors="ignore")  # the line may end within a character
         return encoding, head.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         if file.file_type in _DOCUMENT_TYPES:
-            return encoding, ""  # the line is quarantined; the others may be good
+            return encoding, ""  # this line is quarantined; other lines may be good
         raise UnreadableFile(
             f"its first line cannot be read ({error}); save it as UTF-8, or state its encoding on the feed"
         ) from None

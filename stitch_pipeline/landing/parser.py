@@ -1,4 +1,4 @@
-"""DuckDB in memory, the parser of landed files; everything in this package that runs a query goes through it."""
+"""An in-memory DuckDB, the parser of landed files. Every query of this package runs in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _FILES_PER_BATCH = 100
 _VECTORS_PER_FRAME = 20  # of 2,048 rows each
 
-# The reader does not count the lines that it refuses, so this puts each row back to its place in the file.
+# The reader does not count the lines that it refuses, so this adds them to each row's line number.
 _QUARANTINED_SQL = f"""
 select
   $day::date as quarantine_date, $file as landing_file, bad.line + coalesce(refused.lines_before, 0) as line,
@@ -48,7 +48,7 @@ from refused_lines
 
 @dataclass
 class Profile:
-    """What one look at a file found: rows per event day, those that are no events under None."""
+    """The contents of a file: rows per event day, with the rows that are not events under None."""
 
     counts: dict[date | None, int] = field(default_factory=dict)
     problem: str | None = None
@@ -56,7 +56,10 @@ class Profile:
 
 
 class Parser:
-    """A context manager. A query that fails raises UnreadableFile: only the files can be at fault."""
+    """A context manager. A query that fails raises UnreadableFile, because only the files can be at fault.
+
+    ``memory_limit`` is a size such as ``4GB``; by default DuckDB's own limit applies.
+    """
 
     def __init__(self, memory_limit: str | None = None) -> None:
         self._memory_limit = memory_limit
@@ -70,30 +73,32 @@ class Parser:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        """Opened at the first query: finding the shape of text files, which is all that most runs need, takes none."""
-        # By default parsers of several processes would share the directory `.tmp` of the current one.
+        """Opened at the first query, because most runs only need the shapes of text files, which take none."""
+        # By default the parsers of several processes share the directory `.tmp` below the current directory.
         scratch = self._opened.enter_context(TemporaryDirectory(prefix="stitch-parser-"))
         connection = self._opened.enter_context(duckdb.connect(config={"temp_directory": scratch}))
         if self._memory_limit is not None:
             connection.execute(f"set memory_limit = {literal(self._memory_limit)}")
-        # Times without an offset are UTC, whatever the machine's zone is.
+        # Times without an offset are UTC; the machine's zone must not matter.
         connection.execute("set TimeZone = 'UTC'")
-        # See `landing.reading`.
+        # `landing.reading` says why.
         connection.execute("set disabled_optimizers = 'filter_pushdown'")
-        # Where DuckDB 2.0 expects few rows it joins by time with a nested loop: see `warehouse.duckdb`.
+        # Where DuckDB 2.0 expects few rows, it runs an ASOF join as a nested loop: see `warehouse.duckdb`.
         connection.execute("set global asof_loop_join_threshold = 0")
         return connection
 
     def execute(self, sql: str, **parameters: Any) -> None:
+        """Run one statement; parameters are written ``$name``."""
         with _unreadable():
             self._connection.execute(sql, parameters or None)
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """All rows of a query; parameters are written ``$name``."""
         with _unreadable():
             return self._connection.execute(sql, parameters or None).fetchall()
 
     def shape_of(self, file: LandedFile) -> Shape:
-        """How the file is to be read. Raises UnreadableFile if nothing says how."""
+        """How the file is read. Raises UnreadableFile if that cannot be determined."""
         if file.source is None or file.file_type != ".parquet":
             return shape_of_text(file)
         with _unreadable():
@@ -102,7 +107,7 @@ class Parser:
         return shape_of_columns(file, columns)
 
     def batches(self, files: Iterable[LandedFile], rules: ReadingRules) -> tuple[list[EventBatch], dict[str, str]]:
-        """The files by shape, and why those that have none cannot be read."""
+        """The files in batches of one shape; and, by file name, why a file without a shape cannot be read."""
         by_shape: dict[Shape, list[LandedFile]] = {}
         problems: dict[str, str] = {}
         for file in files:
@@ -118,7 +123,7 @@ class Parser:
         return batches, problems
 
     def profiles(self, batch: EventBatch) -> dict[str, Profile]:
-        """A look at every file of the batch: at all of them together, or at each alone if one cannot be read."""
+        """The profile of every file by name: from one query, or from one per file if some file cannot be read."""
         profiles = {file.landing_file: Profile() for file in batch.files}
         names = {str(file.path): file.landing_file for file in batch.files}
         self.forget_refused_lines()
@@ -139,9 +144,9 @@ class Parser:
         return profiles
 
     def quarantined(self, batch: EventBatch, day: date) -> Iterator[DataFrame]:
-        """The rows of the batch's one file that cannot be events, as rows of ``quarantined_events``, piece by piece.
+        """The rows of the batch's one file that cannot be events, as frames with the columns of ``quarantined_events``.
 
-        Frames and not tuples, because there may be a million.
+        ``day`` is their quarantine date. Frames and not tuples, because there may be a million rows.
         """
         self.forget_refused_lines()
         self.execute(
@@ -155,14 +160,15 @@ class Parser:
             yield frame
 
     def forget_refused_lines(self) -> None:
+        """Drop what the reader noted about refused lines. Call it before a query that fills REJECTS_TABLE."""
         self.execute(f"drop table if exists {REJECTS_TABLE}")
         self.execute(f"drop table if exists {REJECTS_TABLE}_scan")
 
     def refused_lines_sql(self) -> str:
-        """A query for the lines that the reader refused since ``forget_refused_lines``."""
+        """A query for the lines that the reader has refused since ``forget_refused_lines``."""
         if self.rows(f"select 1 from duckdb_tables() where table_name = '{REJECTS_TABLE}'"):
             return reading.REFUSED_LINES_SQL
-        # Parquet and lists in JSON are read without such a table.
+        # DuckDB reads Parquet files and JSON lists without that table.
         nothing = "null::varchar as file_path, null::bigint as line, null::varchar as raw_row, null::varchar as reason"
         return f"select {nothing} limit 0"
 
@@ -176,7 +182,7 @@ def _unreadable() -> Iterator[None]:
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> None:
-    """Write the rows, in their order, to a Parquet file with columns of these types."""
+    """Write the rows, in their order, to a Parquet file. ``columns`` maps names to DuckDB types."""
     with TemporaryDirectory() as scratch, duckdb.connect(config={"threads": 1}) as connection:
         documents = Path(scratch, "rows.ndjson")
         with documents.open("w", encoding="utf-8") as lines:

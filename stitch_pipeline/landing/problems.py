@@ -1,6 +1,6 @@
 """Why a row cannot be an event, or a file cannot be read: the codes of ``quarantined_events.problem``.
 
-Programs match the code; ``reason`` and ``remedy`` tell a person. No other file declares a problem.
+Programs match the code; people read ``reason`` and ``remedy``. No other file declares a problem.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EVENT_ID_IS_STRUCTURE = "event_id_is_structure"
 USER_ID_IS_STRUCTURE = "user_id_is_structure"
 ANONYMOUS_ID_IS_STRUCTURE = "anonymous_id_is_structure"
 REFUSED_LINE = "refused_line"
-"""DuckDB's reader cannot take the line: it is not in the file's encoding, too long, or has too few columns."""
+"""DuckDB's reader refuses the line: it is not in the file's encoding, is too long, or has too few columns."""
 UNREADABLE_FILE = "unreadable_file"
 """No line of the file can be read; ``line`` is null."""
 
@@ -42,9 +42,11 @@ _TIME_REMEDIES = {
 
 @dataclass(frozen=True)
 class Problem:
+    """A reason for which a row cannot be an event."""
+
     code: str
     condition: str
-    """SQL over the columns that ``reading`` maps."""
+    """SQL over the columns that ``landing.reading`` maps."""
     field: str
     reason: str
     remedy: str
@@ -53,7 +55,7 @@ class Problem:
 
 
 def problems_of_rows(layout: Layout, start_date: date) -> tuple[Problem, ...]:
-    """What can be wrong with a row. Of several the first that applies counts."""
+    """Every problem that a row can have. If several apply, the first counts."""
 
     def field(column: str) -> str:
         return " or ".join(layout.paths(column)) or column
@@ -117,5 +119,5 @@ def problems_of_rows(layout: Layout, start_date: date) -> tuple[Problem, ...]:
 
 
 def _is_structure(column: str) -> str:
-    # By the character's code, which takes a third of the time that comparing texts takes.
+    # Comparing character codes takes a third of the time of comparing texts.
     return f"ascii({column}) in (ascii('{{'), ascii('['))"

@@ -1,13 +1,13 @@
-"""SQL that reads landed files as canonical events, for DuckDB. Pure functions: ``landing.parser`` runs it.
+"""DuckDB SQL that reads landed files as canonical events. Pure functions: ``landing.parser`` runs the SQL.
 
-Every row of a file comes out, either as an event or with the ``problem``, ``field``, ``reason`` and ``remedy`` that
-say why it cannot be one. A JSON file is read as lines of text and each line is parsed once, so that a line that breaks
-or changes the type of a field spoils that row and no other. Files of one shape are read by one query, because
-planning a query takes as long as reading some thousand rows.
+Each row of a file becomes either an event, or a row with the ``problem``, ``field``, ``reason`` and ``remedy`` that say
+why it cannot be one. A JSON file is read as lines of text, and each line is parsed once. So a line that is broken, or
+changes the type of a field, spoils only its own row. One query reads all files of one shape, because planning a query
+takes as long as reading some thousand rows.
 
-The queries do not use ``x in (…)``, because DuckDB makes a join of it, which costs more than all the rest.
-They need the optimizer ``filter_pushdown`` to be off: DuckDB would otherwise copy the parsing of the JSON into each
-filter above it, and parse every line two or three times.
+The queries do not use ``x in (…)``: DuckDB turns it into a join, which costs more than all the rest. They need the
+optimizer ``filter_pushdown`` to be off: otherwise DuckDB copies the parsing of the JSON into each filter above it, and
+parses every line two or three times.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, Lookup
 
-# Values that clients send by mistake: no identity, whoever sends them. Compared after white space,
-# quotes and letter case are taken off.
+# Values that clients send by mistake and that identify nobody. They are compared without surrounding white space and
+# quotes, in lower case.
 BLOCKED_IDS = (
     "",
     "null",
@@ -55,22 +55,22 @@ from {REJECTS_TABLE} inner join {REJECTS_TABLE}_scan using (scan_id, file_id)
 group by file_path, line
 """
 """The lines that the reader refused, after a query that fills REJECTS_TABLE."""
-# They decide whether a row is an event, and of which day. Finding the days of a file needs no other field.
+# These decide whether a row is an event, and its day. Finding the days of a file needs no other field.
 _DECIDING_FIELDS = ("event_id", "occurred_at", "received_at", "event_type", "anonymous_id", "user_id")
 
 
 @dataclass(frozen=True)
 class ReadingRules:
-    """What decides whether a row is an event and which ids are identities."""
+    """The settings that decide whether a row is an event and which ids are blocked."""
 
     start_date: date
     blocked_ids: tuple[tuple[str, str], ...] = ()
-    """(project, value) pairs beside the built-in list."""
+    """(project, value) pairs, in addition to BLOCKED_IDS."""
 
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Files of one shape, and the rules by which their rows are judged; what an engine loads at once."""
+    """Files of one shape, with the rules that judge their rows. An engine loads one batch at a time."""
 
     shape: Shape
     files: tuple[LandedFile, ...]
@@ -98,10 +98,10 @@ def rows_sql(batch: EventBatch) -> str:
 
 
 def numbered_rows_sql(batch: EventBatch) -> str:
-    """The same rows of one file with ``line`` (from 1, a header counted) and ``raw_row``; read in order, so slower.
+    """The same rows, of one file, with ``line`` (from 1, a header counted) and ``raw_row``; read in order, so slower.
 
-    Running it to its end fills REJECTS_TABLE with the lines that the reader itself refused (text that is
-    not UTF-8, a CSV record with too few columns); those are not among the rows and not counted by ``line``.
+    Running the query to its end fills REJECTS_TABLE with the lines that the reader itself refused (text that is not
+    UTF-8, a CSV record with too few columns). Those lines are not among the rows, and ``line`` does not count them.
     """
     raw_row = "line" if batch.shape.is_document else "to_json(records)::varchar"
     number = f"row_number() over () + {1 if batch.shape.has_header else 0}"
@@ -109,19 +109,19 @@ def numbered_rows_sql(batch: EventBatch) -> str:
 
 
 def profile_sql(batch: EventBatch) -> str:
-    """Rows per file and event day, those that are no events under a null day; fills REJECTS_TABLE too."""
+    """A query for the rows per file and event day, with null for rows that are not events. Fills REJECTS_TABLE too."""
     picked = _picked(batch, _DECIDING_FIELDS, "null::bigint", "null::varchar", keep_rejects=True)
     return f"select landing_file, event_date, count(*) from ({_canonical(batch, picked)}) group by all"
 
 
 def written_times_sql(batch: EventBatch) -> str:
-    """The event times of the files, as they are written."""
+    """A query for the event times of the files as they are written, in a column ``occurred_at_text``."""
     picked = _picked(batch, ("occurred_at",), "null::bigint", "null::varchar")
     return f"select {_WRITTEN_TIME} as occurred_at_text from ({picked})"
 
 
 def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, *, keep_rejects: bool = False) -> str:
-    """One text column per canonical field, so that nothing of the file's own naming goes further."""
+    """SQL with one text column per canonical field, so that the rest does not depend on the file's own names."""
     shape, layout = batch.shape, batch.shape.layout
     lookup = shape.source.lookup if any("lookup:" in path for path in layout.all_paths()) else None
     fields: DocumentFields | ColumnFields
@@ -159,7 +159,7 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, 
         sql = ", ".join(timestamp for timestamp in native if timestamp is not None)
         return f"coalesce({sql})" if native and None not in native else None
 
-    # To write out the time of every row would cost as much as reading the file.
+    # Formatting the time of every row as text would cost as much as reading the file.
     native_times = {column: native_time(column) for column in ("occurred_at", "received_at")}
 
     picked = ",\n    ".join(
@@ -181,7 +181,7 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, 
 
 
 def _lookup_sql(file: LandedFile, lookup: Lookup) -> str:
-    """The lookup tables beside the file: one row per key, with a column ``lookup:name`` for each of theirs."""
+    """SQL for the lookup tables beside the file: one row per key, with a column ``lookup:<name>`` for each column."""
     tables = " union all by name ".join(
         f"select * from read_parquet({literal(str(path))})"
         if path.suffix.lower() == ".parquet"
@@ -235,7 +235,7 @@ def _relation(batch: EventBatch, keep_rejects: bool) -> str:
 
 
 def _facts_of_files(batch: EventBatch) -> tuple[str, str]:
-    """Columns with what is known of each file without reading it, and the join that they need, if any."""
+    """The columns with what is known about each file without reading it, and the join that they need, if any."""
 
     def facts(file: LandedFile) -> tuple[str, str]:
         modified = file.modified_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
@@ -326,12 +326,12 @@ _WRITTEN_TIME = "coalesce(occurred_at_text, occurred_at_native::varchar)"
 
 
 def _time(text: str, layout: Layout) -> str:
-    """The time as a UTC timestamp; null if it is not written as the layout says.
+    """SQL for the time as a UTC timestamp; null if it is not written as the layout says.
 
-    Where the layout does not say, an epoch number's digits tell its unit: those of one unit for the years
-    1973 to 5138 are never as many as those of another, and a number with fewer or more is no time.
+    If the layout does not say, the number of digits of an epoch number gives its unit: for the years 1973 to 5138 the
+    units never have equally many digits. A number with fewer or more digits is not a time.
     """
-    # The usual forms without an offset first: a cast that may have to know about zones takes four times as long.
+    # The usual forms without an offset come first: a cast that handles time zones takes four times as long.
     is_plain = (
         f"ends_with({text}, 'Z') or (strlen({text}) = 19 and {text}[17] = ':') "
         f"or (strlen({text}) = 23 and {text}[20] = '.')"
@@ -340,7 +340,7 @@ def _time(text: str, layout: Layout) -> str:
         f"case when {is_plain} then try_cast({text} as timestamp) "
         f"else try_cast({text} as timestamptz) at time zone 'UTC' end"
     )
-    # No expression is repeated here: DuckDB evaluates a repeated one eagerly for every row.
+    # Repeat no expression here: DuckDB evaluates a repeated expression eagerly for every row.
     digits = f"strlen(split_part({text}, '.', 1))"
     microseconds = {
         "seconds": "1e6",
@@ -390,12 +390,12 @@ def _is_blocked(column: str, rules: ReadingRules) -> str:
         f" or (project_id = {literal(project)} and {bare} = {literal(value.strip().lower())})"
         for project, value in rules.blocked_ids
     )
-    # Trimming every id would cost more than parsing it, so look first whether it can be on the list: it is short, or it
-    # has many zeros and begins with one, or with what is trimmed off.
+    # Trimming every id would cost more than parsing it, so first check whether it can be on the list: it is short, or
+    # it has many zeros and begins with a zero or with a character that is trimmed off.
     longest = 8 + max([len("not_authenticated"), *(len(value.encode()) for _, value in rules.blocked_ids)])
     begins_so = f"(ascii({column}) <= ascii('0') or ascii({column}) = ascii('`'))"
     is_candidate = f"strlen({column}) <= {longest} or ({begins_so} and contains({column}, '00000000'))"
-    # In one text, between characters that no id has: a list of constants would become a join, as `in` does.
+    # The list is one text with a separator that no id contains: a list of constants would become a join, as `in` does.
     listed = "'\\x01" + "\\x01".join(BLOCKED_IDS) + "\\x01'"
     is_listed = f"contains(E{listed}, E'\\x01' || {bare} || E'\\x01'){own}"
     return f"case when {is_candidate} then coalesce({is_listed}, false) else false end"

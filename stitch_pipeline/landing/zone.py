@@ -1,4 +1,4 @@
-"""Finding files. Every directory directly below the landing directory is one feed."""
+"""Find the files of the landing zone. Every directory directly below the landing directory is one feed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from stitch_pipeline.sources import SOURCES, Layout, Source
 
 
 def reading_rules(settings: Settings) -> ReadingRules:
+    """The settings on which reading depends."""
     return ReadingRules(
         start_date=settings.start_date,
         blocked_ids=tuple(
@@ -25,11 +26,9 @@ def reading_rules(settings: Settings) -> ReadingRules:
 
 
 def landed_files(settings: Settings, root: Path | None = None) -> dict[str, LandedFile]:
-    """Every file of the landing zone by its name, in that order; hidden and ``_``-prefixed ones left out.
+    """Every file of the landing zone by its name, in that order, except hidden and ``_``-prefixed ones.
 
-    ``root`` is another directory to take for the landing zone.
-
-    Raises SettingsError if the landing directory does not exist.
+    ``root`` replaces the configured landing directory. Raises SettingsError if the directory does not exist.
     """
     root = root or settings.landing_dir
     if not root.is_dir():
@@ -44,7 +43,7 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
     landed = []
     for path, relative, stat in _listed(root):
         name, feed = relative.as_posix(), relative.parts[0]
-        # Once per feed and not per file: the sensor comes here every few seconds.
+        # Once per feed rather than per file, because the sensor calls this every few seconds.
         if feed not in sources:
             sources[feed] = _source(settings, feed)
         source = sources[feed] if len(relative.parts) > 1 else None
@@ -81,14 +80,14 @@ def _listed(root: Path) -> Iterator[tuple[Path, Path, os.stat_result]]:
             continue
         try:
             stat = path.stat()
-        except FileNotFoundError:  # taken away between the listing and now
+        except FileNotFoundError:  # removed since the listing
             continue
         if path.is_file():
             yield path, relative, stat
 
 
 def _with_lookups(file: LandedFile, lookups: list[tuple[Path, str]]) -> LandedFile:
-    """The file with the lookup tables beside it; when one of those changes, so does the file's version."""
+    """The file with the lookup tables beside it; its version changes when one of them does."""
     if not lookups or file.source is None or file.source.lookup is None or file.has_no_events:
         return file
     digest = hashlib.sha256(" ".join(version for _, version in lookups).encode()).hexdigest()[:12]
@@ -96,7 +95,7 @@ def _with_lookups(file: LandedFile, lookups: list[tuple[Path, str]]) -> LandedFi
 
 
 def _source(settings: Settings, feed: str) -> Source | None:
-    """The source of a feed, with what the feed's table in ``stitch.toml`` says otherwise; None if it has none."""
+    """The source of a feed with the changes from its table in ``stitch.toml``; None if it has no source."""
     own = settings.feed(feed)
     source = SOURCES.get(own.source or feed)
     if source is None:
@@ -109,7 +108,7 @@ def _overridden(layout: Layout, own: FeedSettings) -> Layout:
     return replace(
         layout,
         fields={**layout.fields, **own.fields},
-        # Who says where the fields are need not have the columns that are there by default.
+        # A feed that states its fields need not have the layout's default columns.
         recognised_by=() if own.fields else layout.recognised_by,
         event_types={**layout.event_types, **{key.lower(): value for key, value in own.event_types.items()}},
         other_event_type=own.other_event_type or layout.other_event_type,

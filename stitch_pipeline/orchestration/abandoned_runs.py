@@ -1,11 +1,11 @@
-"""What runs of ``settle`` leave behind when their process dies.
+"""Clean up after a ``settle`` that was killed: mark its runs as failed and free their pool slots.
 
-Dagster's run monitoring looks after the runs that the daemon launches. A run inside a ``settle`` that was
-killed would stay "started" for ever, and whoever asks "is somebody at it already?" would wait for ever.
-``settle`` therefore holds a file lock while it lives: whoever gets the lock knows that none is alive.
+Dagster's run monitoring covers only runs that the daemon launches. A run inside a killed ``settle`` would stay
+"started" for ever, and the triggers would wait for it for ever. So ``settle`` holds a file lock while it runs, and a
+process that gets the lock knows that no ``settle`` is alive.
 
-Such a run also keeps its slot of the pool, and every later run would wait for it. Dagster's daemon frees
-the slots of ended runs (``free_slots_after_run_end_seconds``); ``settle`` does it where there is no daemon.
+Such a run also keeps its pool slot, and every later run would wait for it. Dagster's daemon frees the slots of ended
+runs (``free_slots_after_run_end_seconds``); ``settle`` frees them where there is no daemon.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ SETTLE_TAG = "stitch/settle"
 
 
 class AlreadySettling(Exception):
-    """Another ``settle`` is at work on the same warehouse."""
+    """Another ``settle`` is running on the same warehouse, and did not end in time."""
 
 
 @contextmanager
 def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None]:
-    """Hold the lock; waits a bounded time for another ``settle`` and raises AlreadySettling after it."""
+    """Hold the lock of ``settle`` for the body, after cleaning up what a killed ``settle`` left.
+
+    Waits ``lock_wait_seconds`` for another ``settle``, then raises AlreadySettling.
+    """
     deadline = time.monotonic() + settings.lock_wait_seconds
     while True:
         with _lock(settings) as is_ours:
@@ -40,14 +43,14 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
                 return
         if time.monotonic() >= deadline:
             raise AlreadySettling(
-                f"Another settle is at work on '{settings.duckdb_path}' and did not end within "
+                f"Another settle is running on '{settings.duckdb_path}' and did not end within "
                 f"{settings.lock_wait_seconds:g} seconds: wait for it, or raise STITCH_LOCK_WAIT_SECONDS."
             )
         time.sleep(0.2)
 
 
 def fail_abandoned_runs(settings: Settings, instance: DagsterInstance) -> None:
-    """Let runs of a dead ``settle`` count as failed, so that their work is asked for again."""
+    """Mark the unfinished runs of a dead ``settle`` as failed, so that their work is requested again."""
     if not _unfinished(instance):
         return
     with _lock(settings) as is_ours:

@@ -1,4 +1,4 @@
-"""The jobs: what sensors and schedules launch, and what a person launches from the launchpad."""
+"""The jobs that sensors and schedules launch, and those that a person launches from the launchpad."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -37,6 +37,7 @@ PREVIEW_RULES_JOB = "preview_rules_job"
 
 
 def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
+    """The jobs that materialize assets for a range of days."""
     return [
         define_asset_job(
             BUILD_JOB,
@@ -59,6 +60,8 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
 
 
 def reconcile_job(settings: Settings) -> JobDefinition:
+    """The job that looks for stale rows over all days and records them; it corrects nothing."""
+
     @op(pool=POOL, description="Compare every stored answer with the one that links and rules give now.")
     def find_stale_partitions(
         context: OpExecutionContext, config: ReconcileConfig, warehouse: WarehouseResource
@@ -71,15 +74,15 @@ def reconcile_job(settings: Settings) -> JobDefinition:
             if not config.only_changed_rules:
                 index.set_loaded(load.loaded_files(open_warehouse))
         yield run_record({}, {}, stale)
-        # Not before the event log has it: see LandingIndex.
+        # Only after the event log has the record: see LandingIndex.set_followed_rules.
         index.set_followed_rules(settings.all_crediting_rules)
         yield Output(None)
 
     @job(
         name=RECONCILE_JOB,
         description=(
-            "Look for wrong answers over all days, of all devices or of the projects whose rules changed. It mends "
-            "nothing itself: the sensors read what it found and ask for exactly those partitions."
+            "Look for stale rows over all days, of all devices or only of projects with changed rules. It corrects "
+            "nothing itself: the sensors read what it found and request exactly those partitions."
         ),
     )
     def reconcile_everything() -> None:
@@ -89,6 +92,8 @@ def reconcile_job(settings: Settings) -> JobDefinition:
 
 
 def preview_rules_job(settings: Settings) -> JobDefinition:
+    """The job that tries rules and shows in the UI what they would change."""
+
     @op(pool=POOL, description="Compare what is stored with what the proposed rules would give. Writes nothing.")
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
         proposal = Proposal(config.project_id, config.rules)
@@ -98,7 +103,7 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
             raise Failure(str(error), allow_retries=False) from None
         for sentence in sentences(preview):
             context.log.info(sentence)
-        # The page of this asset lists the previews that were made beside each other.
+        # The page of this asset then lists all previews.
         yield AssetObservation(AssetKey("stitched_sessions"), metadata=_preview_metadata(preview, proposal))
         yield Output(None)
 
@@ -107,7 +112,7 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
         description=(
             "What another policy, window or sharing limit would change: how many sessions, page views and people would "
             "move, per day and with a sample, in the metadata of the run's observation of stitched_sessions. "
-            "Nothing is written. `link_on` and the session timeout cannot be tried: they need every day built again."
+            "Nothing is written. `link_on` and the session timeout cannot be tried: they need a rebuild of every day."
         ),
     )
     def preview() -> None:

@@ -1,7 +1,7 @@
 """The daily partitions.
 
-Partitions are UTC days. The current day is one of them, so that what lands now is visible now; the
-schedule takes it up again once it has closed.
+Partitions are UTC days. The current day is one of them, so events that land now are visible now. ``daily_schedule``
+builds it again once it has closed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from stitch_pipeline.settings import Settings
 
 
 def daily_partitions(settings: Settings) -> DailyPartitionsDefinition:
+    """UTC days from the start date up to and including today."""
     return DailyPartitionsDefinition(start_date=settings.start_date.isoformat(), end_offset=1)
 
 
 def last_day() -> date:
-    """The newest partition's day: today in UTC."""
+    """The day of the newest partition: today in UTC."""
     return datetime.now(UTC).date()
 
 
 def window_of(context: AssetExecutionContext) -> DayRange:
-    """The days of a run, whether it was started for one partition or for a range."""
+    """The days of a run over one partition or over a range of partitions."""
     window = context.partition_time_window
     return DayRange(window.start.date(), window.end.date() - timedelta(days=1))

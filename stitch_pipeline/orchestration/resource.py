@@ -28,13 +28,14 @@ class WarehouseResource(DuckDBResource):
 
     @property
     def engine(self) -> Engine:
+        """The engine with this resource's configuration."""
         return DuckDBEngine(Path(self.database), self.lock_wait_seconds, self.memory_limit)
 
     def open(self) -> AbstractContextManager[Warehouse]:
-        """The warehouse for writing, closed at the end; raises as ``Engine.open`` does."""
+        """Open the warehouse for writing until the context ends. Raises as ``Engine.open`` does."""
         return self.engine.open()
 
-    # Replaces DuckDBResource.get_connection, which keeps the file's lock when the body raises.
+    # Overrides DuckDBResource.get_connection, which keeps the file's lock when the body raises.
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with self.engine.open() as warehouse:
@@ -43,6 +44,7 @@ class WarehouseResource(DuckDBResource):
 
 
 def warehouse_resource(settings: Settings) -> WarehouseResource:
+    """The resource as the settings configure it."""
     return WarehouseResource(
         database=str(settings.duckdb_path),
         lock_wait_seconds=settings.lock_wait_seconds,

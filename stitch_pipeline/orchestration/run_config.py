@@ -1,4 +1,4 @@
-"""Run config: what the launchpad, schedules and backfills may say of one run."""
+"""Run config: what the launchpad, schedules and backfills may set for one run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stitch_pipeline.stitching.build import Options
 
 
 def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:
-    """A config field for each rule that may be given there. None means as set, so unlimited is a number of days.
+    """A config class with a field for each rule that has this scope. None means as set, so unlimited is UNLIMITED_DAYS.
 
-    Values are checked when they are used, as those of the settings are, so that a wrong one is named in one sentence.
+    Values are checked when they are used, as settings are, so the error for a wrong value is one sentence.
     """
     fields: dict[str, Any] = {}
     for name in rules_with(scope):
@@ -27,7 +27,7 @@ def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:
 
 
 def _given(config: Config, scope: Literal["one_run", "preview"]) -> dict[str, Any]:
-    """The rules that a config gives a value, by name."""
+    """The rules that have a value in the config, by name."""
     values = {name: getattr(config, name) for name in rules_with(scope)}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -41,11 +41,11 @@ else:
 
 
 class ModelsConfig(RulesOfOneRun):
-    """What one run does differently. Every field has a default, so an empty editor is a valid config."""
+    """What one run does differently, run exceptions included. An empty config is valid: every field has a default."""
 
     only_pending: bool = Field(
         default=False,
-        description="Touch only rows of devices whose links changed, instead of every row of the partitions.",
+        description="Touch only rows of devices with changed links, instead of every row of the partitions.",
     )
     restitch_only: bool = Field(
         default=False,
@@ -58,6 +58,7 @@ class ModelsConfig(RulesOfOneRun):
 
     @property
     def options(self) -> Options:
+        """The config as ``stitching.build`` takes it."""
         return Options(
             only_pending=self.only_pending,
             restitch_only=self.restitch_only,
@@ -67,12 +68,13 @@ class ModelsConfig(RulesOfOneRun):
 
 
 class ProposedRules(RulesOfPreview):
-    """Rules to try. What is left out stays as it is set; with nothing set, what is due by the rules in force."""
+    """Rules to try. A rule without a value stays as it is set; with no rule, the preview shows what is due anyway."""
 
     project_id: str | None = Field(default=None, description="The project to try them on; by default every project.")
 
     @property
     def rules(self) -> dict[str, Any]:
+        """The proposed rules, by name."""
         return _given(self, "preview")
 
 
@@ -82,13 +84,14 @@ def models_config(**values: bool | int | str) -> dict[str, Any]:
 
 
 class ReconcileConfig(Config):
-    """What to look at. By default everything."""
+    """What a run of ``reconcile_job`` looks at. By default everything."""
 
     only_changed_rules: bool = Field(
         default=False,
-        description="Look only at projects whose stitching rules have changed, and at what is known to be pending.",
+        description="Look only at projects with changed stitching rules, and at what is known to be pending.",
     )
 
 
 def reconcile_config(*, only_changed_rules: bool) -> dict[str, Any]:
+    """Run config for ``reconcile_job``."""
     return {"ops": {"find_stale_partitions": {"config": {"only_changed_rules": only_changed_rules}}}}

@@ -1,6 +1,6 @@
-"""What is in Dagster's own records: which runs were requested, and the record that each run leaves of what it did.
+"""What Dagster's own storage holds: which runs were requested, and the record that each run leaves of what it did.
 
-Sensors and schedules read these and never the warehouse, which a run may hold locked.
+Sensors and schedules read these and never the warehouse, which a run may have locked.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _STATES: dict[DagsterRunStatus, RunState] = {
 
 
 def run_states(instance: DagsterInstance, base_key: str) -> list[RunState]:
-    """States of the runs that were made for a request, oldest first."""
+    """The states of the runs for a request, oldest first."""
     runs = instance.get_runs(filters=RunsFilter(tags={REQUEST_TAG: base_key}))
     return [_STATES.get(run.status, "running") for run in reversed(runs)]
 
 
 def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) -> list[DayRange]:
-    """The days of the job's runs that are in one of the given states, of those that have not ended."""
+    """The day ranges of the job's runs that are in one of the given states."""
     unfinished = [status for status, state in _STATES.items() if state in states]
     runs = instance.get_runs(filters=RunsFilter(job_name=job_name, statuses=unfinished))
     return [
@@ -63,6 +63,7 @@ def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) 
 
 
 def run_request(request: Request, run_config: Mapping[str, Any] | None = None) -> RunRequest:
+    """The request in Dagster's terms. Its tags hold the base key and, if it has days, the partition range."""
     tags = {REQUEST_TAG: request.base_key}
     if request.days:
         tags[ASSET_PARTITION_RANGE_START_TAG] = request.days.first.isoformat()
@@ -73,7 +74,7 @@ def run_request(request: Request, run_config: Mapping[str, Any] | None = None) -
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
 _RECORDED_ON = AssetKey("identity_map")
-# Other observations of the asset may lie between two records.
+# Newest observations to search, because other observations of the asset may lie between two records.
 _OBSERVATIONS = 50
 _TABLE_OF_GRAIN = {
     "sessions": "stitched_sessions",
@@ -86,9 +87,10 @@ _TABLE_OF_GRAIN = {
 def run_record(
     changed: Mapping[str, Mapping[Any, int]], seconds: Mapping[str, float], stale: Stale | None
 ) -> AssetObservation:
-    """The numbers of a run, and which days now hold a wrong answer: one event for all of its tables and partitions.
+    """A run's numbers and the days that are stale now, as one event for all of its tables and partitions.
 
-    ``changed`` are rows written or taken out, by table and day; ``seconds`` what each model took.
+    ``changed`` counts the rows written or deleted, by table and day; ``seconds`` are the seconds that each model took;
+    ``stale`` is None if the run did not look for stale rows.
     """
     metadata: dict[str, MetadataValue[Any]] = {}
     for table, per_day in changed.items():
@@ -100,6 +102,7 @@ def run_record(
 
 
 def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
+    """The stale days as ranges (ISO dates, both included), and the numbers of stale rows and partitions per table."""
     metadata: dict[str, MetadataValue[Any]] = {}
     for grain, key in (("sessions", STALE_SESSION_DAYS), ("page_views", STALE_PAGE_VIEW_DAYS)):
         found = ranges(stale.days(grain))
@@ -107,7 +110,7 @@ def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
     for grain, table in _TABLE_OF_GRAIN.items():
         rows = stale.rows.get(grain, {})
         has_days = grain in ("sessions", "page_views")
-        # Any re-stitch of sessions brings the other two up to date, so they count only where there is none.
+        # A re-stitch of sessions also brings the other two up to date, so they count only if no session is stale.
         if has_days or (rows and "sessions" not in stale.rows):
             metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(rows.values()))
         if has_days:
@@ -117,7 +120,7 @@ def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
 
 @dataclass(frozen=True)
 class RunNumbers:
-    """What a run's record says, per table."""
+    """The numbers of a run's record, per table."""
 
     rows_changed: dict[str, int]
     partitions_changed: dict[str, int]
@@ -126,6 +129,8 @@ class RunNumbers:
 
 
 def numbers_of(metadata: Mapping[str, MetadataValue[Any]]) -> RunNumbers:
+    """The numbers in the metadata of a ``run_record``."""
+
     def ending(suffix: str) -> dict[str, int]:
         return {
             name.removesuffix(suffix): int(value.value or 0)
@@ -140,17 +145,17 @@ def numbers_of(metadata: Mapping[str, MetadataValue[Any]]) -> RunNumbers:
 
 @dataclass(frozen=True)
 class StaleRecord:
-    """The newest record of which days hold a wrong answer, and the id of its event."""
+    """The days that a run's record lists as stale, and the event id of the record."""
 
     storage_id: int
     days: frozenset[date]
 
 
 def newest_stale_record(instance: DagsterInstance, metadata_key: str) -> StaleRecord | None:
-    """The newest record with ``metadata_key``.
+    """The newest record with ``metadata_key``; None if there is none.
 
-    A run writes it while it has the warehouse to itself, and it lists everything that is stale at that moment. So the
-    newest is complete and older ones need not be read.
+    A run writes a record while it has the warehouse to itself, and the record lists everything that is stale at that
+    moment. So the newest is complete, and older ones need not be read.
     """
     for record in instance.fetch_observations(AssetRecordsFilter(_RECORDED_ON), limit=_OBSERVATIONS).records:
         observation = record.asset_observation

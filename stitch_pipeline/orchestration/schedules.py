@@ -1,4 +1,4 @@
-"""The schedules: the triggers that are looked at at times of their own."""
+"""The schedules: the triggers that have a cron expression."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _WEEKLY = "0 4 * * 0"
 
 
 def schedules(settings: Settings) -> list[ScheduleDefinition]:
+    """One schedule per trigger with a cron expression, in UTC."""
     return [_schedule(settings, trigger, trigger.cron) for trigger in TRIGGERS if trigger.cron is not None]
 
 

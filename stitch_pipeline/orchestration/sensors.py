@@ -1,4 +1,4 @@
-"""The sensors: the triggers that are looked at every few seconds."""
+"""The sensors: the triggers that Dagster evaluates every few seconds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from stitch_pipeline.settings import Settings
 
 
 def sensors(settings: Settings) -> list[SensorDefinition]:
+    """One sensor per trigger without a cron expression."""
     return [_sensor(settings, trigger) for trigger in TRIGGERS if trigger.cron is None]
 
 

@@ -1,7 +1,7 @@
-"""The loop of sensors and runs without a daemon: until nothing is asked for any more.
+"""The loop of triggers and runs without a daemon, until the triggers request nothing more.
 
-The same plans, the same jobs and the same event log as with the daemon; only who ticks is different.
-The demo, the tests and the benchmarks stand on it, and so can a cron entry.
+Plans, jobs and event log are the same as with the daemon. The demo, the tests and the benchmarks use this loop, and a
+cron entry can use it too.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ MAX_ROUNDS = 100
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run: what it was for and what it did."""
+    """One run: its purpose and what it did. ``days`` is None for a run over no particular days."""
 
     job_name: str
     days: DayRange | None
     succeeded: bool
     seconds: float
     rows_changed: Mapping[str, int]
-    """Rows written or taken out, per table."""
+    """Rows written or deleted, per table."""
     partitions_changed: Mapping[str, int]
     run_id: str
     rows_stale: Mapping[str, int] = field(default_factory=dict)
-    """Rows per table that a look for wrong answers found: what is to be re-stitched next."""
+    """Stale rows that the run found, per table; they are re-stitched next."""
     partitions_stale: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     was_interrupted: bool = False
-    """A signal ended it: whoever sent the signal does not want another run."""
+    """A signal ended the run, so ``settle`` starts no other."""
 
 
 @dataclass
 class Settled:
-    """Everything that was run. ``is_settled`` is False if something failed for good or never came to rest."""
+    """All runs of one ``settle``, and the requests that it gave up on."""
 
     runs: list[RunSummary] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
+        """False if a job failed for good, was interrupted, or requests did not end."""
         return not self.gave_up
 
 
@@ -66,10 +67,11 @@ def settle(
     view_stitching: bool = False,
     report: Callable[[RunSummary | str], None] = lambda event: None,
 ) -> Settled:
-    """Tick the sensors and run what they ask for until they ask for nothing.
+    """Evaluate the triggers and run what they request, until they request nothing.
 
-    ``reconcile`` first looks for wrong answers over everything; ``view_stitching`` also does what
-    ``view_stitching_schedule`` would.
+    ``reconcile`` first looks for stale rows over all days and devices. ``view_stitching`` also evaluates
+    ``view_stitching_schedule``. ``report`` receives a line when a run starts and a summary when it ends. Raises
+    AlreadySettling if another ``settle`` does not end in time.
     """
     with sole_settler(settings, instance):
         return _settle(settings, defs, instance, reconcile, view_stitching, report)
@@ -85,7 +87,7 @@ def _settle(
 ) -> Settled:
     settled = Settled()
     if reconcile:
-        report("looking for wrong answers over everything")
+        report("looking for stale rows over all days and devices")
         summary = _run(defs, instance, RECONCILE_JOB, RunRequest(), None, report)
         settled.runs.append(summary)
         if not summary.succeeded:
@@ -113,7 +115,7 @@ def _settle(
                     settled.gave_up.append("interrupted")
                     return settled
             if requests:
-                break  # what has precedence may want something now
+                break  # a trigger with precedence may want something now
         if not requests and is_complete:
             settled.gave_up = gave_up
             return settled

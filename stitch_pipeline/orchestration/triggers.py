@@ -1,7 +1,7 @@
-"""The triggers: what makes the pipeline do something, which job that is, and with which config.
+"""The triggers: the reasons to run a job, each with its job and config.
 
-The one list, ``TRIGGERS``. Sensors, schedules and ``settle`` iterate over it; so adding one is an entry here. All
-are level-triggered (see ``planning.requests``): each compares what is wanted with what was requested, so none keeps a
+Sensors, schedules and ``settle`` iterate over the one list, ``TRIGGERS``, so a new trigger is an entry there. All are
+level-triggered (see ``planning.requests``): each compares what is wanted with what was requested. So none keeps a
 cursor, and a missed tick costs time and nothing else.
 """
 
@@ -39,7 +39,7 @@ class Wanted:
     plan: Plan
     otherwise: str
     is_complete: bool = True
-    """False if there is more to look at, which the next tick will see."""
+    """False if the next tick has more to look at."""
 
     @property
     def reason(self) -> str:
@@ -48,7 +48,7 @@ class Wanted:
             return self.otherwise
         days = ", ".join(str(days or "changed rules") for days in self.plan.gave_up)
         return (
-            f"Gave up on {days} after repeated failures: see the failed runs, mend the cause and launch the job by hand"
+            f"Gave up on {days} after repeated failures: see the failed runs, fix the cause and launch the job by hand"
         )
 
 
@@ -63,12 +63,12 @@ class Trigger:
     job_name: str
     description: str
     wanted: Callable[[Settings, DagsterInstance, datetime], Wanted]
-    """What is wanted at this time; for a schedule the time of its tick."""
+    """Computes what is wanted at a time, which for a schedule is the time of its tick."""
     run_config: Mapping[str, Any] = field(default_factory=dict)
     cron: Cron | None = None
-    """When it is looked at: a schedule, which None as its cron expression stops. Without a cron it is a sensor."""
+    """The schedule's cron expression (UTC); None stops the schedule. A trigger without a cron is a sensor."""
     settles: bool = True
-    """Whether ``settle`` looks at it; the others belong to a time of day."""
+    """Whether ``settle`` evaluates it; the others belong to a time of day."""
 
 
 def _landing(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
@@ -79,7 +79,7 @@ def _landing(settings: Settings, instance: DagsterInstance, now: datetime) -> Wa
         index.set_loaded({})
     index.follow_rules(settings.building_rules)
     pending = index.pending()
-    # A run that has started clears the days that it changes itself; files that came after it are pending.
+    # A run that has started clears the changed days that it builds; files that land after its start are pending.
     underway = covered_ranges(instance, BUILD_JOB, "waiting", "running")
     unbuilt = {
         day: at
@@ -122,7 +122,7 @@ def _rules(settings: Settings, instance: DagsterInstance, now: datetime) -> Want
     followed = index.followed_rules()
     plan = Plan((), ())
     if not followed or followed[0] != rules:
-        # Rules that are changed and changed back are requested anew, hence the time in ``followed``.
+        # ``followed`` includes a time, so rules that are changed and changed back are requested again.
         change = hashlib.sha256(f"{followed} {rules}".encode()).hexdigest()[:16]
         plan = plan_request(f"rules:{change}", None, past=lambda base_key: run_states(instance, base_key))
     return Wanted(plan, "The stitching rules are those that were followed last")
@@ -148,7 +148,7 @@ def _plan_from_record(instance: DagsterInstance, job_name: str, metadata_key: st
         record.days,
         kind=job_name,
         state=lambda days: str(record.storage_id),
-        # What a run under way does not mend it lists itself when it ends, and then it is requested.
+        # An unfinished run records itself what is still stale when it ends, and that is requested then.
         covered=covered_ranges(instance, job_name, "waiting", "running"),
         past=lambda base_key: run_states(instance, base_key),
     )
@@ -166,7 +166,7 @@ def _reconcile(settings: Settings, instance: DagsterInstance, now: datetime) -> 
     return Wanted(Plan((Request(None, f"reconcile:{now.isoformat()}"),), ()), "")
 
 
-# In the order of precedence: a trigger is looked at only when those before it want nothing.
+# In the order of precedence: ``settle`` evaluates a trigger only when those before it request nothing.
 TRIGGERS = (
     Trigger(
         name="landing_sensor",
@@ -184,14 +184,14 @@ TRIGGERS = (
     Trigger(
         name="identify_sensor",
         job_name=RESTITCH_JOB,
-        description="Logins that changed who past sessions are credited to: requests a re-stitch of those partitions.",
+        description="Logins that changed the users of past sessions: requests a re-stitch of those partitions.",
         wanted=_identify,
         run_config=models_config(only_pending=True),
     ),
     Trigger(
         name="view_stitching_schedule",
         job_name=RESTITCH_PAGE_VIEWS_JOB,
-        description="Page views whose users changed since the last time: only those partitions, only those rows.",
+        description="Page views credited to another user since the last run: only those partitions, only those rows.",
         wanted=_page_views,
         run_config=models_config(only_pending=True, restitch_only=True, view_stitching=True),
         cron=lambda settings: settings.view_stitching if settings.view_stitching_is_on else None,
@@ -207,7 +207,7 @@ TRIGGERS = (
     Trigger(
         name="reconcile_schedule",
         job_name=RECONCILE_JOB,
-        description="Looks for wrong answers over everything, so that nothing is lost to a missed tick.",
+        description="Looks for stale rows over all days and devices, so that nothing is lost to a missed tick.",
         wanted=_reconcile,
         cron=lambda settings: settings.reconcile_cron,
         settles=False,

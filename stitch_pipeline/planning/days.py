@@ -43,19 +43,18 @@ def ranges(days: Iterable[date]) -> list[DayRange]:
 
 
 def days_to_rebuild(changed: Iterable[date], first_day: date, last_day: date) -> set[date]:
-    """The partitions whose content depends on the events of the ``changed`` days.
+    """The partitions that depend on the events of the ``changed`` days.
 
-    A session of D reads the events of D-1, D and D+1, so a change on D reaches the sessions of D-1
-    to D+1; a page view belongs to a session that starts on its own day or the day before, so the
-    change reaches the page views of D to D+2. Days outside ``first_day`` to ``last_day`` have no
-    partition (yet).
+    A session of D reads the events of D-1, D and D+1, so a change on D reaches the sessions of D-1 to D+1. A page view
+    belongs to a session that starts on its own day or the day before, so the change reaches the page views of D to D+2.
+    Days outside ``first_day`` to ``last_day`` have no partition (yet).
     """
     reached = {day + timedelta(days=n) for day in changed for n in range(-1, 3)}
     return {day for day in reached if first_day <= day <= last_day}
 
 
 def settled_by(changed: Iterable[date], built: DayRange, first_day: date, last_day: date) -> set[date]:
-    """Those of the ``changed`` days for which everything they reach lies within ``built``."""
+    """The ``changed`` days that need no further build after one of ``built``: all partitions they reach lie in it."""
     return {
         day
         for day in changed

@@ -24,6 +24,7 @@ def dbt_variables(
     just_built: Collection[str] = (),
     never_stale: Collection[str] = (),
 ) -> dict[str, Any]:
+    """The variables as JSON can hold them. ``dbt_project.yml`` explains each; ``known_at`` is UTC without a zone."""
     return {
         "first_day": window.first.isoformat(),
         "last_day": window.last.isoformat(),
@@ -42,6 +43,9 @@ def dbt_variables(
 
 
 def days_per_step(window: DayRange, events: int, events_per_step: int) -> int:
-    """How many days of the window the models take at once, to look at ``events``; at least one."""
+    """How many days of the window the models process at once; at least one.
+
+    ``events`` is the number of events in the window, ``events_per_step`` about how many a step may have.
+    """
     days = (window.last - window.first).days + 1
     return min(days, max(1, days * events_per_step // max(events, 1)))

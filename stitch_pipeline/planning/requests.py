@@ -1,10 +1,9 @@
-"""Which runs a sensor asks for, given what is wanted and what has been asked for already.
+"""Which runs a sensor requests, given what is stale and what has been requested already.
 
-A sensor here is level-triggered: it looks at what is stale now, not at what happened since it last
-looked. So it needs no cursor, and a lost tick or a failed run loses nothing. What keeps it from asking
-twice is the run key: it names the days and the state that made them stale. A request whose run has
-ended without mending that state is made again under a new attempt number, a limited number of times,
-after which a person must look; a newer state starts counting afresh.
+A sensor here is level-triggered: it looks at what is stale now, not at what happened since it last looked. So it needs
+no cursor, and a lost tick or a failed run loses nothing. The run key prevents a second request: it names the days and
+the state that made them stale. If a run ends and the state is still the same, the request is made again under a new
+attempt number, a limited number of times; after that a person must look. A newer state starts a new count.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ RunState = Literal["waiting", "running", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class Request:
-    """One run over a range of days, or over none in particular. ``base_key`` lacks the attempt number."""
+    """One run over a range of days, or, if ``days`` is None, over no particular days.
+
+    ``base_key`` is the run key without the attempt number.
+    """
 
     days: DayRange | None
     base_key: str
@@ -38,7 +40,7 @@ class Request:
 class Plan:
     requests: tuple[Request, ...]
     gave_up: tuple[DayRange | None, ...]
-    """Ranges for which ``MAX_ATTEMPTS`` runs ended and the state is still the same."""
+    """Ranges for which MAX_ATTEMPTS runs ended although the state is still the same."""
 
 
 def plan_requests(
@@ -49,11 +51,11 @@ def plan_requests(
     covered: Sequence[DayRange],
     past: Callable[[str], Sequence[RunState]],
 ) -> Plan:
-    """Requests for the ``stale`` days.
+    """Requests for the ``stale`` days, one per range.
 
-    ``state(days)`` names what made a range stale (a version or an event id); ``covered`` are the ranges
-    of unfinished runs that will see the newest state, or say themselves what they left;
-    ``past(base_key)`` gives the states of the runs made for a key, oldest first.
+    ``state(days)`` names what made a range stale (a version or an event id). ``covered`` are the ranges of unfinished
+    runs that will see the newest state, or record themselves what they left. ``past(base_key)`` returns the states of
+    the runs made for a key, oldest first.
     """
     uncovered = {day for day in stale if not any(day in days for days in covered)}
     plans = [
@@ -66,7 +68,7 @@ def plan_requests(
 
 
 def plan_request(base_key: str, days: DayRange | None, *, past: Callable[[str], Sequence[RunState]]) -> Plan:
-    """The next attempt at one request, unless one is on its way or there have been too many."""
+    """The next attempt at one request, unless an attempt is unfinished or there have been MAX_ATTEMPTS."""
     runs = past(base_key)
     if any(run in ("waiting", "running") for run in runs):
         return Plan((), ())

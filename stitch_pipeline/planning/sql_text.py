@@ -6,12 +6,15 @@ from collections.abc import Iterable
 
 
 def literal(value: str) -> str:
+    """The text as a SQL string, in quotes."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def literals(values: Iterable[str]) -> str:
+    """The texts as SQL strings, with commas between them."""
     return ", ".join(literal(value) for value in values)
 
 
 def identifier(name: str) -> str:
+    """The name as a SQL identifier, in double quotes."""
     return '"' + name.replace('"', '""') + '"'

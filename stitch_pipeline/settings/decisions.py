@@ -1,7 +1,7 @@
-"""Human decisions about identity: a small file of lines, read once, and what follows from them.
+"""Human decisions about identity: the lines of ``overrides.csv``, and their consequences.
 
-A line is undone by taking it out. What the lines mean for a row is said in ``dbt_project/macros/overrides.sql``;
-here they are read, checked against each other and put into the form that the macros ask for.
+Removing a line undoes its decision. This module reads the lines, checks them against each other and converts them to
+the form that the macros need; ``dbt_project/macros/decisions.sql`` says what they mean for a row.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ _COMMENT = "#"
 
 
 class DecisionsError(ValueError):
-    """Lines of the file are wrong. The message is one sentence for each: file, line, field, value and remedy."""
+    """Lines of the file are wrong. The message has a sentence for each, with file, line, field, value and remedy."""
 
 
 class DecisionKind(StrEnum):
+    """What a decision says about ``id`` and ``other_id``."""
+
     same_person = "same_person"
-    """Everything of ``other_id`` is credited to ``id``: two user ids of one person, who goes by the first."""
+    """Two user ids of one person: everything of ``other_id`` is credited to ``id``."""
     never_same = "never_same"
-    """Two users who are two people: a device that both used is shared."""
+    """Two users who are two persons: a device that both used is shared."""
     shared_device = "shared_device"
-    """The device ``id`` is nobody's, however few users it has."""
+    """The device ``id`` is shared, however few users it has."""
     wrong_link = "wrong_link"
-    """That the device ``id`` was used by the user ``other_id`` is no evidence."""
+    """The links between the device ``id`` and the user ``other_id`` do not count."""
 
 
-# What the two ids of a decision are.
+# The kinds of a decision's two ids.
 _IDS = {
     DecisionKind.same_person: ("user", "user"),
     DecisionKind.never_same: ("user", "user"),
@@ -53,32 +55,36 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """As a person would quote the line."""
+        """The decision as text, as ``why`` and the logs quote it."""
         ids = f"{self.id}, {self.other_id}" if self.other_id else self.id
         return f"{self.kind} {ids}" + (f": {self.reason}" if self.reason else "")
 
 
 @dataclass(frozen=True)
 class Consequences:
-    """What the lines amount to, in the form of the tables that the models read (``warehouse.schema``)."""
+    """The consequences of all lines together, as the models read them (table ``configured_decisions``).
+
+    The values of ``wrong_links``, ``shared_devices`` and ``never_same`` are the texts of the decisions.
+    """
 
     person_names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    """By project and user id the id that the person goes by, and the lines that say so."""
+    """By project and user id: the canonical id, and the texts of the lines that lead to it."""
     wrong_links: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     """By project, device and user."""
     shared_devices: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """By project and device."""
     never_same: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
-    """By project and two people, by the ids that they go by, the smaller first."""
+    """By project and the canonical ids of two persons, the smaller first."""
 
     def person(self, project_id: str, user_id: str) -> str:
+        """The canonical id of a user; its own id where no line gives it another."""
         return self.person_names.get((project_id, user_id), (user_id, ""))[0]
 
 
 def read_decisions(path: Path) -> tuple[Decision, ...]:
-    """The lines of a CSV file with a header; blank lines and lines that begin with ``#`` say nothing.
+    """The lines of a CSV file with a header. Blank lines and lines that begin with ``#`` are skipped.
 
-    Raises FileNotFoundError, or DecisionsError for whatever is wrong with it: a file is followed as a whole.
+    Raises FileNotFoundError, or DecisionsError with everything that is wrong: a file is followed as a whole or not.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -97,7 +103,7 @@ def read_decisions(path: Path) -> tuple[Decision, ...]:
     for name in dict.fromkeys(header):
         if name not in COLUMNS or header.count(name) > 1:
             errors.append(
-                f"{path} line {header_number}: '{name}' is no column, or stands twice; "
+                f"{path} line {header_number}: '{name}' is no column, or occurs twice; "
                 f"the header is: {','.join(COLUMNS)}."
             )
     missing = [name for name in COLUMNS[:-1] if name not in header]
@@ -125,7 +131,7 @@ def read_decisions(path: Path) -> tuple[Decision, ...]:
 
 
 def consequences(decisions: Iterable[Decision]) -> Consequences:
-    """What the lines amount to together; they do not contradict each other (``read_decisions`` sees to that)."""
+    """The consequences of the lines together. They must not contradict each other; ``read_decisions`` checks that."""
     lines = sorted(decisions)
     named_by = {(line.project_id, line.other_id): line for line in lines if line.kind == DecisionKind.same_person}
     names: dict[tuple[str, str], tuple[str, str]] = {}
@@ -156,7 +162,7 @@ def _cells(path: Path, number: int, line: str, errors: list[str]) -> list[str]:
         (cells,) = csv.reader([line], strict=True, skipinitialspace=True)
     except csv.Error as error:
         errors.append(
-            f"{path} line {number}: is no CSV ({error}): close every double quote, and double one within a value."
+            f"{path} line {number}: is no CSV ({error}): close every double quote, and double those within a value."
         )
         return []
     return [cell.strip() for cell in cells]
@@ -168,7 +174,7 @@ def _decision(path: Path, number: int, cells: Mapping[str, str], errors: list[st
 
     before = len(errors)
     if not cells["project_id"]:
-        complain("project_id", "name the project that the ids are of")
+        complain("project_id", "name the project of the ids")
     try:
         decision = DecisionKind(cells["decision"])
     except ValueError:
@@ -189,13 +195,13 @@ def _decision(path: Path, number: int, cells: Mapping[str, str], errors: list[st
 
 
 def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
-    """What is wrong with lines that are right one by one."""
+    """What is wrong between lines that are each correct."""
     errors = []
     numbers: dict[tuple[str, ...], int] = {}
     named_by: dict[tuple[str, str], Decision] = {}
     for number, line in lines.items():
         place = f"{path} line {number}"
-        # Which of two people is named first, and which id is the device, makes a difference only for some.
+        # The order of the two ids matters for every kind except never_same.
         ids = (line.id, line.other_id) if line.kind != DecisionKind.never_same else sorted((line.id, line.other_id))
         key = (line.project_id, line.kind, *ids)
         if key in numbers:
@@ -213,8 +219,8 @@ def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
             continue
         if any(step.id == line.other_id for step in _steps(named_by, line.project_id, line.id)):
             errors.append(
-                f"{place}: other_id = '{line.other_id}': '{line.id}' already goes by this id, so neither would be the "
-                "person's name: take this line out, or exchange the ids of the others."
+                f"{place}: other_id = '{line.other_id}': '{line.id}' is already credited to this id, so neither would "
+                "be the canonical id: take this line out, or exchange the ids of the others."
             )
             continue
         named_by[line.project_id, line.other_id] = line
@@ -234,7 +240,7 @@ def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
 
 
 def _steps(named_by: Mapping[tuple[str, str], Decision], project_id: str, user_id: str) -> list[Decision]:
-    """The same_person lines that lead from a user id to the id that the person goes by; none if it is that id."""
+    """The same_person lines that lead from a user id to its canonical id; none if it is the canonical id itself."""
     steps = []
     while (line := named_by.get((project_id, user_id))) is not None:
         steps.append(line)

@@ -1,8 +1,8 @@
 """Every setting of a deployment, read once and passed around as one frozen object.
 
-The environment (``STITCH_…``) says where things are and sets the defaults for all projects; ``stitch.toml`` sets what
-is particular to one project or one feed, ``overrides.csv`` holds decisions. A key that no setting has is an error,
-because a misspelt switch that silently does nothing is worse than no switch.
+The environment (``STITCH_…``) says where things are and sets the defaults for all projects. ``stitch.toml`` sets what
+differs for one project or one feed, and ``overrides.csv`` holds decisions. An unknown key is an error, because a
+misspelt switch that silently does nothing is worse than no switch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, rea
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, sentences
 
 FROM_FILES = ("projects", "feeds", "decisions")
-"""What is read from `stitch.toml` and `overrides.csv`, not from the environment."""
+"""Fields that are read from `stitch.toml` and `overrides.csv`, not from the environment."""
 
 
 class Settings(StitchingRules, BaseSettings):
-    """What the code location runs with. ``Settings.load()`` is the only way it is made."""
+    """The settings of the code location. Create them with ``Settings.load()`` only."""
 
     model_config = SettingsConfigDict(env_prefix="STITCH_", extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -54,8 +54,8 @@ class Settings(StitchingRules, BaseSettings):
     """When `daily_schedule` builds the day that has closed: a cron expression (UTC)."""
     reconcile_cron: str = "30 3 * * *"
     """When `reconcile_schedule` looks for wrong answers in all tables: a cron expression (UTC)."""
-    # Dagster's daemon runs sensors every 5 seconds or a little sooner, and skips one whose interval is not over: with 5
-    # here a sensor would often run every 10 seconds.
+    # Dagster's daemon runs sensors every 5 seconds or a little sooner, and skips a sensor until its interval is over:
+    # with 5 here a sensor would often run only every 10 seconds.
     sensor_interval_seconds: Annotated[int, Field(ge=1)] = 4
     """How often the sensors look, in seconds."""
     index_seconds_per_tick: Annotated[float, Field(gt=0)] = 20.0
@@ -80,7 +80,7 @@ class Settings(StitchingRules, BaseSettings):
     @field_validator("duckdb_path", mode="after")
     @classmethod
     def _not_named_like_the_schema(cls, value: Path) -> Path:
-        # DuckDB names the catalog after the file; `stitch.users` would be ambiguous in every query.
+        # DuckDB names the catalog after the file, so `stitch.users` would be ambiguous in every query.
         if value.stem.lower() == "stitch":
             raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
         return value
@@ -104,6 +104,7 @@ class Settings(StitchingRules, BaseSettings):
 
     @property
     def view_stitching_is_on(self) -> bool:
+        """Whether page views are re-stitched at all."""
         return self.view_stitching != "off"
 
     @property
@@ -117,19 +118,19 @@ class Settings(StitchingRules, BaseSettings):
         return self.duckdb_path.with_name(self.duckdb_path.stem + ".settle.lock")
 
     def rules(self, project_id: str) -> ProjectSettings:
-        """The stitching rules of one project: the defaults, overridden by its table in ``stitch.toml``."""
+        """The stitching rules of one project: the defaults, with the changes from its table in ``stitch.toml``."""
         defaults = {name: getattr(self, name) for name in StitchingRules.model_fields}
         own = self.projects.get(project_id)
         return ProjectSettings(**{**defaults, **(own.model_dump(exclude_unset=True) if own else {})})
 
     def feed(self, name: str) -> FeedSettings:
-        """What the project file says about a directory of the landing zone."""
+        """The settings of a directory of the landing zone, by its name; the defaults if the file does not name it."""
         return self.feeds.get(name, FeedSettings())
 
     @property
     def building_rules(self) -> str:
         """The settings on which links and sessions depend; when they change, every day is built again."""
-        # Only what differs: that a project gets a table in stitch.toml changes neither links nor sessions.
+        # Only what differs: a new table for a project in stitch.toml alone changes neither links nor sessions.
         rules = {project: self.rules(project).link_on for project in sorted(self.projects)}
         links = {project: link_on for project, link_on in rules.items() if link_on != self.link_on}
         identifiers = {
@@ -141,7 +142,7 @@ class Settings(StitchingRules, BaseSettings):
         return f"timeout {self.session_timeout_minutes}, link on {self.link_on} {links}{named}"
 
     def crediting_rules(self, project_id: str) -> str:
-        """The settings of one project on which answers depend; when they change, its rows are re-stitched."""
+        """The settings of one project on which answers depend, as JSON; when they change, its rows are re-stitched."""
         fields = {*StitchingRules.model_fields, "unique_identifiers"} - {"link_on"}
         if self.rules(project_id).policy != Policy.graph:
             fields -= {"max_ids_per_person", "unique_identifiers"}
@@ -150,7 +151,7 @@ class Settings(StitchingRules, BaseSettings):
 
     @property
     def all_crediting_rules(self) -> str:
-        """The same for all projects, those that stitch.toml does not name included; and the overrides."""
+        """``crediting_rules`` of all projects, those that stitch.toml does not name included, and the decisions."""
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
         rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
         if self.decisions:
@@ -159,9 +160,9 @@ class Settings(StitchingRules, BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
-        """Settings from the environment and the project file; keyword arguments win over both.
+        """Settings from the environment, the project file and the decisions; keyword arguments win over all.
 
-        Raises SettingsError with one sentence for each thing that is wrong.
+        Raises SettingsError with one sentence for each wrong setting.
         """
         _refuse_unknown_variables(cls)
         try:
@@ -205,7 +206,7 @@ def _decisions(settings: Settings) -> tuple[Decision, ...]:
 
 
 def _refuse_unknown_variables(cls: type[Settings]) -> None:
-    # pydantic-settings ignores unknown variables of its prefix; a typo must not pass for a setting.
+    # pydantic-settings ignores unknown variables with its prefix, but a typo must be an error.
     known = {f"STITCH_{name.upper()}" for name in cls.model_fields}
     for name in sorted(os.environ):
         if name.startswith("STITCH_") and name not in known:

@@ -1,5 +1,5 @@
-"""The one error that a wrong setting raises, whichever file or variable it is in."""
+"""The one error for a wrong setting, in any file or variable."""
 
 
 class SettingsError(Exception):
-    """A setting is wrong. The message is one sentence for each: the key, the value and the remedy."""
+    """Settings are wrong. The message has one sentence for each, with the key, the value and the remedy."""

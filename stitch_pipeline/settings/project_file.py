@@ -1,4 +1,4 @@
-"""``stitch.toml``: what is particular to one project or one feed."""
+"""``stitch.toml``: the settings of single projects and feeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stitch_pipeline.sources.source import CANONICAL_FIELDS, TimeFormat
 class FeedSettings(BaseModel):
     """One ``[feeds.<directory>]`` table: how a directory of the landing zone is read.
 
-    ``fields`` and what follows replace what the source says, or say everything where the source is ``custom``.
+    ``fields`` and the settings after it replace those of the source; for the source ``custom`` they are all there is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,24 +26,24 @@ class FeedSettings(BaseModel):
     source: str | None = None
     """The format of the feed's files; by default the directory's name."""
     project_id: str | None = None
-    """The project that every event of the feed belongs to; by default the event says."""
+    """The project of every event in the feed; by default each event names its project."""
     encoding: Literal["utf-8", "utf-16", "latin-1"] | None = None
     """How the text files are encoded; by default UTF-8, or UTF-16 where a byte order mark says so."""
     file_type: Literal["ndjson", "csv", "tsv", "parquet"] | None = None
-    """What the files are, where their names do not say it."""
+    """The type of the files, where their names do not say it."""
 
     fields: dict[str, Paths] = {}
-    """Which field of the event plays which role: one path, or several of which the first with a value wins."""
+    """The paths of each canonical field: one, or several; the first with a value wins."""
     event_id_from: Paths | tuple[()] = ()
     """The paths that together identify an event that has no id."""
     event_types: dict[str, str] = {}
     """Canonical event type by the event's own type, or by ``type/name``."""
     other_event_type: str | None = None
-    """The type of events whose own type is not listed; by default their own."""
+    """The canonical type of events with a type that is not listed; by default their own type."""
     platforms: dict[str, str] = {}
-    """Canonical platform by the event's own."""
+    """Canonical platform by the event's own platform."""
     times: TimeFormat | None = None
-    """How times are written; by default ISO 8601, or an epoch number whose size gives its unit."""
+    """The format of times; by default ISO 8601, or an epoch number, its unit given by its number of digits."""
     columns: tuple[str, ...] = ()
     """The columns of delimited files that have no header."""
 
@@ -83,7 +83,7 @@ class ProjectFile(BaseModel):
 
 
 def read_project_file(path: Path) -> ProjectFile:
-    """The file's tables. Raises FileNotFoundError, or SettingsError for whatever is wrong with it."""
+    """The tables of the file. Raises FileNotFoundError, or SettingsError if anything in the file is wrong."""
     try:
         return ProjectFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except tomllib.TOMLDecodeError as error:

@@ -1,8 +1,8 @@
 """The stitching rules: declared once, here.
 
 A field of ``StitchingRules`` is an environment variable (``STITCH_POLICY``), a key of ``stitch.toml``, a column of the
-table ``project_settings`` and a row of ``stitch settings``. Its ``Scope`` says where else it may be given: for one run
-in the launchpad, or in a preview. Its docstring is its description everywhere.
+table ``project_settings`` and a row of ``stitch settings``. Its ``Scope`` says where else it may be set: for one run in
+the launchpad, or in a preview. Its docstring is its description everywhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.sources.paths import Key, parse_path
 
 UNLIMITED_DAYS = 36_500
-"""What "unlimited" is as a number of days, in the warehouse and in the launchpad; in Python it is None, in text
+"""The number of days that means "unlimited" in the warehouse and the launchpad. Python has None for it, text
 ``unlimited``."""
 
 
@@ -34,7 +34,7 @@ DaysOrUnlimited = Annotated[Days | None, BeforeValidator(_none_if_unlimited)]
 class Policy(StrEnum):
     """The rule that picks the stitched user. Each is one file in ``dbt_project/macros/stitch/policies``."""
 
-    # Named as they are written in stitch.toml: the launchpad takes and offers the names.
+    # The names equal the values in stitch.toml, because the launchpad offers and accepts names.
     latest = "latest"
     first = "first"
     device_split = "device_split"
@@ -44,12 +44,12 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """Where a rule may be given beside the settings."""
+    """Where a rule may be set, apart from the settings."""
 
     one_run: bool = False
     """In the launchpad, for the rows that one run writes."""
     preview: bool = False
-    """In a preview: no link and no session depends on it."""
+    """In a preview, because no link and no session depends on it."""
 
 
 class StitchingRules(BaseModel):
@@ -76,7 +76,7 @@ class StitchingRules(BaseModel):
 
 
 def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
-    """The names of the rules that may be given there."""
+    """The names of the rules with this scope."""
     return tuple(
         name
         for name, field in StitchingRules.model_fields.items()
@@ -86,12 +86,12 @@ def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
 
 
 def as_stored(value: Any) -> Any:
-    """The value of a rule as the warehouse holds it."""
+    """A rule's value as the warehouse stores it."""
     return UNLIMITED_DAYS if value is None else value
 
 
 def as_text(value: Any) -> str:
-    """The value of a rule as a person writes it."""
+    """A rule's value as a person writes it."""
     return "unlimited" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -102,20 +102,20 @@ def _several(value: Any) -> Any:
 Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
 
 OWN_KINDS = ("user", "device")
-"""The kinds of ids that every project has; ``identifiers`` names further ones."""
+"""The kinds of ids that every project has; ``identifiers`` adds more."""
 MAX_UNIQUE_IDENTIFIERS = 3
-"""Each unique kind is one more cut of the graph (``macros/graph``), so their number is bounded."""
+"""Each unique kind is one more cut of the graph (``macros/graph/cuts.sql``), so their number is limited."""
 
 
 class IdentifierSettings(BaseModel):
-    """One ``[projects.<project_id>.identifiers.<kind>]`` table: where an e-mail address, say, is found on an event."""
+    """One ``[projects.<project_id>.identifiers.<kind>]`` table: where an event holds, say, an e-mail address."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     paths: Paths
-    """Fields of ``traits`` or ``properties``, as ``traits.email``; the first with a value wins."""
+    """Fields of ``traits`` or ``properties``, such as ``traits.email``; the first with a value wins."""
     normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], BeforeValidator(_several)] = ("trim",)
-    """What is done to a value before it is compared: trim white space, lower case, keep digits only."""
+    """Steps before a value is compared: trim white space, convert to lower case, keep only digits."""
 
     @field_validator("paths")
     @classmethod
@@ -126,14 +126,14 @@ class IdentifierSettings(BaseModel):
                 raise ValueError(f"'{path}' is no place to look: write traits.<field> or properties.<field>")
             segments = parse_path(field)
             is_plain = bool(segments) and all(isinstance(segment, Key) for segment in segments)
-            # In a path of DuckDB's JSON functions these two would mean something.
+            # These two have a meaning in paths of DuckDB's JSON functions.
             if not is_plain or "*" in field or "\\" in field:
                 raise ValueError(f"'{path}' is no plain path: write names joined by dots, as traits.address.email")
         return value
 
 
 class ProjectSettings(StitchingRules):
-    """One ``[projects.<project_id>]`` table: the rules, with what only a project can say."""
+    """One ``[projects.<project_id>]`` table: the rules, and the settings that only projects have."""
 
     blocked_ids: tuple[str, ...] = ()
     """Values that are not an identity, in addition to the built-in list."""
@@ -142,15 +142,15 @@ class ProjectSettings(StitchingRules):
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
     unique_identifiers: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
-    """Under `graph`, kinds of ids of which a person has one value only."""
+    """Under `graph`, kinds of ids with only one value per person."""
 
     @property
     def resolves_persons(self) -> bool:
-        """Whether the ids of the project are joined to persons."""
+        """Whether the project's ids are resolved to persons."""
         return self.stitching and self.policy == Policy.graph
 
     def changed_by(self, rules: Mapping[str, Any]) -> ProjectSettings:
-        """These settings with other values for some rules. Raises SettingsError for a value that is none."""
+        """These settings with other values for some rules, by name. Raises SettingsError for an invalid value."""
         try:
             return ProjectSettings.model_validate({**self.model_dump(), **rules})
         except ValidationError as error:
@@ -175,7 +175,7 @@ class ProjectSettings(StitchingRules):
 
 
 def sentences(error: ValidationError, prefix: str) -> str:
-    """What is wrong, one sentence for each: the key after ``prefix``, the value and what was expected."""
+    """The error as text, a sentence for each wrong key: ``prefix`` and the key, the value and what is expected."""
 
     def sentence(item: Any) -> str:
         path = ".".join(str(part) for part in item["loc"])

@@ -1,7 +1,7 @@
 """The event formats that can be read: one module each, and each module is data.
 
-What belongs here: which field of a tracker's event plays which canonical role. What does not: how
-files are found (``landing``) or how rows are stored (``warehouse``).
+Belongs here: which field of a tracker's event fills which canonical field. Does not: how files are found (``landing``)
+or how rows are stored (``warehouse``).
 """
 
 from stitch_pipeline.sources.custom import CUSTOM

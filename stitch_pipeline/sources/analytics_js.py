@@ -1,4 +1,4 @@
-"""The event specification that Segment, RudderStack and Jitsu share, and the tables they write it to.
+"""The event specification that Segment, RudderStack and Jitsu share, and the warehouse tables that they write.
 
 Common fields: https://segment.com/docs/connections/spec/common/
 Warehouse tables: https://segment.com/docs/connections/storage/warehouses/schema/
@@ -50,19 +50,19 @@ TABLE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "traits": ("context_traits_*",),
 }
 
-# What a table holds beside the event's own properties or traits.
+# Columns of a table that are not properties or traits of the event.
 TABLE_ENVELOPE = (
     *("id", "message_id", "anonymous_id", "user_id", "project_id", "type", "event", "event_text", "name", "channel"),
     *("timestamp", "original_timestamp", "sent_at", "received_at", "loaded_at", "uuid_ts", "context_*"),
     *("write_key", "request_ip", "rudder_id", "_*"),
 )
 
-# Tables that hold users and groups as they are now, not what happened.
+# Tables of users and groups as they are now, which hold no events.
 WITHOUT_EVENTS = ("*users*", "*groups*", "*accounts*")
 
 
 def warehouse_tables(platform: tuple[str, ...] = ()) -> tuple[Layout, ...]:
-    """The layouts of the warehouse's tables, of which only the name says what type of event they hold."""
+    """The layouts of the warehouse tables. The type of event in a table follows from the table's name only."""
 
     def table(name: str, patterns: tuple[str, ...], event_type: str, **fields: tuple[str, ...]) -> Layout:
         return Layout(

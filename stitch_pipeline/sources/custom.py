@@ -1,6 +1,6 @@
-"""Events of no built-in format: the feed's table in ``stitch.toml`` says which field is what.
+"""Events without a built-in format: the feed's table in ``stitch.toml`` maps the fields.
 
-The names below are only what is assumed where the feed says nothing.
+The names below are the defaults for fields that the feed does not map.
 """
 
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, Layout, Source

@@ -1,11 +1,11 @@
 """Google Analytics 4's BigQuery export, as JSON or Parquet.
 
 Schema: https://support.google.com/analytics/answer/7029846. Times are microseconds. There is no event id, and several
-events of one page load share their time, so the id is made of all that tells them apart. ``traffic_source`` is
-where the user first came from and not where the event did, so it is left out. Without consent there is no
-``user_pseudo_id``: such events are kept and never stitched. ``login`` and ``sign_up`` become links when they
-carry a ``user_id``, like any event. The streams of a property are one project, so that a person is one on the web
-and in the app; set ``project_id`` on the feed if you have several properties.
+events of one page load have the same time, so the id is built from all fields that distinguish them. ``traffic_source``
+is the user's first source and not the event's, so it is not used. Without consent there is no ``user_pseudo_id``: those
+events are kept and never stitched. ``login`` and ``sign_up`` become links if they carry a ``user_id``, like any event.
+The streams of a property are one project, so that web and app share their users; set ``project_id`` on the feed if you
+have several properties.
 """
 
 from stitch_pipeline.sources.source import Layout, Source

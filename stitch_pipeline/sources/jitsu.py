@@ -1,8 +1,8 @@
 """Jitsu's events: as the client sends them, and as Jitsu writes them by default, in snake case.
 
-Event: https://docs.jitsu.com/sending-data/http (``identify`` adds ``userId`` and ``traits`` while
-``anonymousId`` stays). What lands in warehouses and buckets, by default the layout ``segment-single-table`` with
-names in snake case and properties at the root: https://docs.jitsu.com/features/schema
+Event: https://docs.jitsu.com/sending-data/http (``identify`` adds ``userId`` and ``traits``, and ``anonymousId``
+stays). Warehouses and buckets, by default with the layout ``segment-single-table``, names in snake case and properties
+at the root: https://docs.jitsu.com/features/schema
 """
 
 from stitch_pipeline.sources.analytics_js import EVENT_FIELDS, TABLE_ENVELOPE, TABLE_FIELDS, warehouse_tables

@@ -1,8 +1,7 @@
 """Millimetric's events.
 
-https://docs.millimetric.ai/reference/event-schema: ``$identify`` rows have no event id, because the call takes
-none; the values that make such a row what it is are its id. ``session_id`` is a bucket of half an hour and not
-a session, so it is left out.
+https://docs.millimetric.ai/reference/event-schema: ``$identify`` rows have no event id, because the call takes none, so
+the id is built from the row's values. ``session_id`` is a bucket of half an hour and not a session, so it is not used.
 """
 
 from stitch_pipeline.sources.source import Layout, Source

@@ -1,4 +1,4 @@
-"""The language in which sources say where a value lies.
+"""The path language of sources: where an event holds a value.
 
 =====================================  ===============================================================
 ``userId``                             a column, or a key of the JSON document
@@ -6,9 +6,9 @@
 ``contexts[0].userId``                 an element of a list, from 0
 ``params[key=page_title].value``       the first element of a list whose ``key`` is ``page_title``
 ``data[schema=iglu:a/b/*].data.id``    the first whose ``schema`` begins with ``iglu:a/b/``
-``context_traits_*``                   an object of all columns that begin so, named by the rest
+``context_traits_*``                   an object of all columns with this prefix, named without it
 ``*``                                  an object of all columns that no other field uses
-``@visitor_id``                        a column of the source's lookup table
+``lookup:visitor_id``                  a column of the source's lookup table
 ``=page``                              the text ``page`` itself
 =====================================  ===============================================================
 """
@@ -21,17 +21,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Key:
+    """A column, or a key of an object."""
+
     name: str
 
 
 @dataclass(frozen=True)
 class Index:
+    """An element of a list, from 0."""
+
     position: int
 
 
 @dataclass(frozen=True)
 class Match:
-    """The first element whose ``key`` has ``value``, or begins with it."""
+    """The first element of a list with ``value`` at its ``key``, or with a value that begins with it."""
 
     key: str
     value: str
@@ -44,9 +48,9 @@ _SEGMENT = re.compile(r"\.?(?:\[(?P<index>\d+)\]|\[(?P<key>[^=\[\]]+)=(?P<value>
 
 
 def parse_path(path: str) -> tuple[Segment, ...]:
-    """The segments of a path that is neither constant nor lookup nor wildcard; those have none.
+    """The segments of a path; none for a constant, a lookup or a wildcard.
 
-    Raises ValueError, with the path and what is wrong with it.
+    Raises ValueError with the path and what is wrong with it.
     """
     if not path or path in ("=", "lookup:"):
         raise ValueError(f"{path!r} is not a path: name a field, for instance context.page.url")
@@ -73,12 +77,15 @@ def parse_path(path: str) -> tuple[Segment, ...]:
 
 
 def is_constant(path: str) -> bool:
+    """Whether the path stands for its own text: ``=page``."""
     return path.startswith("=")
 
 
 def is_lookup(path: str) -> bool:
+    """Whether the path is a column of the lookup table: ``lookup:visitor_id``."""
     return path.startswith("lookup:")
 
 
 def is_wildcard(path: str) -> bool:
+    """Whether the path is an object of several columns: ``*`` or ``context_traits_*``."""
     return path.endswith("*") and "[" not in path

@@ -1,9 +1,9 @@
 """PostHog's events, as its batch exports write them.
 
-Columns: https://posthog.com/docs/cdp/batch-exports/s3. ``distinct_id`` is the device's id before login and the
-user's after it, so it is a user id only where it differs from the device's. An event of a server-side library has
-no device id: its ``distinct_id`` counts as a device of that name. ``person_id`` is what PostHog made of it at the
-time and is not used. The S3 exports do not name the project; set ``project_id`` on the feed if you have several.
+Columns: https://posthog.com/docs/cdp/batch-exports/s3. ``distinct_id`` is the device's id before login and the user's
+id after it, so it is a user id only where it differs from the device's. An event of a server-side library has no device
+id, so its ``distinct_id`` counts as a device with that id. ``person_id`` is PostHog's own answer at the time and is not
+used. The S3 exports do not name the project; set ``project_id`` on the feed if you have several projects.
 """
 
 from stitch_pipeline.sources.source import Layout, Source

@@ -1,9 +1,9 @@
-"""Snowplow's canonical event table (``atomic.events``), and the enriched TSV that it is loaded from.
+"""Snowplow's canonical event table (``atomic.events``), and the enriched TSV from which it is loaded.
 
-Columns: https://docs.snowplow.io/docs/fundamentals/canonical-event/. ``derived_tstamp`` orders events, because
-it is the device's clock corrected by the collector's. On the web the device is ``domain_userid``; a mobile
-tracker sends it in the client-session context, whose fields are in camel case or, in lakes and BigQuery, in
-snake case. The order of the enriched TSV's fields is that of Snowplow's analytics SDKs.
+Columns: https://docs.snowplow.io/docs/fundamentals/canonical-event/. ``derived_tstamp`` orders events, because it is
+the device's clock corrected by the collector's. On the web the device is ``domain_userid``. A mobile tracker sends the
+device in the client-session context, with fields in camel case or, in lakes and BigQuery, in snake case. The fields of
+the enriched TSV are in the order of Snowplow's analytics SDKs.
 """
 
 from stitch_pipeline.sources.source import Layout, Source
@@ -37,7 +37,7 @@ _EVENT_TYPES = {
 }
 _PLATFORMS = {"mob": "mobile"}
 
-# In this order, without a header.
+# The file has these columns in this order, without a header.
 _ENRICHED_COLUMNS = """
     app_id platform etl_tstamp collector_tstamp dvce_created_tstamp event event_id txn_id name_tracker v_tracker
     v_collector v_etl user_id user_ipaddress user_fingerprint domain_userid domain_sessionidx network_userid

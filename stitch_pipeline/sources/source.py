@@ -1,4 +1,4 @@
-"""What a source is: the shapes in which a tracker's events lie in files, and what each field of them means."""
+"""The data model of a source: the layouts of a tracker's event files, and what each field of them means."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 
 from stitch_pipeline.sources.paths import parse_path
 
-# Text columns of raw_events that a source may fill, in the table's order; `source`, `event_date`
-# and `landing_file` are known without looking into the event.
+# Columns of raw_events that a source may fill, in the table's order. `source`, `event_date` and `landing_file` are
+# not read from the event.
 CANONICAL_FIELDS = (
     "event_id",
     "project_id",
@@ -39,34 +39,34 @@ TimeFormat = Literal["iso8601", "seconds", "milliseconds", "microseconds"]
 
 @dataclass(frozen=True)
 class Layout:
-    """One shape of a source's files: its event JSON, say, or one of its warehouse tables.
+    """One form of a source's files, for example its event JSON or one of its warehouse tables.
 
-    ``fields`` maps a canonical column to paths (see ``sources.paths``); of several the first that holds a
-    non-empty value wins. ``event_types`` maps the tracker's own type, or ``type/event name``, to ``page``,
-    ``screen``, ``identify`` or another canonical event type; a type that is not listed becomes
-    ``other_event_type``, or is kept if that is None.
+    ``fields`` maps a canonical column to paths (see ``sources.paths``); the first with a non-empty value wins.
+    ``event_types`` maps the tracker's own type, or ``type/event name``, to ``page``, ``screen``, ``identify`` or
+    another canonical event type. A type that is not listed becomes ``other_event_type``, or is kept if that is None.
+    Raises ValueError for an unknown column or an invalid path.
     """
 
     name: str
     fields: Mapping[str, tuple[str, ...]]
     recognised_by: tuple[str, ...] = ()
-    """Columns, or keys of a JSON document, that a file of this layout always has."""
+    """Columns, or keys of a JSON document, that every file of this layout has."""
     file_names: tuple[str, ...] = ()
-    """Patterns of which the file's name or a directory above it matches one; empty if the name does not matter."""
+    """Patterns for the file's name or a directory above it, one of which must match; empty if any name will do."""
     columns: tuple[str, ...] = ()
     """The columns of a delimited file that has no header."""
     event_id_from: tuple[str, ...] = ()
-    """Where the tracker sends no event id: the paths whose values together are one."""
+    """Paths that together identify an event, where the tracker sends no event id."""
     times: TimeFormat | None = None
-    """How times are written; None accepts ISO 8601 and epoch numbers, whose size says the unit."""
+    """The format of times. None accepts ISO 8601 and epoch numbers, with the unit given by the number of digits."""
     event_types: Mapping[str, str] = field(default_factory=dict)
     other_event_type: str | None = None
     platforms: Mapping[str, str] = field(default_factory=dict)
     default_platform: str | None = None
     envelope: tuple[str, ...] = ()
-    """Patterns of columns that are neither traits nor properties, for layouts that spread those over columns."""
+    """Patterns of columns that are neither traits nor properties, for layouts with a column per trait or property."""
     user_id_may_repeat_anonymous_id: bool = False
-    """The tracker repeats the anonymous id as the user id until it knows the user: then it is no user id."""
+    """The tracker sends the anonymous id as the user id until it knows the user; a repeated id is not a user id."""
 
     def __post_init__(self) -> None:
         unknown = set(self.fields) - set(CANONICAL_FIELDS)
@@ -76,15 +76,16 @@ class Layout:
             parse_path(path)
 
     def paths(self, column: str) -> tuple[str, ...]:
+        """The paths of a canonical column; none if the layout does not fill it."""
         return self.fields.get(column, ())
 
     def all_paths(self) -> tuple[str, ...]:
-        """Every path that is looked up, each once."""
+        """Every path of the layout, each once."""
         own = (path for column in CANONICAL_FIELDS for path in self.paths(column))
         return tuple(dict.fromkeys((*own, *self.event_id_from)))
 
     def is_layout_of(self, landing_file: str, names: frozenset[str]) -> bool:
-        """Whether a file with this name and these columns (lower case) is of this layout."""
+        """Whether a file with this name and these columns or keys (lower case) has this layout."""
         has_columns = not self.columns and all(name.lower() in names for name in self.recognised_by)
         return has_columns and self._has_name(landing_file)
 
@@ -95,10 +96,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Lookup:
-    """A table that lies in the same directory as the event files and completes their rows.
+    """A table in the same directory as the event files that completes their rows.
 
-    A path ``lookup:column`` of the layouts is the value of ``column`` in the row whose ``key`` is that of
-    the event. ``columns`` names the columns, each with another one that must be empty for it to count.
+    A layout's path ``lookup:column`` is the value of ``column`` in the row with the event's ``key``. ``columns`` lists
+    the columns, each with another column that must be empty for a value to count, or None.
     """
 
     file_names: tuple[str, ...]
@@ -111,28 +112,28 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Source:
-    """One tracker's events. Of its layouts the first that a file matches is the one by which it is read."""
+    """One tracker's events. A file is read by the first layout that matches it."""
 
     name: str
     layouts: tuple[Layout, ...]
     documentation: str
-    """Where the tracker says what its events look like."""
+    """Where the tracker documents its events."""
     lookup: Lookup | None = None
     without_events: tuple[str, ...] = ()
-    """Patterns of the names of files that hold no events and are left alone."""
+    """Patterns for the names of files without events, which are not read."""
 
     def has_no_events(self, landing_file: str) -> bool:
-        """Whether the file is one of the tracker's tables that hold no events."""
+        """Whether the file is one of the tracker's tables without events, its lookup table included."""
         is_lookup = self.lookup is not None and self.lookup.is_lookup_file(landing_file)
         return is_lookup or _name_matches(landing_file, self.without_events)
 
     def layout_of(self, landing_file: str, names: frozenset[str]) -> Layout | None:
-        """The layout of a file with this name and these columns (lower case); None if it is of none."""
+        """The layout of a file with this name and these columns or keys (lower case); None if no layout matches."""
         return next((layout for layout in self.layouts if layout.is_layout_of(landing_file, names)), None)
 
     @property
     def usual_layout(self) -> Layout:
-        """By which JSON documents are read whose keys are not those of any layout: each is judged by itself."""
+        """The layout for a JSON file that no layout matches by its first line; each line is then judged by itself."""
         return next(layout for layout in self.layouts if not layout.file_names and not layout.columns)
 
 

@@ -1,12 +1,12 @@
 """Umami's tables, as exported from PostgreSQL or ClickHouse.
 
-Tables: ``prisma/schema.prisma`` in https://github.com/umami-software/umami. Logging in is no event there but a row of
-``identity_link`` (a visitor id and a distinct id) or, in newer versions, ``session_link`` (a session and a
-distinct id); each is read as an identify event. PostgreSQL keeps the ids in ``session``, which is looked up: put
-the tables of one export into one directory.
+Tables: ``prisma/schema.prisma`` in https://github.com/umami-software/umami. A login is not an event there but a row of
+``identity_link`` (a visitor id and a distinct id) or, in newer versions, ``session_link`` (a session and a distinct
+id); each is read as an identify event. PostgreSQL keeps the ids in ``session``, which is the lookup table: put the
+tables of one export into one directory.
 
-A session with a distinct id is one row for all of a person's devices, with the visitor id of the first; so the
-visitor id counts only in sessions without one. Without any visitor id the session itself is the device.
+A session with a distinct id is one row for all of a person's devices, with the visitor id of the first device. So the
+visitor id counts only in sessions without a distinct id. Without any visitor id, the session itself is the device.
 """
 
 from stitch_pipeline.sources.source import Layout, Lookup, Source

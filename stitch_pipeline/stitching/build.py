@@ -1,6 +1,6 @@
-"""Build models: one dbt run, with the rules that are configured, that ends with a look for stale rows.
+"""Build models: one dbt run with the configured rules, which ends with a look for stale rows.
 
-Belongs here: which models a run needs beside those that were requested, and their variables. Does not: what a model
+Belongs here: the models that a run needs in addition to the requested ones, and their variables. Does not: what a model
 computes (``dbt_project``), or how Dagster shows it (``orchestration``).
 """
 
@@ -16,7 +16,7 @@ from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_stored
 from stitch_pipeline.stitching.facts import events_in_window
-from stitch_pipeline.stitching.rules import configure
+from stitch_pipeline.stitching.rules import configure, is_followed
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.dbt_project import DbtEvent, ModelResult
 from stitch_pipeline.warehouse.port import Engine, Warehouse
@@ -26,17 +26,17 @@ TABLES = (
     *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
     *("page_views", "users", "visitor_stats"),
 )
-# What makes stored rows of a grain stale or right: a run that builds one of these looks for stale rows of the grain.
+# By grain, the models that can make its stored rows stale or right. A run that builds one looks for stale rows.
 _LOOKS_AFTER = {
     "sessions": ("identity_map", "stitched_sessions"),
     "page_views": ("identity_map", "page_views"),
 }
-# So many events are sorted and joined within some 2 GB.
+# Sorting and joining this many events takes about 2 GB.
 EVENTS_PER_STEP = 5_000_000
 
 
 class BuildFailed(Exception):
-    """Models that nobody requested, but that the run needs, failed; the message is dbt's own."""
+    """Models that the run itself needs failed; the message is dbt's own."""
 
 
 @dataclass(frozen=True)
@@ -46,34 +46,34 @@ class Options:
     only_pending: bool = False
     restitch_only: bool = False
     view_stitching: bool | None = None
-    """Stitch page views in this run or not; None is as set."""
+    """Whether to stitch page views in this run; None is as set."""
     exceptions: Mapping[str, Any] = field(default_factory=dict)
-    """Rules that this run follows instead of those that are set, by name; a value of None is unlimited."""
+    """Run exceptions: rules that this run follows instead of the settings, by name. A value of None is unlimited."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a run built. ``failures`` are dbt's messages; models after a failed one are skipped and named too."""
+    """The result of a run. ``failures`` are dbt's messages, one for each failed or skipped model or test."""
 
     succeeded: Sequence[str]
     views: Sequence[str]
-    """Views that were created because there were none of this version."""
+    """Views that were created because the warehouse had none of this version."""
     failures: Sequence[str]
     seconds: Mapping[str, float]
     stale: Stale | None
-    """None if the run had no reason to look, or failed before."""
+    """None if the run had no reason to look for stale rows, or failed before."""
 
 
 @dataclass(frozen=True)
 class Stale:
-    """Stored rows that hold a wrong answer, by grain and day: sessions, page_views, mapping, users."""
+    """The numbers of stale rows by grain (sessions, page_views, mapping, users) and day."""
 
     rows: Mapping[str, Mapping[date, int]]
 
     def days(self, grain: str) -> list[date]:
-        """The days that the next re-stitch of sessions or page views has to touch."""
+        """The days that the next re-stitch of sessions or page views must touch, in order."""
         if grain == "sessions" and "sessions" not in self.rows:
-            # Any re-stitch brings these up to date too, so a day is requested for them only if there is no other.
+            # Any re-stitch brings the other two up to date, so they need days of their own only if no session is stale.
             return sorted({day for other in ("mapping", "users") for day in self.rows.get(other, {})})
         return sorted(self.rows.get(grain, {}))
 
@@ -87,9 +87,9 @@ def build(
     options: Options,
     on_event: Callable[[DbtEvent], None],
 ) -> Built:
-    """Build the models over the window.
+    """Build the named models over the window; see ``dbt_project.run_models`` for ``on_event``.
 
-    Raises SettingsError if an exception of the run cannot be followed, and DbtError if dbt itself cannot run.
+    Raises SettingsError if a run exception cannot be followed, and DbtError if dbt itself cannot run.
     """
     ProjectSettings().changed_by(options.exceptions)
     create_tables(warehouse)
@@ -115,9 +115,9 @@ def build(
 
 
 def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Stale:
-    """Compare what is stored with what links and rules say now: everything, or what a change of rules concerns.
+    """Look for stale rows of all devices, or with ``only_changed_rules`` only in what a change of rules concerns.
 
-    Raises BuildFailed.
+    Nothing is re-stitched. Raises BuildFailed if a model fails, and DbtError if dbt itself cannot run.
     """
     create_tables(warehouse)
     configure(warehouse, settings)
@@ -142,7 +142,7 @@ def build_views(
     views: Collection[str],
     on_event: Callable[[DbtEvent], None],
 ) -> list[str]:
-    """Create views again; returns what failed."""
+    """Create the views again; returns dbt's messages about those that failed."""
     create_tables(warehouse)
     today = datetime.now(UTC).date()
     variables = _variables(settings, DayRange(today, today), view_stitching=settings.view_stitching_is_on)
@@ -155,7 +155,8 @@ def _variables(settings: Settings, window: DayRange, **variables: Any) -> dict[s
         window,
         known_at=datetime.now(UTC).replace(tzinfo=None),
         session_timeout_minutes=settings.session_timeout_minutes,
-        # Nothing stitches them, and switching view stitching on is a change of rules, which looks at everything.
+        # While view stitching is off, nothing stitches page views. Switching it on is a change of rules, which looks at
+        # every device.
         never_stale=() if settings.view_stitching_is_on else ("page_views",),
         **variables,
     )
@@ -169,7 +170,11 @@ def _run(
     on_event: Callable[[DbtEvent], None],
 ) -> Built:
     views = _views_to_create(warehouse)
-    needed = ["project_settings", "decisions", *(["persons"] if _persons_may_change(warehouse) else []), *views]
+    needed = [*views]
+    if variables["reconcile"] or not is_followed(warehouse):
+        needed += ["project_settings", "decisions"]
+    if _persons_may_change(warehouse):
+        needed.append("persons")
     if variables["stale_grains"]:
         needed.append("stale_partitions")
     results = dbt_project.run_models(engine, models={*models, *needed}, variables=variables, on_event=on_event)
@@ -192,7 +197,7 @@ def _message(result: ModelResult) -> str:
 
 
 def _views_to_create(warehouse: Warehouse) -> list[str]:
-    """All views, if those that are there are of another version of the dbt project."""
+    """All views, if another version of the dbt project created those in the warehouse; otherwise none."""
     dbt_project.prepare_manifest()
     if warehouse.rows("select digest from stitch.views_version") == [(dbt_project.prepared_digest(),)]:
         return []
@@ -220,5 +225,5 @@ def _refuse_unresolved_graph(warehouse: Warehouse, options: Options) -> None:
     others = ", ".join(repr(project) for project, is_resolved in resolved if not is_resolved)
     raise SettingsError(
         f"policy 'graph' cannot be followed for one run: the persons of {others} are not resolved. Set it in "
-        "stitch.toml, or see with preview_rules_job what it would change."
+        "stitch.toml, or preview with preview_rules_job what it would change."
     )

@@ -1,4 +1,4 @@
-"""Why each row of a device is credited to its user: which link decided, and why no other link did."""
+"""Why each row of a device is credited to its user: which link decides, and why no other link does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from stitch_pipeline.stitching.views import trial
 from stitch_pipeline.warehouse.port import STORED, Warehouse
 
 _VIEW = "stitching_reasons"
-# All that the view reads of a device; what it reads beside these is small.
+# The large tables that the view reads. A trial reduces each to the device, and leaves the others, which are small.
 _TABLES_OF_DEVICES = ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A link of the device, or events that would have been one but for a guard. Times are naive UTC."""
+    """A link of the device, or events that would be a link but for a guard. Times are UTC without a zone.
+
+    ``number`` counts from 1, in the order of time; the fields after ``event_count`` describe the first event.
+    """
 
     number: int
     user_id: str
@@ -35,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ExplainedRow:
-    """A session or event, the user it is credited to, and what became of each candidate."""
+    """A session or event, the user it is credited to, and why each candidate decides or does not."""
 
     grain: str
     """``session``, or the type of the event."""
@@ -46,16 +49,16 @@ class ExplainedRow:
     stitched_user_id: str
     stitched_by: str
     stored_user_id: str | None
-    """What stitched_sessions or page_views holds; None for an event that is no page or screen view."""
+    """The user in stitched_sessions or page_views; None for an event that is not a page or screen view."""
     deciding: Candidate | None
     losing: Sequence[tuple[str, Sequence[Candidate]]]
-    """Reasons, each with the candidates that did not decide for it; without candidates one reason with none."""
+    """Reasons, each with the candidates that it rules out. A row without candidates has one reason with none."""
     deciding_reason: str
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Rows of one device, oldest first, under the rules that the warehouse follows."""
+    """The rows of one device, oldest first, under the rules that the last run followed. ``rules`` is a text."""
 
     project_id: str
     anonymous_id: str
@@ -67,8 +70,8 @@ class Explanation:
 def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | None = None) -> Explanation:
     """Why each row of the device is credited to its user; with ``at``, the rows of that UTC day or around that instant.
 
-    ``at`` is ISO 8601, UTC unless it says otherwise. Raises SettingsError if it is not, or if there is no such
-    project or device, and WarehouseError if the warehouse cannot be read.
+    ``at`` is ISO 8601, in UTC if it has no offset. Raises SettingsError if it is not, or if the project or device does
+    not exist, and WarehouseError if the warehouse cannot be read.
     """
     wanted = None if at is None else _parse(at)
     of_device = f"project_id = {literal(project_id)} and anonymous_id = {literal(anonymous_id)}"
@@ -79,7 +82,7 @@ def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | No
     replaced = {
         **{table: f"select * from {STORED}.stitch.{table} where {of_device}" for table in _TABLES_OF_DEVICES},
         "identifier_links": f"select * from {links}",
-        # The device, and whatever its rows and links name.
+        # The device, and the ids in its rows and links.
         "persons": (
             f"select * from {STORED}.stitch.persons where project_id = {literal(project_id)} and "
             f"(id = {literal(anonymous_id)} or id in (select id from {links}) "
@@ -164,7 +167,7 @@ def _rows(
 
 
 def _parse(at: str) -> tuple[datetime, datetime]:
-    """The first and last instant that are asked for: of a day, or one instant."""
+    """The first and last instant of the requested time: of a day, or twice the same instant."""
     try:
         if len(at) == len("2026-03-01"):
             start = datetime.combine(date.fromisoformat(at), datetime.min.time())
@@ -181,7 +184,7 @@ def _parse(at: str) -> tuple[datetime, datetime]:
 
 
 def _around(rows: Sequence[ExplainedRow], wanted: tuple[datetime, datetime]) -> list[ExplainedRow]:
-    """Sessions and events that overlap what is wanted; of a kind that has none, its neighbours on either side."""
+    """The sessions and the events that overlap the wanted time; if a kind has none, its neighbours on either side."""
     first, last = wanted
     found = []
     for is_session in (True, False):
@@ -215,7 +218,7 @@ def _days(count: int) -> str:
 
 
 def _what_is_unknown(warehouse: Warehouse, project_id: str, anonymous_id: str) -> str:
-    # In the trial, `raw_events` has the device's events only.
+    # In the trial, `raw_events` holds only the device's events.
     projects = warehouse.rows(f"select distinct project_id from {STORED}.stitch.raw_events order by project_id")
     names = [name for (name,) in projects]
     if project_id not in names:

@@ -1,4 +1,4 @@
-"""Numbers about tables and partitions, for the metadata that the UI shows."""
+"""Numbers about tables and partitions, mostly for the metadata that the UI shows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _ON_SHARED_DEVICES = "count(*) filter (where stitched_by = 'shared device')"
 
 
 def _count_distinct(dialect: Dialect, column: str, condition: str = "true") -> str:
-    # By hash, because ids by themselves take twice as long to count.
+    # By hash, because counting the ids themselves takes twice as long.
     id_hash = dialect.hash_of("project_id", column)
     return f"count(distinct {id_hash}) filter (where {column} is not null and {condition})"
 
 
 def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
-    """By table: its day column, and what the metadata of a day says, the most important first."""
+    """By table: its day column, and SQL for the metadata of a day, the most important first."""
     return {
         "raw_events": (
             "event_date",
@@ -55,7 +55,10 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
 
 
 def facts_per_day(warehouse: Warehouse, table: str, window: DayRange) -> dict[date, dict[str, Any]]:
-    """``rows`` and the table's own numbers for every day of the window, also for days without a row."""
+    """``rows`` and the table's own numbers for every day of the window; only ``rows`` for a day without a row.
+
+    Empty for a table without days.
+    """
     described = _facts_of(warehouse.dialect).get(table)
     if described is None:
         return {}
@@ -76,7 +79,7 @@ def facts_per_day(warehouse: Warehouse, table: str, window: DayRange) -> dict[da
 
 
 def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[date, int]:
-    """Per day, events with both ids that make no link because only identify events do in their project."""
+    """Per day, events with both ids that make no link, because in their project only identify events link."""
     return dict(
         warehouse.rows(
             """
@@ -93,7 +96,7 @@ def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[dat
 
 
 def changed_rows(warehouse: Warehouse, models: Iterable[str]) -> dict[str, dict[date | None, int]]:
-    """Rows that the last run of each model wrote or took out, per day."""
+    """Rows that the last run of each model wrote or deleted, per day; under None for a table without days."""
     changed: dict[str, dict[date | None, int]] = {model: {} for model in models}
     for model, day, count in warehouse.rows("select model, day, rows_changed from stitch.changed_rows"):
         if model in changed:
@@ -102,6 +105,7 @@ def changed_rows(warehouse: Warehouse, models: Iterable[str]) -> dict[str, dict[
 
 
 def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
+    """The number of events on the days of the window."""
     ((count,),) = warehouse.rows(
         "select count(*) from stitch.raw_events where event_date between $first and $last",
         first=window.first,
@@ -111,5 +115,6 @@ def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
 
 
 def row_count(warehouse: Warehouse, table: str) -> int:
+    """The number of rows of a table."""
     ((count,),) = warehouse.rows(f"select count(*) from stitch.{table}")
     return int(count)

@@ -1,9 +1,9 @@
-"""Loading landed files into ``raw_events``, whole files at a time, in one transaction.
+"""Load landed files into ``raw_events``, whole files at a time, in one transaction.
 
-A file is loaded once; when it changes or goes away, its rows are taken out and the rows of the new version put in. Of
-events with the same id within a project the first received stays in ``raw_events`` and the others wait in
-``duplicate_events``: when the first goes away with its file, the next takes its place. So the outcome depends on the
-files alone and not on the order in which they were loaded.
+A file is loaded once. When it changes or vanishes, its rows are deleted and those of its new version inserted. Of
+events with the same id within a project, the first received stays in ``raw_events`` and the others wait in
+``duplicate_events``: if the first vanishes with its file, the next takes its place. So the result depends on the files
+alone and not on the order in which they are loaded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from stitch_pipeline.landing.reading import ReadingRules
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.warehouse.port import Warehouse
 
-# The first received wins. What the rows say breaks ties, and not where they happen to be stored, so that the winner
-# is the same in any order of loading.
+# The first received wins. Ties are broken by the rows' contents and not by their place in storage, so that the winner
+# does not depend on the order of loading.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
 _IS_LOADED = "landing_file in (select landing_file from temp.to_load)"
 
@@ -31,7 +31,7 @@ _REPORT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Loaded:
-    """What loading did. ``changed_days`` are the days whose events are not what they were."""
+    """What a load did: files loaded or removed, rows read, and the days with changed events."""
 
     files: int
     rows: int
@@ -39,7 +39,7 @@ class Loaded:
 
 
 def loaded_files(warehouse: Warehouse) -> dict[str, tuple[str, list[date]]]:
-    """Version and days of every loaded file, by its name."""
+    """The version and days of every loaded file, by the file's name."""
     rows = warehouse.rows("select landing_file, version, days from stitch.landing_files")
     return {name: (version, list(days)) for name, version, days in rows}
 
@@ -56,8 +56,9 @@ def load(
 ) -> Loaded:
     """Make the warehouse hold exactly the indexed versions of the given files; all of them or none.
 
-    ``landed`` is what lies in the landing zone now, by name; a file that is not there is gone.
-    ``before_commit`` gets the days that change, while nothing has changed yet.
+    ``landed`` are the files in the landing zone now, by name; the rows of a file that is not there are deleted.
+    ``before_commit`` receives the days that change, before the change is committed. ``report`` receives lines for the
+    log. If reading fails in the middle of a file, the error is raised and nothing is loaded.
     """
     if not files:
         return Loaded(0, 0, frozenset())
@@ -73,7 +74,10 @@ def load(
 
 
 def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
-    """Rows of the loaded files, and where they are; the first equals the sum of the others."""
+    """``rows_landed``, the rows of the loaded files, and the counts of ``events``, ``duplicates`` and ``quarantined``.
+
+    The first equals the sum of the others, or rows are lost.
+    """
     (accounts,) = warehouse.records(
         """
         select
@@ -87,10 +91,10 @@ def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
 
 
 def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
-    """Remove all rows of these files, and note which events that touches."""
+    """Delete all rows of these files, and note in ``temp.touched`` which events that affects."""
     warehouse.execute("create or replace temp table to_load (landing_file varchar)")
     warehouse.insert_rows("temp.to_load", ([name] for name in names))
-    # Not made from a query: see the remark on DuckDB 2.0.0 in `in_place/materialization.sql`.
+    # Not created from a query: see the comment on DuckDB 2.0.0 in `macros/in_place/materialization.sql`.
     warehouse.execute("create or replace temp table touched (id_hash ubigint, event_date date)")
     warehouse.execute(
         f"insert into temp.touched select {_id_hash(warehouse)}, event_date from stitch.raw_events where {_IS_LOADED}"
@@ -110,7 +114,7 @@ def _insert_files(
     present = {file.landing_file: file for file in files if file.version is not None and file.landing_file in landed}
     for file in files:
         if file.landing_file not in present:
-            report(f"{file.landing_file} is gone: its rows are taken out")
+            report(f"{file.landing_file} is gone: its rows are deleted")
         elif file.problem is not None:
             _quarantine_file(warehouse, file)
     to_read = [landed[name] for name, file in present.items() if file.row_count and file.problem is None]
@@ -119,7 +123,7 @@ def _insert_files(
     reported = time.monotonic()
     batches, problems = parser.batches(to_read, rules)
     for name in problems:
-        report(f"{name} went away or was cut off since it was found: the next run looks at it again")
+        report(f"{name} vanished or was cut off since it was found: the next run looks at it again")
     for batch in batches:
         warehouse.load_events(batch)
         for alone in batch.alone():
@@ -148,9 +152,9 @@ def _insert_files(
 
 
 def _as_read(warehouse: Warehouse, file: IndexedFile, report: Callable[[str], None]) -> IndexedFile:
-    """The file as it was when it was read, which is not as it was indexed.
+    """The entry of a file that changed between indexing and reading: its days and rows as they were read.
 
-    Its version remains the one that was indexed, so that the next look sees another and has it loaded again.
+    It keeps the indexed version, so that the next refresh of the index finds another version and loads it again.
     """
     report(f"{file.landing_file} changed while it was read: the next run loads it again")
     days: dict[date, int] = dict(
@@ -187,14 +191,14 @@ def _is_touched(warehouse: Warehouse) -> str:
 
 
 def _put_back_duplicates(warehouse: Warehouse) -> None:
-    """Let the duplicates of events that were taken out compete again.
+    """Let the duplicates of deleted events compete again, and note all competing events in ``temp.touched``.
 
     Ids are compared by their hashes, here and below, because the ids of a large load would fill the memory. Two ids
-    with the same hash do no harm: their rows compete, each among those of its own id, and win.
+    with the same hash do no harm: each row competes only among those of its own id.
     """
     is_touched = _is_touched(warehouse)
     competes = _IS_LOADED
-    # Mostly nothing was taken out, and then no stored id need be read.
+    # Mostly nothing was deleted, and then no stored id has to be read.
     if warehouse.rows("select 1 from temp.touched limit 1"):
         warehouse.execute(
             f"insert into stitch.raw_events by name select * from stitch.duplicate_events where {is_touched}"
@@ -207,6 +211,7 @@ def _put_back_duplicates(warehouse: Warehouse) -> None:
 
 
 def _set_duplicates_aside(warehouse: Warehouse) -> None:
+    """Move the events that lose against another one with their id to ``duplicate_events``, and note them as touched."""
     id_hash, row_id = _id_hash(warehouse), warehouse.dialect.row_id
     ((touched, loaded, events),) = warehouse.rows(
         f"""
@@ -217,14 +222,14 @@ def _set_duplicates_aside(warehouse: Warehouse) -> None:
         """
     )
     hashes = f"select {id_hash} as id_hash from stitch.raw_events"
-    # Events that are not touched have no duplicates, so which ids are searched changes nothing but the time.
+    # Events that are not touched have no duplicates, so the choice of ids to search affects only the time.
     if touched == loaded == events:
         hashes = "select id_hash from temp.touched"
     elif touched == loaded < events / 10:
-        # Nothing was taken out. Few ids fit in memory, and DuckDB skips what cannot hold one of them.
+        # Nothing was deleted. Few ids fit in memory, and DuckDB skips row groups that cannot hold one of them.
         hashes += f" where event_id in (select event_id from stitch.raw_events where {_IS_LOADED})"
     elif touched < events / 2:
-        # A filter that more rows pass costs more than it spares.
+        # A filter that more rows pass costs more than it saves.
         hashes += f" where {_is_touched(warehouse)}"
     warehouse.execute(f"create or replace temp table suspects as {_repeated_hashes(hashes)}")
     warehouse.execute(
@@ -248,7 +253,7 @@ def _set_duplicates_aside(warehouse: Warehouse) -> None:
 
 
 def _repeated_hashes(hashes: str) -> str:
-    """A query for each repeated ``id_hash``. It sorts, which takes a third as long as grouping."""
+    """A query for the repeated values of ``id_hash``. It sorts, which takes a third of the time of grouping."""
     return (
         "select id_hash from ("
         f"select id_hash, lag(id_hash) over (order by id_hash) as previous_hash from ({hashes}) as hashes"
@@ -257,7 +262,7 @@ def _repeated_hashes(hashes: str) -> str:
 
 
 def repeated_events(warehouse: Warehouse, window: DayRange) -> list[list[str]]:
-    """Up to ten (project, event id) pairs that are there more than once among the window's days: a defect."""
+    """Up to ten (project, event id) pairs that occur more than once among the window's days, which is a defect."""
     # By hash first: grouping the ids themselves takes several times as long.
     is_in_window = "event_date between $first and $last"
     id_hash = _id_hash(warehouse)
@@ -275,7 +280,7 @@ def repeated_events(warehouse: Warehouse, window: DayRange) -> list[list[str]]:
 
 
 def unreadable_files(warehouse: Warehouse) -> dict[str, str]:
-    """Why each file that could not be read at all could not be."""
+    """The loaded files that could not be read at all, by name, each with its problem."""
     return dict(
         warehouse.rows(
             "select landing_file, problem from stitch.landing_files where problem is not null order by landing_file"

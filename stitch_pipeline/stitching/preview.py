@@ -1,8 +1,7 @@
-"""What other rules would change: a re-stitch of the stored data that writes nothing.
+"""Preview what other rules would change: compare stored rows with the rules' answers, and write nothing.
 
-``preview_rules_job`` shows it in Dagster, ``stitch preview`` on a terminal. Rules on which links and sessions
-themselves depend (``link_on``, the session timeout, blocked ids) cannot be tried: they need every day to be built
-again.
+``preview_rules_job`` shows the preview in Dagster, ``stitch preview`` on a terminal. Rules on which links and sessions
+themselves depend (``link_on``, the session timeout, blocked ids) cannot be tried: they need a rebuild of every day.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from stitch_pipeline.stitching.views import RulesTrial, rules_trial
 from stitch_pipeline.warehouse.port import STORED, Warehouse
 
 SAMPLE_ROWS_PER_TABLE = 10
-# Per table: the view that lists what differs, its day, and its row's id.
+# Per table: the view that lists the differing rows, its day column and its row id column.
 _TABLES = {
     "sessions": ("stale_sessions", "session_date", "session_id"),
     "page_views": ("stale_page_views", "event_date", "event_id"),
@@ -40,6 +39,8 @@ class Proposal:
 
 @dataclass(frozen=True)
 class ChangedRule:
+    """A rule that the proposal changes in a project, with both values as a person writes them."""
+
     project_id: str
     rule: str
     in_force: str
@@ -48,7 +49,7 @@ class ChangedRule:
 
 @dataclass(frozen=True)
 class ChangeOfDay:
-    """How much would move on one UTC day."""
+    """How many rows would move on one UTC day, and on how many devices."""
 
     day: date
     sessions: int
@@ -58,7 +59,7 @@ class ChangeOfDay:
 
 @dataclass(frozen=True)
 class MovingRow:
-    """A session or page view that would be credited to somebody else."""
+    """A session or page view that would be credited to another canonical id."""
 
     table: str
     project_id: str
@@ -71,10 +72,10 @@ class MovingRow:
 
 @dataclass(frozen=True)
 class RulesPreview:
-    """What would change, compared with what is stored.
+    """What would change, compared with the stored rows.
 
-    A row *moves* if it would be credited to somebody else; it *changes* if it moves or only its reason would be
-    another (rule or link). A re-stitch writes the rows that change.
+    A row *moves* if it would be credited to another canonical id. It *changes* if it moves, or if only its reason (rule
+    or link) would be another. A re-stitch writes the rows that change.
     """
 
     changed_rules: Sequence[ChangedRule]
@@ -85,7 +86,7 @@ class RulesPreview:
     page_views_that_move: int
     page_views_that_change: int
     people_that_change: int
-    """People and unknown visitors (rows of ``users``) who gain or lose a session."""
+    """Persons and unknown visitors (rows of ``users``) who gain or lose a session."""
     visitors_before: int
     visitors_after: int
     """Rows of ``users``."""
@@ -94,13 +95,13 @@ class RulesPreview:
     days: Sequence[ChangeOfDay]
     sample: Sequence[MovingRow]
     views_are_stitched: bool
-    """Without view stitching no page view would be touched, and none is asked about."""
+    """False if view stitching is off: then no page view would change, and none is compared."""
 
 
 def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
-    """Compare what is stored with what the proposal would give; nothing of the warehouse is written.
+    """Compare the stored rows with the answers under the proposal. Nothing is written to the warehouse.
 
-    Raises SettingsError if the project has no events or a rule has no such value, and WarehouseError if the warehouse
+    Raises SettingsError if the project has no events or a rule's value is invalid, and WarehouseError if the warehouse
     cannot be read.
     """
     in_project = "true" if proposal.project_id is None else f"project_id = {literal(proposal.project_id)}"
@@ -108,13 +109,13 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         f"select project_id, anonymous_id from {STORED}.stitch.{table} where {in_project}"
         for table in ("sessions", "stitched_sessions")
     )
-    # Page views without a device are pending under '', as their user's person may have another name.
+    # Page views without a device are pending under '', because the canonical id of their user may change.
     devices += (
         f" union select project_id, '' from {STORED}.stitch.page_views "
         f"where anonymous_id is null and user_id is not null and {in_project}"
     )
     grains = ", ".join(f"({literal(grain)})" for grain in _TABLES)
-    # As if the rules had changed: every device is pending.
+    # Every device is pending, as after a change of rules.
     pending = f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)"
     views = [view for view, _, _ in _TABLES.values()]
     with rules_trial(settings, views, {"pending_devices": pending}) as trial:
@@ -138,7 +139,7 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
 
 
 def _keep_differing(trial: RulesTrial, settings: Settings, rules: Mapping[str, ProjectSettings], name: str) -> None:
-    """Make the table ``name`` of all rows whose stored answer is not the one that the rules give."""
+    """Create the table ``name`` with all rows that the rules would change."""
     trial.follow(rules, settings.decisions)
     differing = " union all ".join(
         f"select '{table}' as grain, project_id, {day} as day, anonymous_id, {row_id} as row_id, "
@@ -192,7 +193,7 @@ def _days(warehouse: Warehouse) -> list[ChangeOfDay]:
 
 
 def _sample(warehouse: Warehouse) -> list[MovingRow]:
-    """The newest rows that move, one per device and table, so that they are of different people."""
+    """The newest rows that move, one per device and table, so that they show different people."""
     found = warehouse.rows(
         """
         select grain, project_id, day, anonymous_id, row_id, before, after
@@ -217,15 +218,15 @@ def _changed_rules(
 
 
 def how_to_follow(proposal: Proposal) -> str:
-    """What to write where to have the proposal followed; empty if nothing is proposed."""
+    """The setting that makes runs follow the proposal, and where to write it; empty if nothing is proposed."""
     if not proposal.rules:
         return ""
     proposed = ProjectSettings().changed_by(proposal.rules)
     values = {name: getattr(proposed, name) for name in proposal.rules}
     if proposal.project_id is None:
         wanted = " ".join(f"STITCH_{name.upper()}={as_text(value)}" for name, value in values.items())
-        return f"set {wanted} (and take other values for it out of stitch.toml)"
-    # A TOML basic string is written as a JSON string is.
+        return f"set {wanted} (and remove other values for it from stitch.toml)"
+    # A TOML basic string has the syntax of a JSON string.
     lines = [f"{name} = {json.dumps(as_text(None) if value is None else value)}" for name, value in values.items()]
     return f"in stitch.toml, under [projects.{json.dumps(proposal.project_id)}]: " + ", ".join(lines)
 

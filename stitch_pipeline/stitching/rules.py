@@ -1,7 +1,7 @@
-"""Write what is configured, rules and decisions, into the small tables that the models read.
+"""Write the configured rules and decisions into the small tables that the models read.
 
-Belongs here: settings as rows. Does not: what a change of them concerns. The models in ``models/rules`` compare these
-tables with what was followed, queue the devices and ids that differ, and keep the histories.
+Belongs here: settings as rows. Does not: what a change of them affects. The models in ``models/rules`` compare these
+tables with the rules and decisions that were followed, queue the affected devices and ids, and keep the histories.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from stitch_pipeline.settings.decisions import Decision, consequences
 from stitch_pipeline.settings.rules import StitchingRules, as_stored
 from stitch_pipeline.warehouse.port import Row, Warehouse
 
+_LINE = "project_id, decision, id, other_id, reason"
+
 
 def project_ids(warehouse: Warehouse) -> list[str]:
     """Every project that has an event."""
@@ -23,7 +25,7 @@ def project_ids(warehouse: Warehouse) -> list[str]:
 
 
 def configure(warehouse: Warehouse, settings: Settings) -> None:
-    """Replace what is configured by the settings; the models of the next run follow it."""
+    """Replace the configured rules and decisions with those of the settings. The models of the next run follow them."""
     projects = sorted({*project_ids(warehouse), *settings.projects})
     rules = {project: settings.rules(project) for project in projects}
     crediting = {project: settings.crediting_rules(project) for project in projects}
@@ -34,8 +36,22 @@ def configure(warehouse: Warehouse, settings: Settings) -> None:
         _write_what_belongs_to_rules(warehouse, rules)
 
 
+def is_followed(warehouse: Warehouse) -> bool:
+    """Whether what is configured is what is followed, so that the models in ``models/rules`` have nothing to do."""
+    followed_lines = f"select {_LINE} from stitch.decision_history where followed_until is null"
+    pairs = (
+        ("select * from stitch.configured_rules", "select * from stitch.project_settings"),
+        ("select * from stitch.configured_decisions", "select * from stitch.decisions"),
+        (f"select {_LINE} from stitch.decision_lines", followed_lines),
+    )
+    differing = [
+        f"select 1 from (({one}) except ({other})) as d" for pair in pairs for one, other in (pair, pair[::-1])
+    ]
+    return not warehouse.rows(" union all ".join(differing))
+
+
 def follow(warehouse: Warehouse, rules: Mapping[str, ProjectSettings], decisions: Sequence[Decision]) -> None:
-    """In a trial: follow these rules and decisions at once, without a look at what they change."""
+    """In a trial: follow these rules and decisions at once, and queue nothing that they affect."""
     _replace(warehouse, "project_settings", _rows_of_rules(rules, {}))
     _replace(warehouse, "decisions", _rows_of_decisions(decisions))
     _write_what_belongs_to_rules(warehouse, rules)
@@ -79,7 +95,7 @@ def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -
 
 
 def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:
-    """In the order of ``tables.COLUMNS_OF_RULES``."""
+    """Rows with the columns of ``tables.COLUMNS_OF_RULES``, in that order."""
     for project, own in rules.items():
         values = (as_stored(getattr(own, name)) for name in StitchingRules.model_fields)
         yield project, *values, own.resolves_persons, crediting.get(project, "")

@@ -1,6 +1,6 @@
-"""Trials of the warehouse's own views: what they answer for one device, or under rules that nobody has set.
+"""Trials of the warehouse's own views: their results for one device, or under rules that are not set.
 
-So ``why`` and ``preview`` run the very SQL that stitches, and nothing is written to the warehouse.
+So ``why`` and ``preview`` run the same SQL that stitches, and write nothing to the warehouse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import STORED, Engine, Warehouse, WarehouseError
 from stitch_pipeline.warehouse.tables import TABLES_OF_RULES
 
-# What `persons` reads and writes when it is built.
+# The tables that a build of `persons` reads and writes.
 _TABLES_OF_PERSONS = (
     *("persons", "person_name_history", "changed_rows"),
     *("pending_ids", "pending_devices", "pending_users"),
@@ -26,7 +26,7 @@ _TABLES_OF_PERSONS = (
 
 @contextmanager
 def trial(settings: Settings, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[Engine, Warehouse]]:
-    """``Engine.trial``, of views that this version of the project made. Raises WarehouseError if they are others."""
+    """``Engine.trial``. Also raises WarehouseError if another version of the project created the warehouse's views."""
     engine = engine_of(settings)
     with engine.open(read_only=True) as warehouse:
         _refuse_other_views(warehouse, engine.place)
@@ -47,7 +47,7 @@ class RulesTrial:
         self.warehouse.execute("delete from stitch.persons")
         if not any(own.resolves_persons for own in rules.values()):
             return
-        # As `persons` is empty, the model resolves all ids if any id is pending.
+        # `persons` is empty, so one pending id makes the model resolve all ids.
         self.warehouse.execute(
             "insert into stitch.pending_ids "
             "select project_id, 'user', '' from stitch.project_settings where resolves_persons"
@@ -61,7 +61,7 @@ class RulesTrial:
 def rules_trial(
     settings: Settings, views: Sequence[str] = (), replaced: Mapping[str, str] | None = None
 ) -> Iterator[RulesTrial]:
-    """A trial of rules, with further tables replaced; see ``trial``."""
+    """A trial of rules, in which ``replaced`` adds further replacements; see ``trial``."""
     tables = (*TABLES_OF_RULES, "decisions", *_TABLES_OF_PERSONS)
     emptied = {table: f"select * from {STORED}.stitch.{table} limit 0" for table in tables}
     with trial(settings, {**emptied, **(replaced or {})}, views) as (engine, warehouse):
@@ -69,7 +69,7 @@ def rules_trial(
 
 
 def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
-    """Views that another version of the project made may give quite different answers."""
+    """Raise WarehouseError for views of another version of the project, because their answers may differ."""
     dbt_project.prepare_manifest()
     are_known = warehouse.rows(
         "select 1 from information_schema.tables where table_schema = 'stitch' and table_name = 'views_version'"
@@ -78,5 +78,5 @@ def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
     if digests != [(dbt_project.prepared_digest(),)]:
         raise WarehouseError(
             f"The views of the warehouse '{place}' are not those of this version: run `stitch settle --reconcile`, "
-            "which makes them so, and try again."
+            "which creates them again, and try again."
         )

@@ -1,8 +1,8 @@
-"""dbt, run inside this process: the one seam between Dagster's definitions and dbt's execution.
+"""dbt, run inside this process. Only this module imports dbt.
 
-``dagster-dbt`` gives the definitions (``@dbt_assets``); its way of running dbt starts a process per
-invocation and parses the whole project whenever a variable changes. Here the parsed project is read
-from dbt's own cache once, and each run is one call.
+``dagster-dbt`` provides the definitions (``@dbt_assets``). To run dbt, it would start a process per invocation and
+parse the whole project whenever a variable changes. Here the parsed project is read once from dbt's own cache, and each
+run is one call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROJECT_DIR = DBT_PROJECT
 _MANIFEST = "manifest.json"
 _PARSED = "partial_parse.msgpack"
 _DIGEST = "parsed_sources.sha256"
-# The same in every run. Parsing needs them too, for what the models refer to.
+# The same in every run. Parsing needs them too, because they decide what the models refer to.
 _POLICIES = {"policies": [policy.value for policy in Policy]}
 
 DbtEvent = Mapping[str, Any]
@@ -38,12 +38,12 @@ RESULT_EVENTS = ("LogModelResult", "LogTestResult", "RunResultError")
 
 
 class DbtError(Exception):
-    """dbt could not do what was asked; the message is dbt's own."""
+    """dbt itself could not run or parse the project; the message is dbt's own."""
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What became of one model or test."""
+    """The outcome of one model or test. ``message`` is dbt's own, and may be empty."""
 
     name: str
     is_model: bool
@@ -54,7 +54,7 @@ class ModelResult:
 
 @cache
 def target_dir() -> Path:
-    """Where dbt keeps what it writes: in a checkout beside the project, otherwise in the user's cache.
+    """The directory that dbt writes to: in a checkout inside the project, otherwise in the user's cache.
 
     An installed package may be read-only, and several versions of it may share one cache.
     """
@@ -65,13 +65,16 @@ def target_dir() -> Path:
 
 
 def prepare_manifest() -> Path:
-    """The manifest of the dbt project, parsed again only if a file of the project has changed."""
+    """The path of the dbt project's manifest. Parses the project first if one of its files, or dbt, has changed.
+
+    Raises DbtError if the project does not parse.
+    """
     target, digest = target_dir(), _sources_digest()
     is_parsed = all((target / name).exists() for name in (_MANIFEST, _PARSED, _DIGEST))
     if is_parsed and prepared_digest() == digest:
         return target / _MANIFEST
     target.mkdir(parents=True, exist_ok=True)
-    # Aside and then moved into place, because another process may be reading or parsing at the same time.
+    # Written aside and moved into place, because another process may be reading or parsing at the same time.
     with TemporaryDirectory(dir=target) as aside, _environment({"STITCH_DUCKDB_PATH": "unused.duckdb"}):
         result = _runner(None, []).invoke(["parse", *_where(), *_vars({}), "--target-path", aside])
         if not result.success:
@@ -84,7 +87,7 @@ def prepare_manifest() -> Path:
 
 
 def prepared_digest() -> str:
-    """Names the version of the dbt project that the manifest was made from."""
+    """A digest that identifies the version of the dbt project from which the manifest was made."""
     return (target_dir() / _DIGEST).read_text()
 
 
@@ -96,7 +99,7 @@ def manifest() -> dict[str, Any]:
 
 
 def model_names(materialized: str) -> list[str]:
-    """The models with a materialization, internal ones included."""
+    """The names of the models with this materialization, internal models included."""
     return [
         node["name"]
         for node in manifest()["nodes"].values()
@@ -106,7 +109,7 @@ def model_names(materialized: str) -> list[str]:
 
 @cache
 def assets_manifest() -> dict[str, Any]:
-    """The manifest without internal models, which are no assets."""
+    """The manifest without internal models, which are not assets."""
     whole = manifest()
     internal = {name for name, node in whole["nodes"].items() if "internal" in node.get("tags", ())}
 
@@ -139,22 +142,22 @@ def run_models(
     variables: Mapping[str, Any],
     on_event: Callable[[DbtEvent], None],
 ) -> list[ModelResult]:
-    """``dbt build`` of the models with the given names, and of their tests.
+    """Run ``dbt build`` for the named models and their tests; returns one result for each.
 
-    ``on_event`` gets dbt's events about results as dicts, as they happen. The results name what failed; only what
-    stops dbt as a whole raises DbtError. Models after a failed model or test are skipped by dbt.
+    ``on_event`` receives dbt's events about results (RESULT_EVENTS) as dicts, as they happen. A model or test that
+    fails is a result, and dbt skips the models that depend on it. Raises DbtError only if dbt itself cannot run.
     """
     from google.protobuf.json_format import MessageToDict
 
     prepare_manifest()
 
     def forward(event: Any) -> None:
-        # Turning an event into a dict costs more than most events are worth, and dbt has some hundred per run.
+        # Only these are converted: a conversion to a dict is slow, and dbt emits some hundred events per run.
         if event.info.name in RESULT_EVENTS:
             on_event(MessageToDict(event, preserving_proto_field_name=True))
 
     parsed = _parsed_project(engine.catalog)
-    # A bare name would also select the folder of that name; the full one selects one model.
+    # A bare name would also select the folder of that name. The full name selects one model.
     selected = [".".join(node.fqn) for node in parsed.nodes.values() if node.name in models]
     arguments = [
         "build",
@@ -188,7 +191,7 @@ def run_models(
 
 def _where() -> list[str]:
     where = ["--project-dir", str(PROJECT_DIR), "--profiles-dir", str(PROJECT_DIR)]
-    # dbt makes the directory for logs even if it writes none.
+    # dbt creates the directory for logs even if it writes none.
     where += ["--log-path", str(target_dir() / "logs")]
     quiet = ["--log-level", "none", "--log-level-file", "none", "--no-use-colors", "--no-print"]
     return [*where, *quiet, "--no-version-check"]
@@ -218,7 +221,7 @@ def _parsed_project(catalog: str) -> Manifest:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The variables that ``profiles.yml`` reads, for the duration of one call."""
+    """Set the environment variables that ``profiles.yml`` reads, for the duration of one call."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -242,7 +245,7 @@ def _release_connections() -> None:
 
 
 def _sources_digest() -> str:
-    import dbt.version  # a new dbt reads the same files differently
+    import dbt.version  # another dbt may read the same files differently
 
     digest = hashlib.sha256(dbt.version.installed.to_version_string().encode() + orjson.dumps(_POLICIES))
     for path in sorted(PROJECT_DIR.rglob("*")):

@@ -1,7 +1,7 @@
 """DuckDB: one file, one writer at a time, bounded waiting, and a lock that is always released.
 
-While one process holds a DuckDB file read-write no other can open it, not even to read. Opening waits a bounded time
-and then names the process that is in the way.
+While one process has a DuckDB file open read-write, no other process can open it, not even read-only. So opening waits
+a bounded time, and then fails with the name of the process that has it open.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DuckDBWarehouse:
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         rows = list(rows)
-        # One statement for many: one per row takes a second for a hundred projects, and one for ten thousand is slower.
+        # 1,000 rows per statement: one row takes a second for a hundred projects, and ten thousand are slower as well.
         for start in range(0, len(rows), 1_000):
             some = rows[start : start + 1_000]
             places = ", ".join(f"({', '.join('?' * len(row))})" for row in some)
@@ -78,12 +78,13 @@ class DuckDBWarehouse:
         self.connection.unregister("frame_to_insert")
 
     def load_events(self, batch: EventBatch) -> None:
-        # DuckDB would copy the parsing of JSON into each filter above it, and parse every line two or three times.
+        # Otherwise DuckDB copies the parsing of JSON into each filter above it, and parses every line two or three
+        # times.
         self.connection.execute("set disabled_optimizers = 'filter_pushdown'")
         try:
             self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
         finally:
-            # An error within a transaction must not be hidden by this statement, which that error makes fail too.
+            # After an error within a transaction this statement fails too, and must not hide that error.
             with suppress(duckdb.TransactionException):
                 self.connection.execute("set disabled_optimizers = ''")
 
@@ -132,7 +133,7 @@ class DuckDBEngine:
     @contextmanager
     def trial(self, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[DuckDBEngine, Warehouse]]:
         self._must_exist()
-        # A file and not memory, because dbt opens it too and needs a name for it.
+        # A file and not memory, because dbt opens it too and needs a path.
         with TemporaryDirectory(prefix="stitch-trial-") as directory:
             scratch = DuckDBEngine(Path(directory) / "trial.duckdb", self.lock_wait_seconds, self.memory_limit)
             with scratch.open() as warehouse:
@@ -145,11 +146,11 @@ class DuckDBEngine:
                 )
                 for (table,) in tables:
                     query = replaced.get(table, f"select * from {STORED}.stitch.{identifier(table)}")
-                    # A table where it is replaced: a view would run the replacement again for each mention.
+                    # Replacements are tables: a view would run its query again for each reference.
                     kind = "table" if table in replaced else "view"
                     warehouse.execute(f"create {kind} stitch.{identifier(table)} as {query}")
                 for view in views:
-                    # DuckDB keeps a view's query without the catalog, so here it finds the tables of the trial.
+                    # DuckDB stores a view's query without the catalog, so here it resolves to the trial's tables.
                     ((query,),) = warehouse.rows(
                         "select sql from duckdb_views() where database_name = $stored and schema_name = 'stitch' "
                         "and view_name = $view",
@@ -164,13 +165,14 @@ class DuckDBEngine:
             raise WarehouseError(f"There is no warehouse at '{self.path}' yet: materialize something, or run `settle`.")
 
     def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        # Inputs carry offsets or mean UTC; the session's zone must not depend on the machine's.
+        # Input times carry an offset or are UTC; the session's zone must not depend on the machine's.
         connection.execute("set TimeZone = 'UTC'")
-        # For the whole process. Where DuckDB 2.0 expects fewer rows than this, it joins by time with a nested loop,
-        # and behind several conditions it expects almost none: 24 seconds instead of half a second for 57,000 links.
+        # Where DuckDB 2.0 expects fewer rows than this threshold, it runs an ASOF join as a nested loop, and behind
+        # several conditions it expects almost none: 24 seconds instead of half a second for 57,000 links. Global, so it
+        # applies to the whole process.
         connection.execute("set global asof_loop_join_threshold = 0")
         if self.memory_limit is not None:
-            # For the whole process: it holds for dbt's own connection too.
+            # Applies to the whole process, dbt's own connection included.
             connection.execute(f"set memory_limit = {literal(self.memory_limit)}")
 
     def _wait_for(self, open_file: Callable[[], _T]) -> _T:

@@ -1,7 +1,7 @@
-"""The port: everything that Python needs of a warehouse. Each engine implements it in one file beside this one.
+"""The port: everything that Python needs from a warehouse. Each engine implements it in one file beside this one.
 
-Every table is in the schema ``stitch``, and SQL written in Python names it so (``stitch.raw_events``). Parameters are
-named, and written ``$name`` in the SQL. Times are UTC without a zone.
+Every table is in the schema ``stitch``, and SQL written in Python includes the schema (``stitch.raw_events``).
+Parameters are named, and written ``$name`` in the SQL. Times are UTC without a zone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 STORED = "stored"
-"""What queries in a trial call the warehouse itself."""
+"""The catalog under which queries in a trial find the warehouse itself: ``stored.stitch.<table>``."""
 
 
 class WarehouseError(Exception):
@@ -23,7 +23,7 @@ class WarehouseError(Exception):
 
 
 class WarehouseBusy(WarehouseError):
-    """Somebody else is writing to the warehouse, or holds it open, and did not end in time."""
+    """Another process has the warehouse open and did not release it in time."""
 
 
 class EventBatch(Protocol):
@@ -31,23 +31,28 @@ class EventBatch(Protocol):
 
     @property
     def events_sql(self) -> str:
-        """A DuckDB query whose columns are named as those of ``raw_events``. Any engine can have it from a DuckDB in
-        memory; one that is DuckDB itself runs it in place."""
+        """A DuckDB query for the events, with the column names of ``raw_events``.
+
+        An engine that is DuckDB runs it itself. Any other engine can run it in an in-memory DuckDB.
+        """
 
 
 class Dialect(Protocol):
-    """What differs between engines in the little SQL that Python writes; dbt's models have macros for it."""
+    """What differs between engines in the SQL that Python writes; dbt's models have macros for it."""
 
     @property
     def row_id(self) -> str:
-        """The column that identifies a stored row."""
+        """The column that identifies a stored row of a table."""
 
     def hash_of(self, *columns: str) -> str:
-        """A number that is the same for the same values, and hardly ever for others."""
+        """SQL for a number: the same for the same values, and rarely the same for others."""
 
 
 class Warehouse(Protocol):
-    """An open warehouse. Whoever has it for writing is the only writer."""
+    """An open warehouse. A warehouse that is open for writing has no other writer.
+
+    A statement that fails raises the engine's own exception.
+    """
 
     dialect: Dialect
 
@@ -58,50 +63,51 @@ class Warehouse(Protocol):
         """All rows of a query."""
 
     def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        """All rows of a query, each by the names of its columns."""
+        """All rows of a query, each as a dict by column name."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """What is done within takes effect as a whole, or not at all if it raises."""
+        """Run the body as one transaction: commit at its end, roll back if it raises."""
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
-        """Add rows, which are few, to a table; values in the order of its columns."""
+        """Add a few rows to a table; values in the order of the table's columns."""
 
     def insert_frame(self, table: str, frame: DataFrame) -> None:
-        """Add rows, which may be many, to a table; the frame's columns by their names."""
+        """Add many rows to a table; the frame's columns are matched by name."""
 
     def load_events(self, batch: EventBatch) -> None:
         """Add the batch's events to ``raw_events``, duplicates included."""
 
 
 class Engine(Protocol):
-    """A warehouse that is not open. An engine is a value: it can be passed around, and opens nothing by itself."""
+    """A warehouse that is not open. An engine is a value that can be passed around; creating one opens nothing."""
 
     @property
     def place(self) -> str:
-        """Where it is, as the UI shows it; without secrets."""
+        """The warehouse's location, as the UI shows it; without secrets."""
 
     def exists(self) -> bool:
-        """Whether anything was ever written to it."""
+        """Whether the warehouse has been created yet."""
 
     def open(self, *, read_only: bool = False) -> AbstractContextManager[Warehouse]:
-        """Wait for other writers, a bounded time, and open it.
+        """Open the warehouse, after waiting a bounded time for other processes that have it open.
 
-        Raises WarehouseBusy if they take too long, and WarehouseError if it cannot be opened at all.
+        Raises WarehouseBusy if they take longer, and WarehouseError if it cannot be opened at all.
         """
 
     def trial(
         self, replaced: Mapping[str, str], views: Sequence[str]
     ) -> AbstractContextManager[tuple[Engine, Warehouse]]:
-        """A scratch warehouse that has the stored tables, some of them replaced by the results of queries, and the
-        given views over them, each of which reads tables only.
+        """A scratch warehouse with every stored table, and its engine; both are gone afterwards.
 
-        Nothing that is done in it reaches the warehouse itself, which queries name ``stored.stitch.<table>``.
+        ``replaced`` maps tables to queries; in the scratch warehouse each holds the query's result. ``views`` are
+        created over these tables, and each may read tables only. Writes do not reach the warehouse itself, which
+        queries read as ``stored.stitch.<table>``. Raises as ``open`` does, and WarehouseError if there is no warehouse.
         """
 
     @property
     def dbt_environment(self) -> Mapping[str, str]:
-        """The variables that ``profiles.yml`` reads to connect."""
+        """The environment variables that dbt's ``profiles.yml`` reads to connect."""
 
     @property
     def catalog(self) -> str:
-        """What dbt calls the database."""
+        """The warehouse's database name in dbt."""

@@ -1,4 +1,4 @@
-"""The tables of the warehouse: all are created here, and the internal control tables are described here."""
+"""The tables of the warehouse. All are created here; the internal control tables are also described here."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def _type_of(value: Any) -> str:
 COLUMNS_OF_RULES = {
     "project_id": "varchar not null",
     **{name: f"{_type_of(as_stored(field.default))} not null" for name, field in StitchingRules.model_fields.items()},
-    # Whether `persons` are resolved: as set, whatever policy a single run follows.
+    # Whether `persons` are resolved. A run exception does not change it.
     "resolves_persons": "boolean not null",
-    # The rules on which answers depend, as text: another text is another answer.
+    # The rules that decide answers, as text: another text may mean other answers.
     "crediting_rules": "varchar not null",
 }
 
@@ -44,13 +44,13 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     # The rules of each project, as configured and as followed.
     "configured_rules": COLUMNS_OF_RULES,
     "project_settings": COLUMNS_OF_RULES,
-    # Policy `graph`: kinds of which a person has one value only, in the order in which they cut.
+    # Policy `graph`: the kinds of ids with one value per person, in the order of their cuts.
     "unique_identifiers": {
         "project_id": "varchar not null",
         "cut": "integer not null",
         "id_kind": "varchar not null",
     },
-    # Where further identifiers stand on an event, and values that are none.
+    # The places of further identifiers on an event, and the values that are not identifiers.
     "identifier_fields": {
         "project_id": "varchar not null",
         "id_kind": "varchar not null",
@@ -62,8 +62,8 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "is_digits": "boolean not null",
     },
     "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
-    # Decisions as they are written, since when and until when (UTC) each was followed, and what they amount to:
-    # as configured and as followed. `line` is the decision as a person would quote it.
+    # Decisions: the lines as written, the interval (UTC) in which each was followed, and their consequences as
+    # configured and as followed. `line` is the text of the decision.
     "decision_lines": _DECISION_COLUMNS,
     "decision_history": {
         **_DECISION_COLUMNS,
@@ -72,7 +72,7 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     },
     "configured_decisions": _CONSEQUENCE_COLUMNS,
     "decisions": _CONSEQUENCE_COLUMNS,
-    # The rules of each project and the canonical ids of its users, with since when and until when (UTC) each was
+    # The rules of each project and the canonical ids of its users, each with the interval (UTC) in which it was
     # followed.
     "rules_history": {
         "project_id": "varchar not null",
@@ -94,28 +94,28 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "event_name": "varchar not null",
         "funnel_position": "integer not null",
     },
-    # Work found but not done: devices whose links changed, users whose sessions changed.
+    # The queues of pending devices (their links changed), ids (their links changed, so they may be another person's
+    # now; only in projects that resolve persons) and users (their sessions changed).
     "pending_devices": {
         "grain": "varchar not null",
         "project_id": "varchar not null",
         "anonymous_id": "varchar not null",
     },
-    # Ids whose links changed, of projects that resolve persons: these may be other people's now.
     "pending_ids": {"project_id": "varchar not null", "id_kind": "varchar not null", "id": "varchar not null"},
     "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},
-    # What the models of the last run changed, per model and day.
+    # Rows that the last run of each model wrote or deleted, per day.
     "changed_rows": {
         "model": "varchar not null",
         "day": "date",
         "rows_changed": "bigint not null",
     },
-    # Stored rows that hold a wrong answer, by grain and day, as of the last look.
+    # The number of stale rows by grain and day, as of the last look.
     "stale_partitions": {"grain": "varchar not null", "day": "date", "row_count": "bigint not null"},
-    # The version of the dbt project whose views are in place.
+    # The version of the dbt project that created the views.
     "views_version": {"digest": "varchar not null"},
 }
 
-# What Python writes as a whole whenever rules are configured, or in a trial followed.
+# Python rewrites these tables as a whole: when rules are configured, or, in a trial, followed.
 TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",
@@ -138,7 +138,7 @@ class Table(NamedTuple):
 
 
 def described_tables() -> dict[str, Table]:
-    """The tables that dbt's YAML describes: what is loaded, and the models that are tables."""
+    """The tables that dbt's YAML describes, by name: the loaded tables and the models that are tables."""
     parsed = dbt_project.manifest()
     models = [
         node
@@ -157,9 +157,9 @@ def _column(described: Mapping[str, Any]) -> Column:
 
 
 def create_tables(warehouse: Warehouse) -> None:
-    """Create what is missing, so that every table exists before any model runs.
+    """Create missing tables and add missing nullable columns, so that every table exists before any model runs.
 
-    Raises WarehouseError if a stored table has other columns than its description.
+    Raises WarehouseError if the columns of a stored table differ from its description in any other way.
     """
     warehouse.execute("create schema if not exists stitch")
     stored: dict[str, set[str]] = {}
@@ -172,8 +172,9 @@ def create_tables(warehouse: Warehouse) -> None:
         warehouse.execute("alter table stitch.override_history rename to decision_history")
         stored["decision_history"] = stored.pop("override_history")
     for table, columns in _all_tables().items():
-        if table in TABLES_OF_RULES and stored.get(table, set(columns)) != set(columns):
-            # Nothing is lost: it is written anew from the settings.
+        is_from_settings = table in (*TABLES_OF_RULES, "configured_rules")
+        if is_from_settings and stored.get(table, set(columns)) != set(columns):
+            # Nothing is lost: every run writes it from the settings.
             warehouse.execute(f"drop table stitch.{table}")
             del stored[table]
         if table not in stored:
@@ -192,7 +193,10 @@ def _all_tables() -> dict[str, dict[str, str]]:
 
 
 def _add_columns(warehouse: Warehouse, table: str, stored: set[str], columns: Mapping[str, str]) -> None:
-    """Add the columns that a newer version of the project introduced, if that is all that differs."""
+    """Add the nullable columns that a newer version of the project introduced.
+
+    Raises WarehouseError if anything else differs.
+    """
     missing = [name for name in columns if name not in stored]
     if stored - set(columns) or any(columns[name].endswith(" not null") for name in missing):
         raise WarehouseError(

@@ -135,6 +135,17 @@ def test_canonical_fields_are_columns_of_raw_events_in_the_same_order() -> None:
     assert [column for column in columns if column in CANONICAL_FIELDS] == list(CANONICAL_FIELDS)
 
 
+def test_tables_that_are_written_from_the_settings_are_made_anew_for_a_new_rule(
+    empty_warehouse: DuckDBWarehouse,
+) -> None:
+    create_tables(empty_warehouse)
+    for table in ("configured_rules", "project_settings"):
+        empty_warehouse.execute(f"alter table stitch.{table} drop column link_on")
+    create_tables(empty_warehouse)
+    for table in ("configured_rules", "project_settings"):
+        assert "link_on" in _columns(empty_warehouse, table)
+
+
 def test_a_column_that_may_be_null_is_added_to_a_stored_table(empty_warehouse: DuckDBWarehouse) -> None:
     create_tables(empty_warehouse)
     empty_warehouse.execute("alter table stitch.sessions drop column platform")

@@ -275,7 +275,7 @@ def test_a_short_answer_keeps_the_link_that_decides(why: Why) -> None:
     _, printed, _ = why("latest", "laptop", "--at", "2026-03-12", "--limit", "1")
     lines = printed.splitlines()
     assert [line.split()[:2] for line in lines[4:5]] == [["3", "cem"]]
-    assert "and 2 more: ask with --at, or raise --limit" in lines[5]
+    assert "and 2 more: use --at, or raise --limit" in lines[5]
 
 
 def test_views_of_another_version_are_not_believed(

@@ -48,7 +48,7 @@ def test_a_file_with_every_decision(tmp_path: Path) -> None:
     [
         (
             "project_id,decision,id,other_id,why\n",
-            "line 1: 'why' is no column, or stands twice; the header is: project_id,",
+            "line 1: 'why' is no column, or occurs twice; the header is: project_id,",
         ),
         (
             "project_id,decision,id,reason\n",
@@ -61,7 +61,7 @@ def test_a_file_with_every_decision(tmp_path: Path) -> None:
         ),
         (
             HEADER + "\n# a note\n,same_person,ann,bob,\n",
-            "line 4: project_id = '': name the project that the ids are of",
+            "line 4: project_id = '': name the project of the ids",
         ),
         (HEADER + "shop,same_person,ann,,\n", "line 2: other_id = '': same_person needs the id of a user here"),
         (HEADER + "shop,wrong_link,,ann,\n", "line 2: id = '': wrong_link needs the id of a device here"),
@@ -83,7 +83,7 @@ def test_a_file_with_every_decision(tmp_path: Path) -> None:
         ),
         (
             HEADER + "shop,same_person,ann,bob,\nshop,same_person,bob,cem,\nshop,same_person,cem,ann,\n",
-            "line 4: other_id = 'ann': 'cem' already goes by this id, so neither would be the person's name",
+            "line 4: other_id = 'ann': 'cem' is already credited to this id, so neither would be the canonical id",
         ),
         (
             HEADER + "shop,never_same,bob,cem,\nshop,same_person,ann,bob,\nshop,same_person,bob,cem,\n",

@@ -1,11 +1,10 @@
 {#
-  What differs between SQL dialects, one dispatched macro each. `default__` is standard SQL, or what PostgreSQL and DuckDB
-  have in common. Where another form is needed, it is in the file of the engine. A macro without a `default__` has no
-  form that several engines share: dbt refuses to compile for an engine whose file lacks it, and names the macro.
+  What differs between SQL dialects, one dispatched macro each. `default__` is standard SQL, or what PostgreSQL and
+  DuckDB have in common. Where an engine needs another form, its own file has it. A macro without a `default__` has no
+  form that several engines share: if an engine's file lacks it, dbt refuses to compile and names the macro.
 #}
 
-{# A struct of the columns on the row with the smallest `position`. Here and below, rows without a position do not
-   count. #}
+{# A struct of the columns on the row with the smallest `position`. As below, rows without a position are ignored. #}
 {% macro first_row_by(columns, position) %}{{ return(adapter.dispatch('first_row_by')(columns, position)) }}{% endmacro %}
 
 {# The non-null value of `column` on the row with the largest `position`. #}
@@ -20,11 +19,11 @@
     (array_agg({{ column }} order by {{ position }}) filter (where {{ column }} is not null and {{ position }} is not null))[1]
 {%- endmacro %}
 
-{# The characters that may surround a value without being part of it. #}
+{# The characters to trim from both ends of a value. #}
 {% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
 {% macro default__white_space() %}E' \t\r\n'{% endmacro %}
 
-{# Orders rows by time, and rows of one instant by id: text, with the same number of digits before every id. #}
+{# Text that sorts by time, and within one instant by id: the time takes the same number of digits in every row. #}
 {% macro place_in_time(time, id) %}{{ return(adapter.dispatch('place_in_time')(time, id)) }}{% endmacro %}
 {% macro default__place_in_time(time, id) -%}
     concat(100000000000000000 + cast(extract(epoch from {{ time }}) * 1000000 as bigint), {{ id }})
@@ -57,18 +56,18 @@
         and ({{ right }}.valid_until is null or {{ left }}.{{ left_time }} < {{ right }}.valid_until)
 {%- endmacro %}
 
-{# The text at a path within JSON text; null where there is none, and for an object or a list. #}
+{# The value at a path of a JSON text, as text; null for a missing value, an object or a list. #}
 {% macro json_text(document, path) %}{{ return(adapter.dispatch('json_text')(document, path)) }}{% endmacro %}
 
-{# Stands before a CTE that is used more than once and that each use shall compute by itself. #}
-{% macro worked_out_anew() %}{{ return(adapter.dispatch('worked_out_anew')()) }}{% endmacro %}
-{% macro default__worked_out_anew() %}{% endmacro %}
+{# A hint for a CTE that is used more than once: compute it at each use. Nothing where the engine has no such hint. #}
+{% macro not_materialized() %}{{ return(adapter.dispatch('not_materialized')()) }}{% endmacro %}
+{% macro default__not_materialized() %}{% endmacro %}
 
-{# A number that is the same for the same values, and hardly ever for others. #}
+{# A number, equal for equal values. Other values can have the same number, but rarely do. #}
 {% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}
 
 {% macro digits_of(text) %}{{ return(adapter.dispatch('digits_of')(text)) }}{% endmacro %}
 {% macro default__digits_of(text) %}regexp_replace({{ text }}, '[^0-9]', '', 'g'){% endmacro %}
 
-{# The place of a number in an order that looks random, another order for each `draw`. #}
+{# The position of a number in a pseudo-random order. Each `draw` gives another order. #}
 {% macro shuffled(number, draw) %}{{ return(adapter.dispatch('shuffled')(number, draw)) }}{% endmacro %}

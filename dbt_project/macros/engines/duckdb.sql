@@ -1,4 +1,4 @@
-{# What DuckDB has no standard SQL for, or runs faster in a form of its own. #}
+{# The macros for which DuckDB lacks the standard form, or runs a form of its own faster. #}
 
 {% macro duckdb__first_row_by(columns, position) -%}
     arg_min(
@@ -7,7 +7,7 @@
     )
 {%- endmacro %}
 
-{# An aggregate of constant size, where `array_agg` would hold and sort all values. #}
+{# `arg_max` keeps one value per group; `array_agg` would hold and sort all values. #}
 {% macro duckdb__last_known_by(column, position) %}arg_max({{ column }}, {{ position }}){% endmacro %}
 {% macro duckdb__first_known_by(column, position) %}arg_min({{ column }}, {{ position }}){% endmacro %}
 
@@ -30,14 +30,14 @@
     end
 {%- endmacro %}
 
-{% macro duckdb__worked_out_anew() %}not materialized{% endmacro %}
+{% macro duckdb__not_materialized() %}not materialized{% endmacro %}
 
 {% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}
 
 {% macro duckdb__shuffled(number, draw) %}hash({{ number }}, {{ draw }}){% endmacro %}
 
-{# The components of a graph whose edges (a, b) are given in both directions, by walking through it: as many steps
-   as the longest way is long. #}
+{# The connected components of a graph with edges (a, b) in both directions. It walks the graph, in as many steps as the
+   longest of the shortest paths has edges. #}
 {% macro least_reached(edges) %}{{ return(adapter.dispatch('least_reached')(edges)) }}{% endmacro %}
 {% macro duckdb__least_reached(edges) -%}
     with recursive reached (node, component) using key (node) as (
@@ -54,14 +54,15 @@
     select node, component from reached
 {%- endmacro %}
 
-{# The seed that is nearest to each node that can be reached from one; null where two are equally near. From all
-   seeds at once, one edge further per step: who is reached first is nearest, and beyond two it is two. #}
+{# The nearest seed of each node that a seed can reach; null if two are equally near. The search starts from all seeds
+   at once and goes one edge further per step. The first seed to reach a node is the nearest. A node that is reached
+   through one with two nearest seeds has two as well. #}
 {% macro nearest_seeds(seeds, edges) %}{{ return(adapter.dispatch('nearest_seeds')(seeds, edges)) }}{% endmacro %}
 {% macro duckdb__nearest_seeds(seeds, edges) -%}
     with recursive reached (node, seed) using key (node) as (
         select node, node as seed from {{ seeds }}
         union
-        -- Nodes are numbered from 1, so 0 stands for two seeds or more.
+        -- Nodes are numbered from 1, so 0 can mean two or more seeds.
         select edges.b as node, case when min(reached.seed) = max(reached.seed) then min(reached.seed) else 0 end as seed
         from reached
         inner join {{ edges }} as edges on reached.node = edges.a

@@ -1,13 +1,13 @@
 {#
-  Step 3 of resolve.sql: the connected components of a graph whose edges (a, b) are given in both directions, as the table
-  `name` of (node, component). (Bögeholz, Brand and Todor, "In-database connected component analysis", 2019.)
+  Step 3 of resolve.sql: the connected components of a graph whose edges (a, b) are given in both directions, as the
+  table `name` of (node, component). (Bögeholz, Brand and Todor, "In-database connected component analysis", 2019.)
 
     1. Every node joins the least of itself and its neighbours, in an order that is drawn anew for each round.
-    2. Nodes that joined the same one become one. This leaves less than half of a chain or a crowd.
-    3. Repeat until no edges are left, or for `rounds` rounds; what is left then is walked.
+    2. Nodes that joined the same node become one. This leaves less than half of a chain or of a dense group.
+    3. Repeat until no edges are left, or for `rounds` rounds. The rest is walked (least_reached).
     4. Go back: the component of a node is that of the node it joined.
 
-  The components do not depend on the orders drawn, only the time does.
+  The orders drawn affect the running time, not the components.
 #}
 {% macro find_components(name, edges, rounds=12) %}
     {%- set contraction = namespace(rounds=0, edges=edges) -%}

@@ -1,6 +1,6 @@
-{# Step 4 of resolve.sql: cells, which are components at first and are cut where they hold too much. #}
+{# Step 4 of resolve.sql: cells. A cell is a whole component at first and is cut where it holds too much. #}
 
-{# `label_node` is the component's least id, whatever is cut: it tells later runs which ids to resolve again. #}
+{# `label_node` is the component's least id, also after a cut: later runs find the ids to resolve again by it. #}
 {% macro person_cells() %}
     select
         components.node,
@@ -18,7 +18,7 @@
     ) as labels on components.component = labels.component
 {% endmacro %}
 
-{# First by decisions, then by each unique kind, then by size. #}
+{# Cut by decisions first, then by each unique kind, then by size. #}
 {% macro cut_cells() %}
     {{ graph_step('person_never_same', person_never_same()) }}
     {%- if has_rows('person_never_same') -%}
@@ -26,14 +26,14 @@
         {{ graph_step('person_parted', person_parted()) }}
         {{ cut('select distinct cell from person_parted', parted_users()) }}
     {%- endif -%}
-    {%- set unique_kinds = run_query('select coalesce(max(cut), 0) from ' ~ pipeline_table('unique_identifiers')) -%}
+    {%- set unique_kinds = run_query('select coalesce(max(cut), 0) from ' ~ internal_table('unique_identifiers')) -%}
     {%- for position in range(1, unique_kinds.rows[0][0] | int + 1) -%}
         {{ cut(cells_with_several(ids_of_unique_kind(position)), ids_of_unique_kind(position)) }}
     {%- endfor -%}
     {{ cut(too_large_cells(), "select node from person_nodes where id_kind = 'user'") }}
 {% endmacro %}
 
-{# Both in the graph, by the names that a decision gave them, as in the evidence. #}
+{# The pairs with both persons in the graph. Names are canonical ids by decision, as in the evidence. #}
 {% macro person_never_same() %}
     select
         ones.node,
@@ -54,7 +54,7 @@
     inner join person_cells as cells on pairs.node = cells.node
 {% endmacro %}
 
-{# Only pairs that are connected: other pairs are no reason to cut off an id that has nothing to do with them. #}
+{# Only pairs within one cell: a pair that is not connected must not cut off ids of others. #}
 {% macro person_parted() %}
     select
         halves.node,
@@ -73,7 +73,7 @@
 {% macro ids_of_unique_kind(position) %}
     select nodes.node
     from person_nodes as nodes
-    inner join {{ pipeline_table('unique_identifiers') }} as kinds
+    inner join {{ internal_table('unique_identifiers') }} as kinds
         on nodes.project_id = kinds.project_id and nodes.id_kind = kinds.id_kind and kinds.cut = {{ position }}
 {% endmacro %}
 
@@ -97,8 +97,8 @@
 {% endmacro %}
 
 {#
-  Cut the given cells, which hold several of the given seeds: every node goes to the cell of the nearest seed, and to none
-  if two are equally near. A new cell has the number of its seed.
+  Cut the given cells, each of which holds several of the given seeds. Every node goes to the cell of the nearest seed,
+  or to none if two are equally near. A new cell has the number of its seed.
 #}
 {% macro cut(cells, seeds) %}
     {{ graph_step('person_crowded', person_crowded(cells)) }}

@@ -5,11 +5,11 @@
         project_id,
         max_users_per_device,
         max_ids_per_person
-    from {{ pipeline_table('project_settings') }}
+    from {{ internal_table('project_settings') }}
     where resolves_persons
 {% endmacro %}
 
-{# An edge goes from a device or identifier, which may be a hub, to what it ties together. #}
+{# An edge goes from a device or identifier, which may be a hub, to an id that it ties. #}
 {% macro person_evidence(scope) %}
     select evidence.*
     from (
@@ -23,8 +23,8 @@
     {%- endif %}
 {% endmacro %}
 
-{# Every link that counts as (id_kind, id) that ties (other_kind, other_id). Users who are the same person by a decision
-   are one id already here, so no cut parts them. #}
+{# Every link that counts: (id_kind, id) ties (other_kind, other_id). Users who are one person by decision are one id
+   from here on, so no cut separates them. #}
 {% macro all_evidence() -%}
 select
         project_id,
@@ -50,8 +50,8 @@ select
             and links.linked_id = names.user_id
 {%- endmacro %}
 
-{# Numbers, because they compare and join several times as fast as text, and take a fraction of the memory. Which id gets
-   which number makes no difference. #}
+{# Numbers for ids: they compare and join several times as fast as text, and take a fraction of the memory. Which id
+   gets which number makes no difference. #}
 {% macro person_ids(scope) %}
     select
         row_number() over () as node,
@@ -75,8 +75,8 @@ select
     ) as ids
 {% endmacro %}
 
-{# One end of an edge after the other, here and below: of three relations in one query a planner may first join each end
-   with each. #}
+{# Here and below, one query joins one end of an edge. With both ends in one query, a planner may first join all ends
+   with all ends. #}
 {% macro person_starts() %}
     select
         ids.node as a,
@@ -111,7 +111,7 @@ select
             count(*) as neighbour_count
         from person_edges
         group by a, other_kind
-        -- No limit is below one, and most ids have one neighbour: they need not be joined.
+        -- No limit is below one, so ids with one neighbour, which are most, need no join.
         having count(*) > 1
     ) as neighbours
     inner join person_ids as ids on neighbours.node = ids.node
@@ -124,7 +124,7 @@ select
         on decided.project_id = ids.project_id and ids.id_kind = 'device' and decided.anonymous_id = ids.id
 {% endmacro %}
 
-{# The edges that tie. An id out of scope is linked to the scope by a hub only. #}
+{# The edges without hubs. Only hubs link ids outside of the scope to ids within it. #}
 {% macro person_ties(scope) %}
     select
         edges.a,
@@ -174,7 +174,7 @@ select
     select b as a, a as b from person_core
 {% endmacro %}
 
-{# What is known of the graph's ids; `id_count` includes the devices that were put aside. #}
+{# The ids of the graph. `id_count` includes the devices that were put aside. #}
 {% macro person_nodes() %}
     select
         ids.node,

@@ -1,4 +1,4 @@
-{# Step 5 of resolve.sql: the person of each id. And what other models need to know of persons' names. #}
+{# Step 5 of resolve.sql: the person of each id. Also the names of persons, for other models. #}
 
 {# The id that names each cell: its earliest user, or without one its earliest identifier. #}
 {% macro person_named_cells() %}
@@ -31,8 +31,8 @@
     where named.position = 1
 {% endmacro %}
 
-{# For each id the one that names its person and the one that names its component: for the ids of the graph, and for those
-   that have no neighbours beside devices that were put aside. Hubs have neither. #}
+{# For each id, the id that names its person and the id that labels its component. First the ids of the graph, then the
+   ids that have no neighbours, or only devices that were put aside. Hubs have neither a name nor a label. #}
 {% macro person_answers() %}
     select
         cells.node,
@@ -87,18 +87,18 @@
 case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' || {{ id }}.id end
 {%- endmacro %}
 
-{# The final name of every user id under `graph`, without those that keep their own. #}
+{# The canonical id of every user under `graph`, without users that keep their own. #}
 {% macro graph_names() -%}
 (
         select
             persons.project_id,
             persons.id as user_id,
             persons.person_id
-        from {{ pipeline_table('persons') }} as persons
+        from {{ internal_table('persons') }} as persons
         where
             persons.id_kind = 'user'
             and persons.id != persons.person_id
-            -- Until the next run resolves it, an id that was decided on has a row of its own as well.
+            -- Until the next run resolves it, a user with a new decision has a row of its own as well.
             and not exists (
                 select 1 from {{ decided_names() }} as decided
                 where decided.project_id = persons.project_id and decided.user_id = persons.id
@@ -109,7 +109,7 @@ case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' 
             decided.user_id,
             coalesce(persons.person_id, decided.person_id) as person_id
         from {{ decided_names() }} as decided
-        left join {{ pipeline_table('persons') }} as persons
+        left join {{ internal_table('persons') }} as persons
             on
                 decided.project_id = persons.project_id
                 and persons.id_kind = 'user'

@@ -14,8 +14,8 @@
   A person is named after its earliest user, or without one after its earliest identifier, as `email:ann@example.com`.
   The result depends on links and settings only, not on the order in which events arrive.
 
-  Each step is one query over the tables of the steps before it, so that of tens of millions of links one step at a time
-  is in memory:
+  Each step is one query over the tables of earlier steps. So memory holds one step at a time, also with tens of
+  millions of links:
 
     1. The links that count become edges between numbered ids.                                       evidence.sql
     2. Hubs are left out. A device with one neighbour, as most have, is put aside and takes its
@@ -24,12 +24,12 @@
     4. Cells: components, cut where they hold too much.                                              cuts.sql
     5. Each cell gets the name of one of its ids, each id the name of its cell.                      names.sql
 
-  `scope` is a table of the ids to resolve (project_id, id_kind, id): whole components, and hubs. None stands for all ids.
-  Leaves the temporary view `resolved_persons`.
+  `scope` is a table of the ids to resolve (project_id, id_kind, id): whole components, and hubs. `none` means all ids.
+  Creates the temporary view `resolved_persons`.
 #}
 {% macro resolve_persons(scope) %}
     {{ graph_step('person_settings', person_settings()) }}
-    {#- Without a scope it is the largest of all, and text: reading it twice costs less than keeping it. -#}
+    {#- Without a scope this is the largest step, and it is text: computing it twice costs less than storing it. -#}
     {{ graph_step('person_evidence', person_evidence(scope), 'table' if scope else 'view') }}
     {{ graph_step('person_ids', person_ids(scope)) }}
     {{ graph_step('person_starts', person_starts()) }}
@@ -60,8 +60,8 @@
 {% endmacro %}
 
 {#
-  What a run of `persons` does before its transaction: it finds the ids to resolve and resolves them. Each step is a
-  transaction of its own, because DuckDB keeps the memory of a dropped table until the end of the transaction.
+  The pre-hook of `persons`: find the ids to resolve and resolve them. Each step is a transaction of its own, because
+  DuckDB keeps the memory of a dropped table until the end of the transaction.
 #}
 {% macro prepare_persons() %}
     {%- if execute and has_pending_ids() -%}
@@ -73,7 +73,7 @@
     {%- endif -%}
 {% endmacro %}
 
-{# Keep the result of a query, or for a view the query, under a name. -#}
+{# Store the result of a query, or for a view the query itself, under a name. -#}
 {% macro graph_step(name, query, kind='table') -%}
     {%- do run_query('create or replace temporary ' ~ kind ~ ' ' ~ name ~ ' as ' ~ query) -%}
 {%- endmacro %}

@@ -1,14 +1,14 @@
 {# Which ids a run of `persons` resolves again. #}
 
 {% macro has_pending_ids() %}
-    {{ return(has_rows(pipeline_table('pending_ids'))) }}
+    {{ return(has_rows(internal_table('pending_ids'))) }}
 {% endmacro %}
 
-{# At first, and when everything is reconciled. Resolving all ids is cheaper than working out which to resolve. #}
+{# True in a first build and in a reconcile. Resolving all ids is then cheaper than finding the ids to resolve. #}
 {% macro is_everything_pending() %}
     {{ return(run_query(
-        'select (select count(*) from ' ~ pipeline_table('pending_ids') ~ ') >= (select count(*) from '
-        ~ pipeline_table('persons') ~ ')'
+        'select (select count(*) from ' ~ internal_table('pending_ids') ~ ') >= (select count(*) from '
+        ~ internal_table('persons') ~ ')'
     ).rows[0][0]) }}
 {% endmacro %}
 
@@ -20,15 +20,15 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# The ids that a run resolves again: those with changed links, those that their links tie them to now, and everything
-   that was in a component with one of these before. #}
+{# The ids that a run resolves again: ids with changed links, ids that their links tie them to now, and all ids that
+   were in a component with one of these before. #}
 {% macro unresolved_ids() %}
     with evidence as (
         {{ all_evidence() }}
     ),
 
     pending as (
-        select distinct project_id, id_kind, id from {{ pipeline_table('pending_ids') }}
+        select distinct project_id, id_kind, id from {{ internal_table('pending_ids') }}
     ),
 
     touched as (
@@ -52,7 +52,7 @@
             where {{ is_among('ends', 'evidence', 'id_kind', 'id') }}
             group by project_id, id_kind, id, other_kind
         ) as neighbours
-        inner join {{ pipeline_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
+        inner join {{ internal_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
         where neighbours.neighbour_count > settings.max_users_per_device
         union
         select project_id, 'device' as id_kind, anonymous_id as id from {{ shared_devices() }}

@@ -1,18 +1,19 @@
 {#
-  A table whose rows within the run's scope are made equal to the model's, by writing only the rows
-  that differ. All that is written is one transaction: killed at any moment, the table is as before or as
-  after. Before it, what it needs is prepared by the hooks. Python creates the table from the columns that the
-  model's YAML describes (`warehouse/tables.py`), and rows are written by the names of these columns.
+  Makes the stored rows within the run's scope equal to the model's rows, and writes only the rows that differ. One
+  transaction holds everything that is written: a run killed at any moment leaves the table as before or as after.
+  Pre-hooks prepare what the model needs in an earlier transaction. Python creates the table from the columns in the
+  model's YAML (`stitch_pipeline/warehouse/tables.py`), and rows are written by the names of these columns.
 
-  dbt's own incremental strategies leave stale rows when a day becomes empty, and rewrite every row of
-  a day to change one.
+  dbt's own incremental strategies leave stale rows when a day becomes empty, and rewrite every row of a day to change
+  one.
 
   config:
     key        columns that identify a row
-    day        column that holds the partition's day; none for a table that has none
-    scope      which stored rows a run may touch: those of its window (default), 'all', 'users', 'persons', or those of
-               a grain's pending devices
-    on_change  macro run within the transaction, with the names of two relations: rows added, rows gone
+    day        column with the partition's day; none for a table without days
+    scope      the stored rows that a run may touch: those of its window (default), 'all', 'users', 'persons', or those
+               of a grain's pending devices
+    on_change  macro that gets the names of two relations, the rows added and the rows gone, and returns statements to
+               run in the same transaction
 #}
 {% materialization in_place, default %}
     {%- set key = config.require('key') -%}
@@ -38,18 +39,19 @@
         )
         {%- endif -%}
     {%- endset -%}
-    {#- Few rows among many are dear to find: found once. A window's rows lie together, and may be all there are. -#}
-    {%- set is_sought = scope not in ('window', 'all', 'persons') and (var('only_pending') or not day) -%}
+    {#- Finding a few rows in a large table is expensive, so do it once and keep them. The rows of a window lie together
+        and may be the whole table: they are not copied. -#}
+    {%- set is_copied = scope not in ('window', 'all', 'persons') and (var('only_pending') or not day) -%}
     {%- set key_columns = key | join(', ') -%}
     {%- set columns = model['columns'] | join(', ') -%}
-    {#- Internal tables are not described in YAML; theirs are in the order of the query. -#}
+    {#- Internal models have no columns in YAML: their tables have the columns in the order of the query. -#}
     {%- set rows = ' (' ~ columns ~ ') select ' ~ columns ~ ' from (' ~ sql ~ ') as computed' if columns else ' ' ~ sql -%}
-    {%- set stored = model['name'] ~ '__stored' if is_sought else found -%}
-    {#- Without a day a model is of no window. -#}
+    {%- set stored = model['name'] ~ '__stored' if is_copied else found -%}
+    {#- A model without days has no window, so it is built in one step. -#}
     {%- set model_steps = steps() if day else [{}] -%}
 
-    {#- In a transaction of their own: DuckDB 2.0.0 shows no rows of a table that is made from an empty result, in
-        the transaction that makes it or after it, once more than 122,880 are inserted in that transaction. -#}
+    {#- A transaction of its own. In DuckDB 2.0.0 a table that is created from an empty result shows no rows, in the
+        creating transaction and after it, once that transaction inserts more than 122,880 rows. -#}
     {% call statement('begin_preparation', auto_begin=True) %} select 1 {% endcall %}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {%- set all_stored = target ~ ' as old' ~ (' where ' ~ is_in_window('old.' ~ day) if day) -%}
@@ -61,7 +63,7 @@
     {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
 
     {% if is_new %}
-        {#- Nothing to compare with, so nothing is written twice. -#}
+        {#- There is nothing to compare with, so rows go straight into the table. -#}
         {%- set added = found -%}
         {%- set gone = '(select * from ' ~ target ~ ' limit 0)' -%}
         {% for step in model_steps %}
@@ -73,7 +75,7 @@
         {% for step in model_steps %}
             {% do run_query('insert into ' ~ new ~ within_step(rows, step)) %}
         {% endfor %}
-        {% if is_sought %}
+        {% if is_copied %}
             {% do run_query('create or replace temporary table ' ~ stored ~ ' as select * from ' ~ found ~ ' as found') %}
         {% endif %}
         {% do run_query(
@@ -90,7 +92,7 @@
                 {{ is_in_window('old.' ~ day) ~ ' and ' if day -}}
                 exists (
                     select 1 from {{ gone }} as gone
-                    -- The day too: while a row moves to another day its key may stand on both.
+                    -- The day too: a row that moves to another day may be stored on both days for a while.
                     where {% for column in key + ([day] if day else []) -%}
                         {{ 'and ' if not loop.first }}gone.{{ column }} = old.{{ column }} {% endfor %}
                 )
@@ -105,9 +107,9 @@
             {% do run_query(statement_sql) %}
         {% endfor %}
     {% endif %}
-    {% do run_query("delete from " ~ pipeline_table('changed_rows') ~ " where model = '" ~ model['name'] ~ "'") %}
+    {% do run_query("delete from " ~ internal_table('changed_rows') ~ " where model = '" ~ model['name'] ~ "'") %}
     {% call statement('count_changes') %}
-        insert into {{ pipeline_table('changed_rows') }}
+        insert into {{ internal_table('changed_rows') }}
         select '{{ model['name'] }}' as model, changed_day, count(*) as rows_changed
         from (
             {% if is_new -%}

@@ -1,10 +1,11 @@
-{# Which rows a run may touch. Model and materialization use the same words, so they cannot disagree. #}
+{# Which rows a run may touch. Models and materialization use the same macros, so they cannot disagree. #}
 
+{# The comment within the SQL marks the literal, so that within_step can replace it. #}
 {% macro day_literal(name, day=none) -%}
     cast('{{ (day or var(name)) | replace("'", "''") }}' /* {{ name }} */ as date)
 {%- endmacro %}
 
-{# The window in steps of step_days: what a step sorts and joins fits in memory, however long the window is. #}
+{# The window in steps of step_days: the sorts and joins of a step fit in memory, however long the window is. #}
 {% macro steps() %}
     {%- set first = modules.datetime.date.fromisoformat(var('first_day')) -%}
     {%- set last = modules.datetime.date.fromisoformat(var('last_day')) -%}
@@ -19,7 +20,7 @@
     {{ return(found) }}
 {% endmacro %}
 
-{# A model's SQL for one step instead of the window. #}
+{# A model's SQL with the days of a step in place of the window's. #}
 {% macro within_step(sql, step) %}
     {%- set parts = namespace(sql=sql) -%}
     {%- for name, day in step.items() -%}
@@ -28,43 +29,41 @@
     {{ return(parts.sql) }}
 {% endmacro %}
 
-{# When what this run finds became known. #}
+{# The time of the run, from which on its findings are known. #}
 {% macro known_at() -%} cast('{{ var("known_at") | replace("'", "''") }}' as timestamp) {%- endmacro %}
 
 {% macro is_in_window(day) -%}
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
 {%- endmacro %}
 
-{# The rows of the window; for a run over changed links only, and where a grain is named, those of the devices whose
-   links changed. #}
+{# The rows of the window. With `only_pending` and a grain, only the rows of the grain's pending devices. #}
 {% macro rows_in_scope(relation, day, grain=none) -%}
     {%- if var('only_pending') and grain -%} {{ rows_of_pending_devices(relation, grain, is_in_window(day)) }}
     {%- else -%} (select * from {{ relation }} where {{ is_in_window(day) }})
     {%- endif -%}
 {%- endmacro %}
 
-{# Written before the subjects of `stitch`, and what they are made from. They are used twice, for those who are asked
-   and for the others: it costs less to work out a window's twice than to keep them in between, wide as they are. Those
-   of pending devices are few and dear to find. #}
-{% macro as_subjects() -%}
-    {{ worked_out_anew() if not var('only_pending') }}
+{# A hint for the subjects of `stitch` and the CTEs that they come from. `stitch` uses subjects twice, for devices with
+   links and for the others. Computing the wide rows of a window twice costs less than keeping them in between. The rows
+   of pending devices are few and expensive to find, so they are computed once. #}
+{% macro compute_per_use() -%}
+    {{ not_materialized() if not var('only_pending') }}
 {%- endmacro %}
 
-{# For `users`, which has no day: the people that the run may have changed (see its pre-hook). All of them where the
-   table has no rows yet, because a first build is faster without a list. #}
+{# The scope of `users`, which has no days: the users that the run may have changed (collect_affected_users). All users
+   if the table is empty, because a first build is faster without a list. #}
 {% macro is_affected_user(row, id='stitched_user_id') -%}
     {%- if has_rows(this) -%} {{ is_listed(row, id, '(select project_id, stitched_user_id as id from affected_users)') }}
     {%- else -%} true
     {%- endif -%}
 {%- endmacro %}
 
-{# Whether a table has any row. #}
 {% macro has_rows(relation) %}
     {{ return(execute and run_query('select 1 from ' ~ relation ~ ' limit 1').rows | length > 0) }}
 {% endmacro %}
 
-{# Whether a row's id is on a list of (project_id, id). The id by itself first: DuckDB 2.0 reads the other columns only
-   where such a condition holds, but all of them for one on two columns or on an expression. #}
+{# Whether a row's id is on a list of (project_id, id). The condition on the id alone comes first: where it is false,
+   DuckDB 2.0 does not read the other columns. With a condition on two columns or an expression it reads them all. #}
 {% macro is_listed(row, id, list) -%}
     {{ row }}.{{ id }} in (select listed.id from {{ list }} as listed)
     and ({{ row }}.project_id, {{ row }}.{{ id }}) in (select listed.project_id, listed.id from {{ list }} as listed)

@@ -1,9 +1,9 @@
 {#
-  What a change of rows means for other tables. Each macro is the `on_change` of a model: it gets the names of two
-  relations, the rows added and the rows gone, and returns statements that run in the transaction that writes them.
+  What changed rows mean for other tables. Each macro is the `on_change` of a model. It gets the names of two relations,
+  the rows added and the rows gone, and returns statements that run in the transaction that writes these rows.
 #}
 
-{# identity_map: the rows of relinked devices may belong to somebody else, and traits of their users may differ. #}
+{# identity_map: rows of relinked devices may be credited to another user, and traits of their users may differ. #}
 {% macro note_relinked_devices(added, gone) %}
     {%- set changed -%}
         (select * from {{ added }} as added union all select * from {{ gone }} as gone)
@@ -47,7 +47,7 @@
         where
             linked_kind = 'device'
             and project_id in (
-                select project_id from {{ pipeline_table('project_settings') }} where resolves_persons
+                select project_id from {{ internal_table('project_settings') }} where resolves_persons
             )
     {%- endset -%}
     {{ return([add_pending_ids(ids), add_pending_devices(devices)]) }}
@@ -97,7 +97,7 @@
     {{ return([renamed, add_pending_devices(devices), add_pending_users(persons)] + remember_names()) }}
 {% endmacro %}
 
-{# stitched_sessions: whoever a session was and is credited to needs a new row of `users`. #}
+{# stitched_sessions: the old and the new stitched user of a session each need a new row of `users`. #}
 {% macro note_changed_users(added, gone) %}
     {%- set users -%}
         select project_id, stitched_user_id from {{ added }} as added
@@ -123,19 +123,19 @@
     {{ return([add_pending_devices(devices, ['page_views'])]) }}
 {% endmacro %}
 
-{# project_settings: all devices of a project whose crediting rules changed may have rows to re-stitch, and all ids of
-   one that resolves persons, or did. A run with `reconcile` treats every project so. #}
+{# project_settings: if crediting rules of a project changed, all its devices may have rows to re-stitch. If it resolves
+   persons, or did, all its ids may belong to other persons. With `reconcile` this holds for every project. #}
 {% macro note_changed_rules(added, gone) %}
-    {%- set history = pipeline_table('rules_history') -%}
+    {%- set history = internal_table('rules_history') -%}
     {%- set changed -%}
         create or replace temporary table changed_rules as
         select settings.project_id, settings.resolves_persons or persons.project_id is not null as has_persons
         from {{ this }} as settings
-        left join (select distinct project_id from {{ pipeline_table('persons') }}) as persons
+        left join (select distinct project_id from {{ internal_table('persons') }}) as persons
             on settings.project_id = persons.project_id
         {%- if var('reconcile') %}
         union
-        select project_id, true as has_persons from {{ pipeline_table('persons') }}
+        select project_id, true as has_persons from {{ internal_table('persons') }}
         {%- else %}
         where not exists (
             select 1 from {{ history }} as followed
@@ -149,11 +149,11 @@
     {%- set devices -%}
         select found.project_id, found.anonymous_id
         from (
-            select project_id, anonymous_id from {{ pipeline_table('sessions') }}
+            select project_id, anonymous_id from {{ internal_table('sessions') }}
             union
-            select project_id, anonymous_id from {{ pipeline_table('stitched_sessions') }}
+            select project_id, anonymous_id from {{ internal_table('stitched_sessions') }}
             union
-            select project_id, anonymous_id from {{ pipeline_table('page_views') }} where anonymous_id is null
+            select project_id, anonymous_id from {{ internal_table('page_views') }} where anonymous_id is null
         ) as found
         where found.project_id in (select project_id from changed_rules)
     {%- endset -%}
@@ -170,8 +170,8 @@
     )) }}
 {% endmacro %}
 
-{# decisions: the devices and users that a line names, and those whose persons it joins or parts. A line that changes
-   only its reason concerns no row. #}
+{# decisions: a changed line concerns the devices and users that it names, and the ids of persons that it joins or
+   separates. If only its reason changed, it concerns no row. #}
 {% macro note_changed_decisions(added, gone) %}
     {%- set changed -%}
         create or replace temporary table changed_decisions as
@@ -187,7 +187,7 @@
             )
         ) as changed
     {%- endset -%}
-    {#- Canonical ids before and after the change: what is unchanged or gone, and what is there now. -#}
+    {#- Canonical ids before and after the change: those in `decisions` now, and those that are gone. -#}
     {%- set names -%}
         create or replace temporary table names_before_and_after as
         select project_id, id as user_id, other_id as person_id from {{ this }} as decisions where kind = 'same_person'
@@ -200,7 +200,7 @@
         union
         select 'user' as kind, project_id, id from changed_decisions where kind = 'same_person'
         union
-        -- Whoever is never the same as one person is so with all ids of that person.
+        -- Two persons who are never the same: every user with one of the two canonical ids.
         select 'user' as kind, pairs.project_id, pairs.person_id as id from ({{ never_same_persons() }}) as pairs
         union
         select 'user' as kind, names.project_id, names.user_id as id
@@ -210,7 +210,7 @@
         union
         select 'person' as kind, project_id, other_id as id from changed_decisions where kind = 'same_person'
         union
-        -- A user who has a name on one side of the change only was or is its own person.
+        -- A user who has another canonical id only before or only after the change was or is its own person.
         select 'person' as kind, project_id, id from changed_decisions where kind = 'same_person'
         group by project_id, id
         having count(distinct is_new) = 1
@@ -233,26 +233,26 @@
         union
         select found.project_id, found.anonymous_id
         from (
-            select project_id, anonymous_id, user_id from {{ pipeline_table('identity_map') }}
+            select project_id, anonymous_id, user_id from {{ internal_table('identity_map') }}
             union all
-            select project_id, anonymous_id, user_id from {{ pipeline_table('sessions') }}
+            select project_id, anonymous_id, user_id from {{ internal_table('sessions') }}
             union all
-            select project_id, anonymous_id, user_id from {{ pipeline_table('page_views') }}
+            select project_id, anonymous_id, user_id from {{ internal_table('page_views') }}
         ) as found
         where {{ is_of_concerned_user }}
     {%- endset -%}
     {%- set ids -%}
         select project_id, case kind when 'device' then 'device' else 'user' end as id_kind, id from concerned
         union
-        -- What these users are linked with may count another number of users now, and tie no ids together or some.
+        -- Ids that are linked with these users may have another number of users now, and so become hubs or cease to be.
         select links.project_id, links.id_kind, links.id
-        from {{ pipeline_table('identifier_links') }} as links
+        from {{ internal_table('identifier_links') }} as links
         inner join concerned
             on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
         where links.linked_kind = 'user'
         union
         select links.project_id, 'device' as id_kind, links.anonymous_id as id
-        from {{ pipeline_table('identity_map') }} as links
+        from {{ internal_table('identity_map') }} as links
         inner join concerned
             on links.project_id = concerned.project_id and links.user_id = concerned.id and concerned.kind != 'device'
     {%- endset -%}
@@ -283,21 +283,21 @@
     select project_id, other_id as person_id from changed_decisions where kind = 'never_same'
 {%- endmacro %}
 
-{# Every id that a link or a person has. #}
+{# The ids of all links and all stored persons. #}
 {% macro known_ids() -%}
-    select project_id, id_kind, id from {{ pipeline_table('persons') }}
+    select project_id, id_kind, id from {{ internal_table('persons') }}
     union
-    select project_id, id_kind, id from {{ pipeline_table('identifier_links') }}
+    select project_id, id_kind, id from {{ internal_table('identifier_links') }}
     union
-    select project_id, linked_kind as id_kind, linked_id as id from {{ pipeline_table('identifier_links') }}
+    select project_id, linked_kind as id_kind, linked_id as id from {{ internal_table('identifier_links') }}
     union
-    select project_id, 'user' as id_kind, user_id as id from {{ pipeline_table('identity_map') }}
+    select project_id, 'user' as id_kind, user_id as id from {{ internal_table('identity_map') }}
     union
-    select project_id, 'device' as id_kind, anonymous_id as id from {{ pipeline_table('identity_map') }}
+    select project_id, 'device' as id_kind, anonymous_id as id from {{ internal_table('identity_map') }}
 {%- endmacro %}
 
-{# Keep a history: end its rows that are not in force any more, among those that meet `condition`, and begin those that
-   are new. #}
+{# Update a history: end the rows that are no longer in force, among those that meet `condition`, and begin the new
+   ones. #}
 {% macro end_and_begin(history, columns, in_force, condition='true') %}
     {%- set columns = columns | join(', ') -%}
     {%- set end -%}
@@ -319,26 +319,26 @@
 
 {% macro remember_decisions() %}
     {{ return(end_and_begin(
-        pipeline_table('decision_history'),
+        internal_table('decision_history'),
         ['project_id', 'decision', 'id', 'other_id', 'reason'],
-        "select project_id, decision, id, other_id, reason from " ~ pipeline_table('decision_lines')
+        "select project_id, decision, id, other_id, reason from " ~ internal_table('decision_lines')
     )) }}
 {% endmacro %}
 
 {# The canonical ids that users have instead of their own. Before `persons` is built, those of projects that resolve
    persons are not known yet. #}
 {% macro remember_names(is_before_persons=false) %}
-    {%- set settings = pipeline_table('project_settings') -%}
+    {%- set settings = internal_table('project_settings') -%}
     {%- set is_known -%}
         project_id in (select project_id from {{ settings }} where not resolves_persons)
     {%- endset -%}
-    {#- By what is set and not by the policy, for which one run may have an exception. -#}
+    {#- By `resolves_persons`, which no run changes: the policy may be a run exception. -#}
     {%- set names -%}
         select project_id, user_id, person_id from {{ person_names('settings.resolves_persons') }} as names
         {%- if is_before_persons %} where {{ is_known }}{% endif %}
     {%- endset -%}
     {{ return(end_and_begin(
-        pipeline_table('person_name_history'),
+        internal_table('person_name_history'),
         ['project_id', 'user_id', 'person_id'],
         names,
         is_known if is_before_persons else 'true'

@@ -1,15 +1,15 @@
 {#
   The queue `pending_devices` (grain, project_id, anonymous_id): devices that have to be looked at because their links,
-  or the rules for them, changed. Each grain is a reader of its own: `sessions`, `page_views` and `mapping`
+  or the rules for them, changed. Each grain has a reader of its own: `sessions`, `page_views` and `mapping`
   (user_mapping_history). Rows without a device are queued as the device '' of their project; no device has this id,
   because a blank id is blocked.
 
-  Adding happens in the transaction that makes the change. Draining happens in the transaction that has looked.
+  Devices are added in the transaction that makes the change, and drained in the transaction of the reader.
 #}
 
 {# Queue devices, given as a query with (project_id, anonymous_id), for the readers of all grains or of some. #}
 {% macro add_pending_devices(devices, grains=['sessions', 'page_views', 'mapping']) -%}
-    insert into {{ pipeline_table('pending_devices') }}
+    insert into {{ internal_table('pending_devices') }}
     select grains.grain, devices.project_id, coalesce(devices.anonymous_id, '') as anonymous_id
     from ({{ devices }}) as devices
     cross join (
@@ -17,13 +17,13 @@
         select '{{ grain }}' as grain {{- ' union all' if not loop.last }}
         {%- endfor %}
     ) as grains
-    except select grain, project_id, anonymous_id from {{ pipeline_table('pending_devices') }}
+    except select grain, project_id, anonymous_id from {{ internal_table('pending_devices') }}
 {%- endmacro %}
 
-{# A reader has looked at all devices of its grain. `keep` is a table (grain, project_id, anonymous_id) of those that it
-   has to look at again. #}
+{# Remove the devices of a grain once its reader has looked at all of them. `keep` is a table (grain, project_id,
+   anonymous_id) of devices that it has to look at again. #}
 {% macro drain_pending_devices(grain, keep=none) -%}
-    delete from {{ pipeline_table('pending_devices') }}
+    delete from {{ internal_table('pending_devices') }}
     where
         grain = '{{ grain }}'
         {%- if keep %}
@@ -33,19 +33,19 @@
         {%- endif %}
 {%- endmacro %}
 
-{# Whether anything is queued for a grain. Planning a reader's query takes longer than all the rest if not. #}
+{# Whether anything is queued for a grain. If not, planning the reader's query takes longer than all other work. #}
 {% macro has_pending_devices(grain) -%}
-    {{ return(has_rows(pipeline_table('pending_devices') ~ " where grain = '" ~ grain ~ "'")) }}
+    {{ return(has_rows(internal_table('pending_devices') ~ " where grain = '" ~ grain ~ "'")) }}
 {%- endmacro %}
 
 {# Whether a row's device is queued for a grain. #}
 {% macro is_pending_device(grain, row) -%}
-    {%- set devices = "select project_id, anonymous_id as id from " ~ pipeline_table('pending_devices') -%}
+    {%- set devices = "select project_id, anonymous_id as id from " ~ internal_table('pending_devices') -%}
     {{ is_listed(row, 'anonymous_id', "(" ~ devices ~ " where grain = '" ~ grain ~ "')") }}
 {%- endmacro %}
 
-{# Rows of queued devices that meet a condition. Page views without a device are queued as those of the device ''; a
-   session has one. #}
+{# Rows of queued devices that meet a condition. Page views without a device are queued as the device ''; a session
+   always has a device. #}
 {% macro rows_of_pending_devices(relation, grain, condition) -%}
     (
         select * from {{ relation }} as of_device
@@ -57,7 +57,7 @@
             {{ condition }}
             and of_no_device.anonymous_id is null
             and of_no_device.project_id in (
-                select project_id from {{ pipeline_table('pending_devices') }}
+                select project_id from {{ internal_table('pending_devices') }}
                 where grain = '{{ grain }}' and anonymous_id = ''
             )
         {%- endif %}

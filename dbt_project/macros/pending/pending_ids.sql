@@ -5,17 +5,17 @@
 
 {# Queue ids, given as a query with (project_id, id_kind, id), of the projects that resolve persons. #}
 {% macro add_pending_ids(ids) -%}
-    insert into {{ pipeline_table('pending_ids') }}
+    insert into {{ internal_table('pending_ids') }}
     select project_id, id_kind, id from ({{ ids }}) as found
     where
         project_id in (
-            select project_id from {{ pipeline_table('project_settings') }} where resolves_persons
-            -- A project that no longer resolves persons has some that are to be taken out.
-            union select project_id from {{ pipeline_table('persons') }}
+            select project_id from {{ internal_table('project_settings') }} where resolves_persons
+            -- A project that no longer resolves persons may have stored persons to remove.
+            union select project_id from {{ internal_table('persons') }}
         )
-    except select project_id, id_kind, id from {{ pipeline_table('pending_ids') }}
+    except select project_id, id_kind, id from {{ internal_table('pending_ids') }}
 {%- endmacro %}
 
 {% macro drain_pending_ids() -%}
-    delete from {{ pipeline_table('pending_ids') }}
+    delete from {{ internal_table('pending_ids') }}
 {%- endmacro %}

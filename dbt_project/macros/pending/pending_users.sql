@@ -1,21 +1,21 @@
 {#
-  The queue `pending_users` (project_id, stitched_user_id): canonical ids whose row of `users` has to be computed again,
+  The queue `pending_users` (project_id, stitched_user_id): canonical ids with a row of `users` to compute again,
   because their sessions, links or names changed. The model `users` is its only reader.
 #}
 
 {# Queue canonical ids, given as a query with (project_id, stitched_user_id). #}
 {% macro add_pending_users(users) -%}
-    insert into {{ pipeline_table('pending_users') }}
+    insert into {{ internal_table('pending_users') }}
     select project_id, stitched_user_id from ({{ users }}) as found
-    except select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
+    except select project_id, stitched_user_id from {{ internal_table('pending_users') }}
 {%- endmacro %}
 
 {% macro drain_pending_users() -%}
-    delete from {{ pipeline_table('pending_users') }}
+    delete from {{ internal_table('pending_users') }}
 {%- endmacro %}
 
-{# The canonical ids whose row of `users` this run computes: those queued, and, unless the run is about changed links
-   only, those active in the window. #}
+{# The canonical ids with a row of `users` to compute in this run: those queued and, without `only_pending`, those
+   active in the window. #}
 {% macro collect_affected_users() %}
     {% if has_rows(this) %}
     create or replace temporary table affected_users as
@@ -23,11 +23,11 @@
         select project_id, user_id, person_id from {{ person_names() }} as names
     )
 
-    select project_id, stitched_user_id from {{ pipeline_table('pending_users') }}
-    -- A user whose links changed has its traits in the row of its person.
+    select project_id, stitched_user_id from {{ internal_table('pending_users') }}
+    -- The traits of a user are in the row of its person.
     union
     select pending.project_id, policy_names.person_id
-    from {{ pipeline_table('pending_users') }} as pending
+    from {{ internal_table('pending_users') }} as pending
     inner join policy_names
         on pending.project_id = policy_names.project_id and pending.stitched_user_id = policy_names.user_id
     {% if not var('only_pending') -%}

@@ -1,7 +1,7 @@
 {#
   Stored rows that hold a wrong answer. Devices in the queue `pending_devices` are stitched again and compared with what
   is stored. The views stale_sessions and stale_page_views list the rows, for previews; the model stale_partitions
-  counts them by day at the end of a run, for the sensors. `condition` leaves out rows that need no look.
+  counts them by day at the end of a run, for the sensors. `condition` leaves out rows that need no check.
 #}
 
 {% macro stale_sessions(condition='true') -%}
@@ -28,7 +28,7 @@ select
     stored.stitched_user_id,
     stitched.stitched_user_id as right_user_id
 from stitched
--- Found by device as well: a join with all stored rows would cost much more than these few.
+-- Filtered by device as well: these rows are few, and a join with all stored rows costs much more.
 left join {{ rows_of_pending_devices(ref('stitched_sessions'), 'sessions', condition) }} as stored
     on
         stitched.project_id = stored.project_id
@@ -76,12 +76,12 @@ where
 {% macro stale_user_mappings() -%}
 with {{ device_timelines() }},
 
-known as (
+stored as (
     select *
-    from {{ ref('user_mapping_history') }} as known
+    from {{ ref('user_mapping_history') }} as stored
     where
-        known.known_until is null
-        and {{ is_pending_device('mapping', 'known') }}
+        stored.known_until is null
+        and {{ is_pending_device('mapping', 'stored') }}
 )
 
 select
@@ -90,24 +90,24 @@ select
 from timelines
 where
     not exists (
-        select 1 from known
-        where {{ is_same_span('known', 'timelines') }}
+        select 1 from stored
+        where {{ is_same_interval('stored', 'timelines') }}
     )
 union all
 select
     project_id,
     anonymous_id
-from known
+from stored
 where
     not exists (
         select 1 from timelines
-        where {{ is_same_span('known', 'timelines') }}
+        where {{ is_same_interval('stored', 'timelines') }}
     )
 {%- endmacro %}
 
-{# The pre-hook of stale_partitions: wrong rows by device, as the temporary table stale_rows. A run leaves out the days
-   that it has just built. Those are in the query itself, because DuckDB 2.0 does not push a condition down into a CTE
-   that is used more than once. #}
+{# The pre-hook of stale_partitions: the number of stale rows by device and day, as the temporary table stale_rows. Days
+   that this run has just built are left out, by a condition in the inner query: DuckDB 2.0 does not push a condition
+   down into a CTE that is used more than once. #}
 {% macro collect_stale_rows() %}
     {% if execute %}
     create or replace temporary table stale_rows as
@@ -142,7 +142,7 @@ where
     {%- endif -%}
 {%- endmacro %}
 
-{# The post-hook: devices without a wrong row need no look any more. #}
+{# The post-hook: remove devices without a stale row from the queue. #}
 {% macro drain_devices_without_stale_rows() %}
     {%- set grains = var('stale_grains') + (['mapping'] if 'sessions' in var('stale_grains') else []) -%}
     {%- for grain in grains -%} {{ drain_pending_devices(grain, keep='stale_rows') }}; {%- endfor -%}

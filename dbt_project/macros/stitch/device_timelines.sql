@@ -1,10 +1,10 @@
 {#
-  Whose an anonymous row of a device would be, at every time: the policies' answer is a step function of the
-  row's time, and `stitch` is asked once per step. It can change only where a link begins, on the first day
-  that a link's lookback reaches, and on the day after its carry-forward.
+  The stitched user that an anonymous row of a device would have, at every time. It is a step function of the row's
+  time: it can change only where a link begins, on the first day of a link's lookback, and on the day after the last day
+  of its carry forward. So `stitch` computes it once per step.
 
-  Gives the CTEs up to `timelines`: one row per pending device and span of time in which the answer is the same.
-  Devices without a link that counts have none.
+  Gives the CTEs up to `timelines`: one row per pending device and interval with one answer. Devices without a link that
+  counts have no rows, unless they are shared by decision.
 #}
 {% macro device_timelines() -%}
 timeline_links as (
@@ -24,7 +24,7 @@ timeline_links as (
         where linked_kind = 'device'
     ) as links
     inner join {{ project_settings() }} as settings on links.project_id = settings.project_id
-    -- Policy `graph` goes by further identifiers as well.
+    -- Identifiers link only where persons are resolved.
     where (links.is_of_user or settings.resolves_persons) and {{ is_pending_device('mapping', 'links') }}
 ),
 
@@ -58,11 +58,11 @@ timeline_moments as (
         step_at as subject_at
     from timeline_steps
     union all
-    -- Before the first step the answer is always the same: it is asked for the day before.
+    -- Before the first step the answer never changes. It is computed for the day before that step.
     select
         project_id,
         anonymous_id,
-        {{ since_ever() }} as valid_from,
+        {{ beginning_of_time() }} as valid_from,
         cast({{ days_later('min(cast(step_at as date))', -1) }} as timestamp) as subject_at
     from timeline_steps
     group by project_id, anonymous_id
@@ -71,8 +71,8 @@ timeline_moments as (
     select
         devices.project_id,
         devices.anonymous_id,
-        {{ since_ever() }} as valid_from,
-        {{ since_ever() }} as subject_at
+        {{ beginning_of_time() }} as valid_from,
+        {{ beginning_of_time() }} as subject_at
     from {{ shared_devices() }} as devices
     where
         {{ is_pending_device('mapping', 'devices') }}
@@ -131,8 +131,8 @@ timelines as (
 )
 {%- endmacro %}
 
-{# The same two spans, of rows that are called so; known_since and known_until aside. #}
-{% macro is_same_span(row, other) -%}
+{# Whether two rows, given by their aliases, are the same interval with the same answer, whenever it was known. #}
+{% macro is_same_interval(row, other) -%}
     {{ row }}.project_id = {{ other }}.project_id
     and {{ row }}.anonymous_id = {{ other }}.anonymous_id
     and {{ row }}.valid_from = {{ other }}.valid_from
@@ -141,8 +141,8 @@ timelines as (
     and {{ row }}.stitched_by = {{ other }}.stitched_by
 {%- endmacro %}
 
-{# Before any event. A row's key cannot be null. #}
-{% macro since_ever() -%} cast('0001-01-01' as timestamp) {%- endmacro %}
+{# A time before any event. It stands for no beginning, because valid_from is in a key and cannot be null. #}
+{% macro beginning_of_time() -%} cast('0001-01-01' as timestamp) {%- endmacro %}
 
-{# What `null` (unlimited) means as a number of days; see warehouse/schema.py. #}
+{# The number of days that means unlimited: UNLIMITED_DAYS in stitch_pipeline/settings/rules.py. #}
 {% macro unlimited_days() -%} 36500 {%- endmacro %}

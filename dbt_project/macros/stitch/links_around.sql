@@ -31,7 +31,7 @@
             anonymous_id,
             cast(null as varchar) as link_user_id,
             cast(null as date) as link_day,
-            {{ since_ever() }} as linked_at,
+            {{ beginning_of_time() }} as linked_at,
             cast(null as varchar) as link_event_id
         from {{ links }}
     ) as beginnings

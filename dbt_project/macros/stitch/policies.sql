@@ -1,6 +1,6 @@
 {#
-  What a policy is: one file in macros/stitch/policies and one member of the Python enum `Policy`, which dbt gets as
-  the variable `policies`. The file of the policy `p` has three macros.
+  A policy is one file in macros/stitch/policies and one member of the Python enum `Policy`, which dbt gets as the
+  variable `policies`. The file of the policy `p` has three macros.
 
   policy_p(lookups, links)
       Gives the CTE `p_candidates`: all columns of `lookups` (a device and a time, with the window within which a link
@@ -8,14 +8,15 @@
       candidate_event_id, all null for no link. `links` holds the links of these devices.
 
   policy_p_traits()
-      What is special about the policy; a trait that is not named is false.
-      keeps_own_user        a row's own user goes before any link
+      The traits of the policy. A trait that is not named is false.
+      keeps_own_user        a row's own user takes precedence over any link
       resolves_persons      links count for persons (models/identity/persons), and identifiers link as well
       finds_shared_devices  policy_p also gives the CTE `p_shared_devices`: project_id and anonymous_id
 
   policy_p_reasons()
-      What `stitching_reasons` says of a link, in the order in which it is tried: pairs of a condition and a text in
-      SQL, over the columns of its CTE `compared`. Of the pairs of a stage, the first that applies counts.
+      The reasons that `stitching_reasons` gives for a link, by stage, in the order in which the stages are tried. Each
+      is a pair of a condition and a text, in SQL over the columns of its CTE `compared`. The first pair of a stage that
+      applies counts.
       shared               the policy found the device shared
       cut                  the link was cut, because it leads to another person
       decides              the link decides
@@ -42,7 +43,7 @@
     )
 {%- endmacro %}
 
-{# Branches of a CASE: what each policy says at a stage, for rows with `condition`. #}
+{# Branches of a CASE: the reasons of each policy at a stage, for rows that meet `condition`. #}
 {% macro reasons_of_policies(stage, condition='true') -%}
     {%- for name in var('policies') %}
     {%- for also, reason in context['policy_' ~ name ~ '_reasons']().get(stage, []) %}

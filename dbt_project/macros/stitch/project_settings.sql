@@ -3,7 +3,7 @@
 
   A run may have exceptions (variable `exceptions`, by the name of the rule): they apply to the rows that this run
   writes, and to nothing else. They are compiled into the SQL of its tables and are stored nowhere, so no view and no
-  later run sees them. Internal models judge stored rows by the rules as they are set.
+  later run sees them. Internal models check stored rows by the rules as they are set.
 #}
 {% macro project_settings() -%}
     {%- set exceptions = var('exceptions') -%}
@@ -14,9 +14,9 @@
             {% if column.name in exceptions -%} {{ literal(exceptions[column.name]) }} as {% endif -%}
             {{ column.name }} {{- ',' if not loop.last }}
             {%- endfor %}
-        from {{ pipeline_table('project_settings') }} as settings
+        from {{ internal_table('project_settings') }} as settings
     )
-    {%- else -%} {{ pipeline_table('project_settings') }}
+    {%- else -%} {{ internal_table('project_settings') }}
     {%- endif -%}
 {%- endmacro %}
 

@@ -24,7 +24,7 @@
     {{ hash_of(['subjects.project_id', 'subjects.anonymous_id']) }} in (select device_hash from policy_known_devices)
 {%- endset %}
 -- By hash, which DuckDB 2.0 looks up in a fraction of the time. A device that only shares a hash with one of these is
--- looked up too, and has no link.
+-- looked up too, without finding a link.
 policy_known_devices as (
     select {{ hash_of(['project_id', 'anonymous_id']) }} as device_hash
     from {{ ref('identity_map') }}
@@ -39,7 +39,7 @@ policy_known_devices as (
 
 policy_subjects as (
     {{ with_settings(subjects, switch, policy) }}
-    -- Not as `is_listed`: for each further condition DuckDB 2.0 expects fewer rows, and in the end next to none.
+    -- Not as `is_listed`: DuckDB 2.0 expects fewer rows for each further condition, and in the end almost none.
     where {{ is_of_known_device }}
 ),
 
@@ -64,7 +64,7 @@ policy_lookups as (
     from policy_subjects as subjects
 ),
 
--- Persons as decided only: a policy that resolves persons does so itself.
+-- Persons by decision only: a policy that resolves persons looks them up itself.
 policy_links as (
     select
         links.project_id,
@@ -243,8 +243,8 @@ stitched as (
 {# Whether the rule of a row credits it to a user. #}
 {% macro is_of_a_user(rule='stitched_by') -%} {{ rule }} in ('own', 'link before', 'link after') {%- endmacro %}
 
-{# Whether a policy can be tried on a row. One that resolves persons needs the stored persons of the project, which
-   only projects that follow it have; a trial (stitching/views.py) builds persons for others. #}
+{# Whether a policy can be tried on a row. One that resolves persons needs the stored persons of the project. Only
+   projects that follow the policy have them; a trial (stitch_pipeline/stitching/views.py) builds them for others. #}
 {% macro is_answerable(policies, row) -%}
 (
         not {{ has_trait(policies ~ '.policy', 'resolves_persons') }}

@@ -1,6 +1,6 @@
 {{ config(materialized='view') }}
 
--- Ids that are no identity: the event stayed, the id was treated as absent.
+-- A blocked id is treated as absent. Its event stays.
 with blocked_ids as (
     select
         project_id,
@@ -104,7 +104,7 @@ wrong_links as (
     where events.event_type = 'identify' or settings.link_on = 'any'
 ),
 
--- Where only identify events link: users who were never identified on the device that named them.
+-- Where only identify events link: users of other events who were never identified on the same device.
 unlinked_users as (
     select
         events.project_id,
@@ -127,7 +127,7 @@ unlinked_users as (
         )
 ),
 
--- Rows that never became events do not say which project they are of; the file says where to look.
+-- Quarantined rows have no project. Their landing file shows where to look.
 bad_times as (
     select
         cast(null as varchar) as project_id,
@@ -135,7 +135,7 @@ bad_times as (
         'landing_file' as field,
         landing_file as found,
         occurred_at
-    from {{ pipeline_table('quarantined_events') }}
+    from {{ internal_table('quarantined_events') }}
     where problem in ('before_start_date', 'in_the_future')
 ),
 

@@ -7,7 +7,8 @@
     post_hook="{{ drain_devices_without_stale_rows() }}",
 ) }}
 
-{#- Built last in every run. The days are what the next re-stitch has to touch. -#}
+{#- Built last in every run. The next re-stitch has to touch these days. -#}
+{%- set looked_at = var('stale_grains') + (['mapping', 'users'] if 'sessions' in var('stale_grains') else []) -%}
 {%- set last_session_day -%}
 (select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
 {%- endset -%}
@@ -24,7 +25,7 @@ where grain != 'mapping'
 group by grain, day
 {% if 'sessions' in var('stale_grains') -%}
 union all
--- These have no day. A re-stitch of any day brings them up to date.
+-- Mappings and users have no day. A re-stitch of any day brings them up to date.
 select
     'mapping' as grain,
     {{ last_session_day }} as day,
@@ -37,7 +38,7 @@ select
     'users' as grain,
     {{ last_session_day }} as day,
     count(*) as row_count
-from {{ pipeline_table('pending_users') }} as pending
+from {{ internal_table('pending_users') }} as pending
 where
     exists (
         select 1 from {{ ref('stitched_sessions') }} as sessions
@@ -48,12 +49,10 @@ where
 having count(*) > 0
 {%- endif %}
 union all
--- What this run does not look at is as the last look left it.
+-- Grains that this run does not check keep the counts of their last check.
 select
     grain,
     day,
     row_count
-from {{ this }} as known
-where
-    {% if var('stale_grains') %}grain not in ({{ "'" ~ var('stale_grains') | join("', '") ~ "'" }}){% else %}1 = 1{% endif %}
-    {% if 'sessions' in var('stale_grains') %}and grain not in ('mapping', 'users'){% endif %}
+from {{ this }}
+where grain not in ('', {{ "'" ~ looked_at | join("', '") ~ "'" }})

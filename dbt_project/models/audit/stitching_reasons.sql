@@ -1,6 +1,6 @@
 {{ config(materialized='view') }}
 
--- Sessions and events of devices side by side, each stitched by the switch of its grain.
+-- Sessions and events of devices. Each grain has its own switch for stitching.
 with device_rows as (
     select
         project_id,
@@ -33,7 +33,6 @@ with device_rows as (
     switch="case when subjects.grain = 'session' then settings.stitching and settings.session_stitching else settings.stitching end"
 ) }},
 
--- What could have given the device a user: its links, and events that a guard kept from being links.
 identified_events as (
     select
         events.project_id,
@@ -58,6 +57,7 @@ identified_events as (
     where events.anonymous_id is not null and events.user_id is not null
 ),
 
+-- All that could have given the device a user: its links, and events that a guard kept from being links.
 candidates as (
     select
         links.project_id,
@@ -68,7 +68,7 @@ candidates as (
         links.last_seen_at as candidate_last_seen_at,
         links.event_count as candidate_event_count,
         links.first_event_id as candidate_id,
-        'no link, as decided: ' || wrong.line as no_link_because
+        'no link, as decided: ' || wrong.line as no_link_reason
     from {{ ref('identity_map') }} as links
     left join {{ wrong_links() }} as wrong
         on
@@ -86,7 +86,7 @@ candidates as (
         links.last_seen_at as candidate_last_seen_at,
         links.event_count as candidate_event_count,
         links.first_event_id as candidate_id,
-        'no link, as decided: ' || wrong.line as no_link_because
+        'no link, as decided: ' || wrong.line as no_link_reason
     from {{ ref('identifier_links') }} as links
     inner join {{ project_settings() }} as settings on links.project_id = settings.project_id
     left join {{ wrong_links() }} as wrong
@@ -107,7 +107,7 @@ candidates as (
         max(occurred_at) as candidate_last_seen_at,
         count(*) as candidate_event_count,
         {{ first_known_by('event_id', 'occurred_at') }} as candidate_id,
-        'no link: only identify events link in this project' as no_link_because
+        'no link: only identify events link in this project' as no_link_reason
     from identified_events
     where is_kept_from_linking
     group by project_id, anonymous_id, user_id, event_date
@@ -121,7 +121,7 @@ candidates as (
         occurred_at as candidate_last_seen_at,
         count(*) as candidate_event_count,
         min(event_id) as candidate_id,
-        'no link: ' || user_of_instant || ' was seen at the same instant with the greater event id' as no_link_because
+        'no link: ' || user_of_instant || ' was seen at the same instant with the greater event id' as no_link_reason
     from identified_events
     where not is_kept_from_linking and user_id != user_of_instant
     group by project_id, anonymous_id, user_id, event_date, occurred_at, user_of_instant
@@ -135,13 +135,13 @@ candidates as (
         max(occurred_at) as candidate_last_seen_at,
         count(*) as candidate_event_count,
         {{ first_known_by('event_id', 'occurred_at') }} as candidate_id,
-        'no link: blocked id ''' || blocked_user_id || '''' as no_link_because
+        'no link: blocked id ''' || blocked_user_id || '''' as no_link_reason
     from {{ source('landing', 'raw_events') }}
     where anonymous_id is not null and blocked_user_id is not null
     group by project_id, anonymous_id, blocked_user_id
 ),
 
--- How many users the guard against shared devices counted around each row.
+-- The number of users that the guard against shared devices counts in the window around each row.
 users_in_window as (
     select
         stitched.project_id,
@@ -176,21 +176,21 @@ compared as (
         candidates.candidate_last_seen_at,
         candidates.candidate_event_count,
         candidates.candidate_id,
-        candidates.no_link_because,
+        candidates.no_link_reason,
         coalesce(users_in_window.user_count, 0) as user_count,
         candidate_persons.person_id as candidate_person_id,
         device_persons.person_id as device_person_id,
         decided.line as shared_by_decision,
         names.line as named_by_decision,
         candidates.candidate_id is not null
-        and candidates.no_link_because is null
+        and candidates.no_link_reason is null
         and candidates.candidate_id = coalesce(stitched.link_event_id, '')
         and (
             not {{ has_trait('stitched.policy', 'resolves_persons') }}
             or candidate_persons.person_id = device_persons.person_id
         ) as decides,
         -- The link that the policy picked, whether or not it then counted.
-        candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_because is null as is_picked
+        candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_reason is null as is_picked
     from stitched
     inner join {{ project_settings() }} as settings on stitched.project_id = settings.project_id
     left join candidates
@@ -224,7 +224,7 @@ compared as (
             stitched.project_id = decided.project_id
             and stitched.anonymous_id = decided.anonymous_id
             and stitched.subject_day = decided.subject_day
-    -- Only for the candidate that the row is credited by.
+    -- Only for the candidate by which the row is credited.
     left join {{ decided_names() }} as names
         on
             stitched.project_id = names.project_id
@@ -234,7 +234,7 @@ compared as (
                 or ({{ has_trait('stitched.policy', 'resolves_persons') }} and stitched.link_event_id is not null)
             )
             and candidates.candidate_user_id = names.user_id
-            and candidates.no_link_because is null
+            and candidates.no_link_reason is null
 ),
 
 reasons as (
@@ -242,7 +242,7 @@ reasons as (
         compared.*,
         case
             when candidate_id is null then 'no event on this device names a user'
-            when no_link_because is not null then no_link_because
+            when no_link_reason is not null then no_link_reason
             when stitched_by = 'off' and grain = 'session' then 'session stitching is off for the project'
             when stitched_by = 'off' then 'stitching is off for the project'
             when user_count > max_users_per_device and user_id is null
@@ -299,7 +299,7 @@ left join {{ source('landing', 'raw_events') }} as events
     on
         reasons.project_id = events.project_id
         and reasons.candidate_id = events.event_id
-left join {{ pipeline_table('landing_files') }} as files on events.landing_file = files.landing_file
+left join {{ internal_table('landing_files') }} as files on events.landing_file = files.landing_file
 left join {{ ref('stitched_sessions') }} as stored_sessions
     on
         reasons.grain = 'session'

@@ -6,7 +6,7 @@
 ) }}
 
 -- depends_on: {{ ref('decisions') }}
--- No project without named identifiers gets past this join, and no JSON is parsed for it.
+-- The first join leaves out projects without configured identifiers, so that no JSON is parsed for them.
 with found as (
     select
         events.project_id,
@@ -25,7 +25,7 @@ with found as (
             else {{ json_text('events.properties', 'fields.json_path') }}
         end as sent
     from {{ source('landing', 'raw_events') }} as events
-    inner join {{ pipeline_table('identifier_fields') }} as fields on events.project_id = fields.project_id
+    inner join {{ internal_table('identifier_fields') }} as fields on events.project_id = fields.project_id
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where
         {{ is_in_window('events.event_date') }}
@@ -62,7 +62,7 @@ identities as (
     where
         trim(normalised.id, {{ white_space() }}) != ''
         and not exists (
-            select 1 from {{ pipeline_table('blocked_identifiers') }} as blocked
+            select 1 from {{ internal_table('blocked_identifiers') }} as blocked
             where
                 blocked.project_id = normalised.project_id
                 and blocked.value = lower(trim(normalised.id, {{ white_space() }} || '"''`'))

@@ -25,7 +25,7 @@ with identified_events as (
         and (events.event_type = 'identify' or settings.link_on = 'any')
 ),
 
--- At one instant a device has one user: of events at the same time the last by event id decides.
+-- A device has one user at any instant: of events at the same time, the one with the greatest event id counts.
 instants as (
     select
         *,

@@ -1,4 +1,4 @@
-{#- Most runs have nothing to resolve, because no project follows `graph` or no link changed: these do not read the
+{#- Most runs have nothing to resolve, because no project follows `graph` or no link changed. They do not read the
     links. -#}
 {%- set is_pending = execute and has_pending_ids() -%}
 

@@ -1,6 +1,6 @@
 {{ config(materialized='view') }}
 
--- A device resolves to whoever its last activity is credited to: its last session's own user counts as the row's own.
+-- A device resolves to the stitched user of its last activity. The user of its last session counts as the own user.
 with ordered as (
     select
         project_id,

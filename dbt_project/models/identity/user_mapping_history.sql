@@ -5,33 +5,33 @@
     post_hook="{% if not var('exceptions') %}{{ drain_pending_devices('mapping') }}{% endif %}",
 ) }}
 
--- What is known now of the pending devices, beside what was known before: nothing of that is ever taken out.
+-- The intervals of pending devices as known now, beside those known before. An interval is ended and never removed.
 with {{ device_timelines() }},
 
-known as (
+stored as (
     select *
-    from {{ pipeline_table('user_mapping_history') }} as known
-    where {{ is_pending_device('mapping', 'known') }}
+    from {{ internal_table('user_mapping_history') }} as stored
+    where {{ is_pending_device('mapping', 'stored') }}
 ),
 
-still_or_no_longer_so as (
+kept_or_ended as (
     select
-        known.project_id,
-        known.anonymous_id,
-        known.user_id,
-        known.stitched_user_id,
-        known.stitched_by,
-        known.valid_from,
-        known.valid_until,
-        known.known_since,
+        stored.project_id,
+        stored.anonymous_id,
+        stored.user_id,
+        stored.stitched_user_id,
+        stored.stitched_by,
+        stored.valid_from,
+        stored.valid_until,
+        stored.known_since,
         case
-            when known.known_until is not null then known.known_until
+            when stored.known_until is not null then stored.known_until
             when not exists (
                 select 1 from timelines
-                where {{ is_same_span('known', 'timelines') }}
+                where {{ is_same_interval('stored', 'timelines') }}
             ) then {{ known_at() }}
         end as known_until
-    from known
+    from stored
 ),
 
 new as (
@@ -47,13 +47,13 @@ new as (
         cast(null as timestamp) as known_until
     from timelines
     where not exists (
-        select 1 from known
+        select 1 from stored
         where
-            known.known_until is null
-            and {{ is_same_span('known', 'timelines') }}
+            stored.known_until is null
+            and {{ is_same_interval('stored', 'timelines') }}
     )
 )
 
-select * from still_or_no_longer_so
+select * from kept_or_ended
 union all
 select * from new

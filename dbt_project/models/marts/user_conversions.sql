@@ -27,7 +27,7 @@ conversions as (
         steps.funnel_position,
         min(events.occurred_at) as converted_at
     from events
-    inner join {{ pipeline_table('conversion_events') }} as steps
+    inner join {{ internal_table('conversion_events') }} as steps
         on events.project_id = steps.project_id and events.event_name = steps.event_name
     group by events.project_id, events.stitched_user_id, events.event_name, steps.funnel_position
 ),

@@ -7,5 +7,5 @@
 ) }}
 
 -- depends_on: {{ ref('project_settings') }}
--- The decisions that are followed become those that are configured, and the ids that this concerns are queued.
-select * from {{ pipeline_table('configured_decisions') }} as configured
+-- Makes the followed decisions equal to the configured ones, and queues the ids that a change concerns.
+select * from {{ internal_table('configured_decisions') }}

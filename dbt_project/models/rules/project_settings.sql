@@ -6,5 +6,5 @@
     tags=['internal'],
 ) }}
 
--- The rules that are followed become those that are configured, and the devices that this concerns are queued.
-select * from {{ pipeline_table('configured_rules') }} as configured
+-- Makes the followed rules equal to the configured ones, and queues the devices and ids that a change concerns.
+select * from {{ internal_table('configured_rules') }}

@@ -4,12 +4,12 @@
     day='session_date',
 ) }}
 
-{#- A stream is what one session is cut from: a device's events, or, where the tracker numbers its sessions,
-    the device's events of one such number. -#}
+{#- Sessions are cut from streams. A stream is the events of a device or, where the tracker sends session ids, the
+    events of a device with one session id. -#}
 {%- set timeout = minutes(var('session_timeout_minutes')) -%}
 
-{#- Sorting is what costs, so only what the cuts depend on is sorted, and the rest of each event is joined to
-    them. Events at one instant are never cut apart, so that their order does not matter here. -#}
+{#- Sorting is expensive, so only the columns on which the cuts depend are sorted. The other columns are joined to the
+    sessions. Events at one instant are never separated, so their order does not matter here. -#}
 with devices_at_edges as (
     select distinct
         project_id,
@@ -24,7 +24,7 @@ with devices_at_edges as (
         )
 ),
 
--- Of the days beside the window only what may go on over its edges: the others' sessions there are not its own.
+-- Of the days beside the window, only devices that are active at its edges: sessions of others cannot cross them.
 instants as (
     select
         project_id,
@@ -68,14 +68,14 @@ gaps as (
         *,
         cast(occurred_at as date) as event_date,
         cast(previous_at as date) as previous_date,
-        stream_session_id = '' as is_unnumbered,
+        stream_session_id = '' as lacks_source_session,
         previous_at is null as is_first_of_stream,
         occurred_at - previous_at >= {{ timeout }} as is_after_gap,
         cast(occurred_at as date) > cast(previous_at as date) as is_after_midnight
     from ordered
 ),
 
--- Days that a stream goes on into over midnight. Only such streams can fill a whole day.
+-- Days that a stream enters over midnight without a gap. Only streams with one can fill a whole day.
 crossings as (
     select distinct
         project_id,
@@ -86,8 +86,8 @@ crossings as (
     where is_after_midnight and not is_after_gap
 ),
 
--- A day is full if activity reaches from one midnight to the other. It is told from the day's own events,
--- so that a partition depends on its neighbours and nothing else.
+-- A day is full if activity reaches from one midnight to the other without a gap. Only the day's own events decide
+-- this, so a partition depends on its two neighbours and nothing else.
 full_days as (
     select
         gaps.project_id,
@@ -107,7 +107,7 @@ full_days as (
     having
         min(gaps.occurred_at) - cast(gaps.event_date as timestamp) < {{ timeout }}
         and cast({{ days_later('gaps.event_date', 1) }} as timestamp) - max(gaps.occurred_at) < {{ timeout }}
-        and sum(case when gaps.is_unnumbered and gaps.is_after_gap and not gaps.is_after_midnight then 1 else 0 end) = 0
+        and sum(case when gaps.lacks_source_session and gaps.is_after_gap and not gaps.is_after_midnight then 1 else 0 end) = 0
 ),
 
 starts as (
@@ -118,9 +118,9 @@ starts as (
         occurred_at as started_at,
         event_date as session_date
     from gaps
-    where is_first_of_stream or (is_after_gap and (is_unnumbered or is_after_midnight))
+    where is_first_of_stream or (is_after_gap and (lacks_source_session or is_after_midnight))
     union all
-    -- The beginnings of the days at which a session is cut, although it has not fallen silent.
+    -- The cuts without a gap: at both midnights of a full day.
     select distinct
         gaps.project_id,
         gaps.anonymous_id,
@@ -137,35 +137,35 @@ starts as (
     where gaps.is_after_midnight and not gaps.is_after_gap
 ),
 
-spans as (
+session_intervals as (
     select
         *,
         lead(started_at) over (
             partition by anonymous_id, stream_session_id, project_id
             order by started_at
-        ) as until_at
+        ) as next_started_at
     from starts
 ),
 
--- By the days on which a session can have events: it runs past one midnight at most.
-spans_by_day as (
+-- One row per day on which a session can have events: it runs past one midnight at most.
+session_intervals_by_day as (
     select
         *,
         session_date as event_date
-    from spans
+    from session_intervals
     where {{ is_in_window('session_date') }}
     union all
     select
-        spans.*,
+        intervals.*,
         crossings.event_date
-    from spans
+    from session_intervals as intervals
     inner join crossings
         on
-            spans.project_id = crossings.project_id
-            and spans.anonymous_id = crossings.anonymous_id
-            and spans.stream_session_id = crossings.stream_session_id
-            and {{ days_later('spans.session_date', 1) }} = crossings.event_date
-    where {{ is_in_window('spans.session_date') }}
+            intervals.project_id = crossings.project_id
+            and intervals.anonymous_id = crossings.anonymous_id
+            and intervals.stream_session_id = crossings.stream_session_id
+            and {{ days_later('intervals.session_date', 1) }} = crossings.event_date
+    where {{ is_in_window('intervals.session_date') }}
 ),
 
 events as (
@@ -173,11 +173,11 @@ events as (
         events.project_id,
         events.anonymous_id,
         events.source_session_id,
-        spans.started_at,
-        spans.session_date,
+        intervals.started_at,
+        intervals.session_date,
         events.occurred_at,
-        -- The first event is the one with the least id of those at which the session starts.
-        case when events.occurred_at = spans.started_at then events.event_id end as start_event_id,
+        -- A session's first event is the one with the least id among those at its start.
+        case when events.occurred_at = intervals.started_at then events.event_id end as start_event_id,
         {{ place_in_time('events.occurred_at', 'events.event_id') }} as place,
         case
             when events.event_type in ('page', 'screen')
@@ -191,14 +191,14 @@ events as (
         events.utm_campaign,
         events.platform
     from {{ source('landing', 'raw_events') }} as events
-    inner join spans_by_day as spans
+    inner join session_intervals_by_day as intervals
         on
-            events.project_id = spans.project_id
-            and events.anonymous_id = spans.anonymous_id
-            and coalesce(events.source_session_id, '') = spans.stream_session_id
-            and events.event_date = spans.event_date
-            and events.occurred_at >= spans.started_at
-            and (spans.until_at is null or events.occurred_at < spans.until_at)
+            events.project_id = intervals.project_id
+            and events.anonymous_id = intervals.anonymous_id
+            and coalesce(events.source_session_id, '') = intervals.stream_session_id
+            and events.event_date = intervals.event_date
+            and events.occurred_at >= intervals.started_at
+            and (intervals.next_started_at is null or events.occurred_at < intervals.next_started_at)
     where
         events.anonymous_id is not null
         and events.event_date between {{ day_literal('first_day') }} and {{ days_later(day_literal('last_day'), 1) }}

@@ -1,5 +1,5 @@
-{#- Page views are stitched at a pace of their own. While view stitching is off, or a run does without it,
-    each row keeps the answer of the last view stitch, and a new row is its own device's. -#}
+{#- Page views are stitched at a pace of their own. If view stitching is off, in general or for this run, each row keeps
+    the stitched user of the last view stitch, and a new row is credited to its own device. -#}
 
 {{ config(
     materialized='in_place',
@@ -10,7 +10,7 @@
 ) }}
 
 with {% if var('restitch_only') -%}
-views as {{ as_subjects() }} (
+views as {{ compute_per_use() }} (
     select
         project_id,
         event_id,
@@ -25,7 +25,7 @@ views as {{ as_subjects() }} (
     from {{ rows_in_scope(this, 'event_date', 'page_views') }} as views
 ),
 {%- else -%}
-events as {{ as_subjects() }} (
+events as {{ compute_per_use() }} (
     select
         project_id,
         event_id,
@@ -41,7 +41,7 @@ events as {{ as_subjects() }} (
     where event_type in ('page', 'screen')
 ),
 
--- By the days on which they have views: a session runs past one midnight at most.
+-- One row per day on which a session can have views: it runs past one midnight at most.
 sessions_by_day as (
     select
         *,
@@ -58,7 +58,7 @@ sessions_by_day as (
         and cast(ended_at as date) > session_date
 ),
 
-views as {{ as_subjects() }} (
+views as {{ compute_per_use() }} (
     select
         events.project_id,
         events.event_id,
@@ -82,7 +82,7 @@ views as {{ as_subjects() }} (
 {%- endif %}
 
 {% if var('view_stitching') -%}
-subjects as {{ as_subjects() }} (
+subjects as {{ compute_per_use() }} (
     select
         views.*,
         views.event_date as subject_day,
@@ -96,16 +96,16 @@ subjects as {{ as_subjects() }} (
 stitched as (
     select
         views.*,
-        coalesce(answers.stitched_user_id, views.anonymous_id, views.user_id, views.event_id) as stitched_user_id,
-        coalesce(answers.stitched_by, {{ rule_without_stitching('views') }}) as stitched_by
+        coalesce(stored.stitched_user_id, views.anonymous_id, views.user_id, views.event_id) as stitched_user_id,
+        coalesce(stored.stitched_by, {{ rule_without_stitching('views') }}) as stitched_by
     from views
-    left join {{ this }} as answers
+    left join {{ this }} as stored
         on
-            views.project_id = answers.project_id
-            and views.event_id = answers.event_id
-            and views.event_date = answers.event_date
-            -- An answer given for another device is none for this one.
-            and views.anonymous_id = answers.anonymous_id
+            views.project_id = stored.project_id
+            and views.event_id = stored.event_id
+            and views.event_date = stored.event_date
+            -- The answer for another device does not count.
+            and views.anonymous_id = stored.anonymous_id
 )
 {%- endif %}
 

@@ -6,7 +6,7 @@
     on_change='note_changed_users',
 ) }}
 
-with subjects as {{ as_subjects() }} (
+with subjects as {{ compute_per_use() }} (
     select
         sessions.*,
         sessions.session_date as subject_day,

@@ -1,5 +1,5 @@
-{# One row per key among the partitions of the run; among all rows where the table has no day. Sought by hash,
-   because keys by themselves take several times as long, and by sorting, which takes a third as long as grouping. #}
+{# One row per key among the partitions of the run, or in the whole table if it has no days. The search is by hash,
+   because keys take several times as long, and by sorting, which takes a third of the time of grouping. #}
 {% test unique_key(model, key, day=none) %}
 {%- set rows -%} from {{ model }} {%- if day %} where {{ is_in_window(day) }}{% endif %} {%- endset -%}
 with hashed as (

@@ -1,1 +1,5 @@
-"""The assets: one module for what is loaded from the landing zone, one for what dbt builds."""
+"""The assets.
+
+Belongs here: one module for the tables that are loaded from the landing zone, one for the models that dbt builds. Does
+not: how they are loaded or built (``stitching``).
+"""

@@ -1,8 +1,7 @@
-"""``raw_events`` and ``quarantined_events``: the landing zone, loaded.
+"""``raw_events`` and ``quarantined_events``: the rows of the landing zone's files.
 
-A run for some days loads the new, changed and vanished files that hold (or held) rows of those days.
-Whole files are loaded; days outside the run that change thereby are marked, and ``landing_sensor``
-asks for them.
+A run for some days loads the new, changed and vanished files that hold (or held) rows of those days. Files are loaded
+whole. If that changes other days, they are marked as changed, and ``landing_sensor`` requests them.
 """
 
 import time
@@ -39,6 +38,7 @@ POOL = "duckdb"
 
 
 def landing_zone_assets(settings: Settings) -> AssetsDefinition:
+    """Both tables as one multi-asset, with their checks."""
     described = described_tables()
 
     def spec(table: str) -> AssetSpec:
@@ -68,7 +68,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 "raw_events_has_one_row_per_event",
                 asset="raw_events",
                 blocking=True,
-                description="Among the run's days no event id stands twice within a project.",
+                description="Among the run's days no event id occurs twice within a project.",
             ),
             AssetCheckSpec(
                 "every_file_is_readable",

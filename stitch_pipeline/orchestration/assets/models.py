@@ -1,8 +1,8 @@
 """The assets that dbt builds: identity map, sessions, stitched sessions, users, page views, stats, views.
 
 The definitions come from dbt's manifest. A run is one call of dbt in this process, with the warehouse opened once
-around it (``stitching.build``). Its numbers, and the partitions that now hold a wrong answer, go into the event log as
-one observation (``run_records``), where ``identify_sensor`` finds them.
+around it (``stitching.build``). The run's numbers, and the partitions that are stale now, go into the event log as one
+observation (``run_records``), which ``identify_sensor`` reads.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +40,7 @@ Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMate
 
 
 def model_assets(settings: Settings) -> list[AssetsDefinition]:
+    """The models that are tables, by day, and the models that are views, without partitions."""
     manifest = dbt_project.assets_manifest()
     translator = _Translator(settings)
 
@@ -72,7 +73,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         if built.failures:
             raise Failure("\n".join(built.failures))
         if set(built.succeeded) == set(TABLES):
-            # The event log has what the rules in force change, in this run's own record.
+            # Only now: this run's record in the event log has the partitions that the rules in force change.
             LandingIndex(settings.index_path).set_followed_rules(settings.all_crediting_rules)
 
     @dbt_assets(
@@ -99,7 +100,7 @@ def _selected(context: AssetExecutionContext) -> list[str]:
 
 
 class _DbtEvents:
-    """dbt's results as they come: each a line in the run's log, those of tests also asset checks."""
+    """Logs each of dbt's results as it comes, and collects those of tests as asset checks."""
 
     def __init__(self, context: AssetExecutionContext, translator: DagsterDbtTranslator) -> None:
         self._context = context
@@ -125,7 +126,7 @@ class _DbtEvents:
 def _add_partition_metadata(
     context: AssetExecutionContext, warehouse: Warehouse, window: DayRange, changed: Mapping[str, Mapping[Any, int]]
 ) -> None:
-    """What the UI shows of each partition, the most important numbers first."""
+    """Add the numbers that the UI shows for each partition, the most important first."""
     for name, rows_changed in changed.items():
         per_day = facts_per_day(warehouse, name, window)
         for day, facts in per_day.items():
@@ -133,7 +134,7 @@ def _add_partition_metadata(
             metadata = {**first, "rows_changed": rows_changed.get(day, 0), **facts}
             context.add_asset_metadata(metadata, asset_key=name, partition_key=day.isoformat())
         if not per_day:
-            # A table without days: its numbers are those of the run, so they are on one partition only.
+            # A table without days has numbers for the whole run, so they go to one partition only.
             metadata = {"rows": row_count(warehouse, name), "rows_changed": sum(rows_changed.values())}
             context.add_asset_metadata(metadata, asset_key=name, partition_key=window.last.isoformat())
 
@@ -146,9 +147,9 @@ def _clear_changed_days(settings: Settings, window: DayRange) -> None:
 class _Translator(DagsterDbtTranslator):
     """dbt's nodes as assets: one-word keys, groups by folder, daily partitions.
 
-    Partitions are mapped one to one, although a session of D also reads the events of D-1 and D+1: Dagster
-    splits a backfill into a run per asset wherever a mapping has an offset, and a range is to be one run.
-    ``planning.days`` knows which days a change reaches.
+    Partitions are mapped one to one, although a session of D also reads the events of D-1 and D+1. Dagster would split
+    a backfill into a run per asset if a mapping had an offset, and a range must be one run. ``planning.days`` computes
+    which days a change reaches.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -168,7 +169,7 @@ class _Translator(DagsterDbtTranslator):
         return str(dbt_resource_props.get("description", ""))
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
-        # The manifest was parsed without a warehouse and names a place that does not exist.
+        # The manifest was parsed without a warehouse, so its own location does not exist.
         return {**super().get_metadata(dbt_resource_props), **place_of(self.stitching, dbt_resource_props["name"])}
 
     def get_partitions_def(self, dbt_resource_props: Mapping[str, Any]) -> PartitionsDefinition | None:

@@ -1,7 +1,7 @@
 {#
   Policy `graph`: the row's own user; else the device's last link, to a user or to another identifier, if the link's
   day is at most lookback_days after the row's day, as under `latest`. A link counts for the person of its user or
-  identifier (macros/graph). A link was cut if its id belongs to another person or to none: it is skipped.
+  identifier (macros/graph). A link is cut, and skipped, if its id belongs to another person or to none.
   (Segment Unify and RudderStack: an identity graph, with limits and unique identifiers.)
 #}
 {% macro policy_graph(lookups, links) -%}
