@@ -42,6 +42,7 @@ check: $(READY) ## format, lint, types, SQL
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models
+	$(BIN)/python dbt_project/check_macros.py
 
 format: $(READY) ## put code into the project's format
 	$(BIN)/ruff format .

@@ -39,7 +39,9 @@ def var(name: str, default: Any = None) -> Any:
 
 
 context = _Macros()
-adapter = SimpleNamespace(dispatch=_dispatch)
+adapter = SimpleNamespace(
+    dispatch=_dispatch, get_columns_in_relation=lambda relation: [SimpleNamespace(name="project_id")]
+)
 target = SimpleNamespace(schema="stitch")
 execute = True
 

@@ -2,7 +2,8 @@
 
 {% macro duckdb__first_row_by(columns, position) -%}
     arg_min(
-        struct_pack({% for column in columns %}{{ column }} := {{ column }}{{ ', ' if not loop.last }}{% endfor %}), {{ position }}
+        struct_pack({% for column in columns %}{{ column }} := {{ column }}{{ ', ' if not loop.last }}{% endfor %}),
+        {{ position }}
     )
 {%- endmacro %}
 
@@ -49,6 +50,7 @@
         where reached.component < known.component
         group by edges.b
     )
+
     select node, component from reached
 {%- endmacro %}
 
@@ -67,5 +69,6 @@
         where not exists (select 1 from recurring.reached as known where known.node = edges.b)
         group by edges.b
     )
+
     select node, nullif(seed, 0) as seed from reached
 {%- endmacro %}

@@ -110,7 +110,7 @@
     {% do run_query("delete from " ~ internal_table('changed_rows') ~ " where model = '" ~ model['name'] ~ "'") %}
     {% call statement('count_changes') %}
         insert into {{ internal_table('changed_rows') }}
-        select '{{ model['name'] }}', changed_day, count(*)
+        select '{{ model['name'] }}' as model, changed_day, count(*) as rows_changed
         from (
             {% if is_new -%}
             select {{ day or 'cast(null as date)' }} as changed_day from {{ added }} as added

@@ -12,11 +12,11 @@
         select distinct project_id, anonymous_id from {{ changed }} as changed
     {%- endset -%}
     {%- set users -%}
-        (select distinct project_id, user_id from {{ changed }} as changed) as changed
+        (select distinct project_id, user_id from {{ changed }} as changed)
     {%- endset -%}
     {%- set persons -%}
         select changed.project_id, coalesce(names.person_id, changed.user_id) as stitched_user_id
-        from {{ users }}
+        from {{ users }} as changed
         left join {{ person_names() }} as names
             on changed.project_id = names.project_id and changed.user_id = names.user_id
     {%- endset -%}
@@ -24,7 +24,7 @@
         select project_id, 'device' as id_kind, anonymous_id as id from ({{ devices }}) as devices
         union
         select changed.project_id, 'user' as id_kind, coalesce(names.person_id, changed.user_id) as id
-        from {{ users }}
+        from {{ users }} as changed
         left join {{ decided_names() }} as names
             on changed.project_id = names.project_id and changed.user_id = names.user_id
     {%- endset -%}
@@ -309,7 +309,7 @@
     {%- endset -%}
     {%- set begin -%}
         insert into {{ history }}
-        select {{ columns }}, {{ known_at() }}, null from (
+        select {{ columns }}, {{ known_at() }} as followed_since, null as followed_until from (
             {{ in_force }}
             except select {{ columns }} from {{ history }} where followed_until is null
         ) as begun

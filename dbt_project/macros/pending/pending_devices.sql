@@ -35,10 +35,7 @@
 
 {# Whether anything is queued for a grain. If not, planning the reader's query takes longer than all other work. #}
 {% macro has_pending_devices(grain) -%}
-    {%- set found -%}
-        select 1 from {{ internal_table('pending_devices') }} where grain = '{{ grain }}' limit 1
-    {%- endset -%}
-    {{ return(run_query(found).rows | length > 0) }}
+    {{ return(has_rows(internal_table('pending_devices') ~ " where grain = '" ~ grain ~ "'")) }}
 {%- endmacro %}
 
 {# Whether a row's device is queued for a grain. #}

@@ -123,12 +123,12 @@ where
             ('sessions', 'session_date', 'stale_sessions'), ('page_views', 'event_date', 'stale_page_views')
         ] if grain in var('stale_grains') and grain not in var('never_stale') and has_pending_devices(grain) %}
         union all
-        select '{{ grain }}', project_id, coalesce(anonymous_id, ''), {{ day }}
+        select '{{ grain }}' as grain, project_id, coalesce(anonymous_id, '') as anonymous_id, {{ day }} as day
         from ({{ context[rows](is_not_just_built(grain, day)) }}) as {{ rows }}
         {%- endfor %}
         {%- if 'sessions' in var('stale_grains') and has_pending_devices('mapping') %}
         union all
-        select 'mapping', project_id, anonymous_id, cast(null as date)
+        select 'mapping' as grain, project_id, anonymous_id, cast(null as date) as day
         from ({{ stale_user_mappings() }}) as stale_user_mappings
         {%- endif %}
     ) as found

@@ -2,7 +2,7 @@
    because keys take several times as long, and by sorting, which takes a third of the time of grouping. #}
 {% test unique_key(model, key, day=none) %}
 {%- set rows -%} from {{ model }} {%- if day %} where {{ is_in_window(day) }}{% endif %} {%- endset -%}
-with hashes as (
+with hashed as (
     select {{ hash_of(key) }} as key_hash
     {{ rows }}
 ),
@@ -11,7 +11,7 @@ sorted as (
     select
         key_hash,
         lag(key_hash) over (order by key_hash) as previous_hash
-    from hashes
+    from hashed
 )
 
 select {{ key | join(', ') }}, count(*) as row_count
