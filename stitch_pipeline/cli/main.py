@@ -19,7 +19,7 @@ from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules
 from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.warehouse.port import WarehouseError
 
-EXIT_SETTLED, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +112,7 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
         progress.close(settled)
     if options.json:
         print(as_json(settled))
-    return EXIT_SETTLED if settled.is_settled else EXIT_FAILED
+    return EXIT_OK if settled.is_settled else EXIT_FAILED
 
 
 def _dagster_home_here() -> Path:
@@ -130,7 +130,7 @@ def _dagster_home_here() -> Path:
 def _check_sources(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.cli.sources_check import check_sources
 
-    return EXIT_SETTLED if check_sources(Settings.load(), options.path, console) else EXIT_FAILED
+    return EXIT_OK if check_sources(Settings.load(), options.path, console) else EXIT_FAILED
 
 
 def _why(options: argparse.Namespace, console: Console) -> int:
@@ -139,7 +139,7 @@ def _why(options: argparse.Namespace, console: Console) -> int:
 
     explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
     print_explanation(explanation, options.limit, console)
-    return EXIT_SETTLED
+    return EXIT_OK
 
 
 def _preview(options: argparse.Namespace, console: Console) -> int:
@@ -149,7 +149,7 @@ def _preview(options: argparse.Namespace, console: Console) -> int:
     given = vars(options)
     proposal = Proposal(options.project, {name: given[name] for name in rules_with("preview") if name in given})
     print_preview(preview_rules(Settings.load(), proposal), proposal, console)
-    return EXIT_SETTLED
+    return EXIT_OK
 
 
 def _settings(options: argparse.Namespace, console: Console) -> int:
@@ -159,7 +159,7 @@ def _settings(options: argparse.Namespace, console: Console) -> int:
         print(markdown_table(), end="")
     else:
         print_settings(Settings.load(), console)
-    return EXIT_SETTLED
+    return EXIT_OK
 
 
 def _days(text: str) -> int | None:
@@ -179,4 +179,4 @@ def _positive(text: str) -> int:
 def _demo(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.demo.story import tell
 
-    return EXIT_SETTLED if tell(options.directory, options.seed, options.people, console) else EXIT_FAILED
+    return EXIT_OK if tell(options.directory, options.seed, options.people, console) else EXIT_FAILED

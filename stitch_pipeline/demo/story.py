@@ -16,7 +16,7 @@ from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_truth
 from stitch_pipeline.orchestration.settle import Settled, settle
 from stitch_pipeline.settings import Policy, Settings
-from stitch_pipeline.shipped_files import DAGSTER_YAML
+from stitch_pipeline.shipped_files import DAGSTER_YAML, IS_CHECKOUT
 from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.stitching.rules import project_ids
 from stitch_pipeline.stitching.views import rules_trial
@@ -90,7 +90,8 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
         accuracies = _accuracies(warehouse, truth, "policy_preview_events")
     accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
-    console.print(f"\nLook at it in the Dagster UI: [bold]make demo-ui[/]   (data in {_shown(directory)})")
+    look = "make demo-ui" if IS_CHECKOUT else f"DAGSTER_HOME={home} dagster dev -m stitch_pipeline.definitions"
+    console.print(f"\nLook at it in the Dagster UI: [bold]{look}[/]   (data in {_shown(directory)})")
     return settled.is_settled
 
 

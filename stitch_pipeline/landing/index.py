@@ -184,7 +184,7 @@ class LandingIndex:
             )
             db.execute("delete from files where version is null and loaded_version is null")
 
-    def follow_rules(self, fingerprint: str) -> None:
+    def mark_all_days_if_rules_changed(self, fingerprint: str) -> None:
         """Mark every loaded day as changed if ``fingerprint`` is not that of the rules that built them."""
         with self._transaction() as db:
             known = db.execute("select fingerprint from rules").fetchone()

@@ -30,6 +30,7 @@ from stitch_pipeline.orchestration.run_records import (
 from stitch_pipeline.planning.days import DayRange, days_to_rebuild
 from stitch_pipeline.planning.requests import Plan, Request, plan_request, plan_requests
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse.engine import engine_of
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def _landing(settings: Settings, instance: DagsterInstance, now: datetime) -> Wa
     fail_abandoned_runs(settings, instance)
     index = LandingIndex(settings.index_path)
     left = index.refresh(settings, settings.index_seconds_per_tick)
-    if not settings.duckdb_path.exists():
+    if not engine_of(settings).exists():
         index.set_loaded({})
-    index.follow_rules(settings.building_rules)
+    index.mark_all_days_if_rules_changed(settings.building_rules)
     pending = index.pending()
     # A run that has started clears the changed days that it builds; files that land after its start are pending.
     underway = covered_ranges(instance, BUILD_JOB, "waiting", "running")
@@ -117,7 +118,7 @@ def _landing_state(days: DayRange, pending: Iterable[IndexedFile], unbuilt: Mapp
 def _rules(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
     index = LandingIndex(settings.index_path)
     rules = settings.all_crediting_rules
-    if not settings.duckdb_path.exists():
+    if not engine_of(settings).exists():
         index.set_followed_rules(rules)
     followed = index.followed_rules()
     plan = Plan((), ())
