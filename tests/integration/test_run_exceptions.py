@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from warehouses import START, Row, Warehouse, at, ephemeral_warehouse
+from warehouses import START, Row, Warehouse, at, ephemeral_warehouse, page_view
 
 from stitch_pipeline.orchestration.jobs import RESTITCH_JOB
 from stitch_pipeline.orchestration.run_config import models_config
@@ -103,6 +103,7 @@ def what_others_see(warehouse: Warehouse) -> dict[str, object]:
         "page_views_live": warehouse.rows("page_views_live"),
         "stitched_events": warehouse.rows("stitched_events"),
         "user_mapping": warehouse.rows("user_mapping"),
+        "user_mapping_history": warehouse.rows("user_mapping_history"),
         "why": [
             (row.row_id, row.stitched_user_id, row.stitched_by)
             for row in explain(warehouse.settings, "shop", "d7").rows
@@ -138,7 +139,7 @@ def test_killed_at_any_moment_a_run_leaves_its_exceptions_to_nobody(warehouse: W
     assert {table: credited(warehouse, table) for table in as_set} == as_set
 
 
-def test_a_value_that_is_none_fails_the_run_with_one_sentence(warehouse: Warehouse) -> None:
+def test_a_wrong_value_fails_the_run_with_one_sentence(warehouse: Warehouse) -> None:
     request = run_request(Request(DayRange(START, START), "by hand"))
     result = warehouse.defs.resolve_job_def(RESTITCH_JOB).execute_in_process(
         instance=warehouse.instance,
@@ -151,3 +152,21 @@ def test_a_value_that_is_none_fails_the_run_with_one_sentence(warehouse: Warehou
     assert failure.user_failure_data.description == (
         "lookback_days = '-1': input should be greater than or equal to 0."
     )
+
+
+def test_what_is_known_of_a_device_never_follows_an_exception(new_warehouse: Callable[..., Warehouse]) -> None:
+    warehouse = new_warehouse()
+    login = page_view("e1", "2026-03-05 12:00", user_id="ann")
+    warehouse.land_events("jitsu/a.ndjson", [login, page_view("e2", "2026-03-06 12:00")])
+    warehouse.build(START, at("2026-03-08").date(), models_config(policy="next_identify"))
+    credited_to = "select stitched_user_id from stitch.stitched_sessions order by session_date"
+    assert [row["stitched_user_id"] for row in warehouse.query(credited_to)] == ["ann", "a"]
+    warehouse.settle(reconcile=True)
+    assert [row["stitched_user_id"] for row in warehouse.query(credited_to)] == ["ann", "ann"]
+    # Under next_identify the device belongs to nobody after the login. That was never known.
+    history = warehouse.query("select stitched_by, known_until from stitch.user_mapping_history order by valid_from")
+    assert [(row["stitched_by"], row["known_until"]) for row in history] == [
+        ("none", None),
+        ("link after", None),
+        ("link before", None),
+    ]

@@ -1,13 +1,14 @@
 {#
   The rules of each project, as the models read them.
 
-  A run may have exceptions (variable `exceptions`, by the name of the rule): they apply to the rows that this run
-  writes, and to nothing else. They are compiled into the SQL of its tables and are stored nowhere, so no view and no
-  later run sees them. Internal models check stored rows by the rules as they are set.
+  A run may have exceptions (variable `exceptions`, by the name of the rule). They apply to the rows that this run writes
+  into the models with the config `has_exceptions`, and to nothing else. They are compiled into the SQL of these tables and
+  are stored nowhere, so no view and no later run sees them. Links, queues, histories and the search for stale rows follow
+  the rules as they are set.
 #}
 {% macro project_settings() -%}
     {%- set exceptions = var('exceptions') -%}
-    {%- if execute and exceptions and model.config.materialized == 'in_place' and 'internal' not in model.tags -%}
+    {%- if execute and exceptions and config.get('has_exceptions') -%}
     (
         select
             {%- for column in adapter.get_columns_in_relation(this.incorporate(path={'identifier': 'project_settings'})) %}

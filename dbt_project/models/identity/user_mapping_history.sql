@@ -2,7 +2,7 @@
     materialized='in_place',
     key=['project_id', 'anonymous_id', 'valid_from', 'known_since'],
     scope='mapping',
-    post_hook="{% if not var('exceptions') %}{{ drain_pending_devices('mapping') }}{% endif %}",
+    post_hook="{{ drain_pending_devices('mapping') }}",
 ) }}
 
 -- The intervals of pending devices as known now, and those known before. Intervals are ended and never removed.

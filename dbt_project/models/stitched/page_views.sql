@@ -3,6 +3,7 @@
 
 {{ config(
     materialized='in_place',
+    has_exceptions=true,
     key=['project_id', 'event_id'],
     day='event_date',
     scope='page_views',

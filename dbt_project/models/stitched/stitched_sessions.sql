@@ -1,5 +1,6 @@
 {{ config(
     materialized='in_place',
+    has_exceptions=true,
     key=['project_id', 'session_id'],
     day='session_date',
     scope='sessions',
