@@ -69,7 +69,7 @@ class Trigger:
     cron: Cron | None = None
     """The schedule's cron expression (UTC); None stops the schedule. A trigger without a cron is a sensor."""
     settles: bool = True
-    """Whether ``settle`` evaluates it; the others belong to a time of day."""
+    """Whether ``settle`` evaluates it, which has no time of day: the daily and the nightly schedule are left out."""
 
 
 def _landing(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:

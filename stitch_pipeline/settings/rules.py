@@ -34,7 +34,7 @@ DaysOrUnlimited = Annotated[Days | None, BeforeValidator(_none_if_unlimited)]
 class Policy(StrEnum):
     """The rule that picks the stitched user. Each is one file in ``dbt_project/macros/stitch/policies``."""
 
-    # The names equal the values in stitch.toml, because the launchpad offers and accepts names.
+    # Members are named as their values, because the launchpad offers and accepts the names of an enum's members.
     latest = "latest"
     first = "first"
     device_split = "device_split"

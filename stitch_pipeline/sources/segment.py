@@ -1,5 +1,7 @@
 """Segment's events: the JSON that it writes to buckets, and its warehouse tables.
 
+``analytics_js`` has their fields, which RudderStack and Jitsu share.
+
 https://segment.com/docs/connections/storage/catalog/aws-s3/ and
 https://segment.com/docs/connections/storage/warehouses/schema/
 """

@@ -94,8 +94,7 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "event_name": "varchar not null",
         "funnel_position": "integer not null",
     },
-    # The queues of pending devices (their links changed), ids (their links changed, so they may be another person's
-    # now; only in projects that resolve persons) and users (their sessions changed).
+    # The queues; their files in dbt_project/macros/pending say what is queued and who reads it.
     "pending_devices": {
         "grain": "varchar not null",
         "project_id": "varchar not null",
@@ -115,7 +114,8 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     "views_version": {"digest": "varchar not null"},
 }
 
-# Python rewrites these tables as a whole: when rules are configured, or, in a trial, followed.
+# Their rows come from the settings alone: Python writes them in every run (project_settings in a trial; otherwise the
+# model of this name).
 TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",

@@ -1,6 +1,7 @@
 {#
   The queue `pending_users` (project_id, stitched_user_id): canonical ids with a row of `users` to compute again,
-  because their sessions, links or names changed. The model `users` is its only reader.
+  because their sessions, links, persons or decisions changed. The model `users` reads and drains it; `stale_partitions`
+  counts it.
 #}
 
 {# Queue canonical ids, given as a query with (project_id, stitched_user_id). #}
