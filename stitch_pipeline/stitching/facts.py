@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -114,7 +114,22 @@ def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
     return int(count)
 
 
-def row_count(warehouse: Warehouse, table: str) -> int:
-    """The number of rows of a table."""
-    ((count,),) = warehouse.rows(f"select count(*) from stitch.{table}")
-    return int(count)
+def numbers_of_partitions(
+    warehouse: Warehouse, window: DayRange, changed: Mapping[str, Mapping[date | None, int]]
+) -> dict[str, dict[date, dict[str, Any]]]:
+    """By table and day of the window what the UI shows of a partition: rows, stitch rate, rows changed, then the rest.
+
+    ``changed`` are the rows that the run wrote or deleted, as ``changed_rows`` returns them. A table without days has
+    its numbers on the last day only.
+    """
+    numbers: dict[str, dict[date, dict[str, Any]]] = {}
+    for table, rows_changed in changed.items():
+        per_day = facts_per_day(warehouse, table, window)
+        for day, facts in per_day.items():
+            first = {name: facts.pop(name) for name in ("rows", "stitch_rate") if name in facts}
+            per_day[day] = {**first, "rows_changed": rows_changed.get(day, 0), **facts}
+        if not per_day:
+            ((rows,),) = warehouse.rows(f"select count(*) from stitch.{table}")
+            per_day[window.last] = {"rows": rows, "rows_changed": sum(rows_changed.values())}
+        numbers[table] = per_day
+    return numbers

@@ -32,9 +32,8 @@ from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.planning.days import DayRange, settled_by
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.build import TABLES, build, build_views
-from stitch_pipeline.stitching.facts import changed_rows, facts_per_day, row_count
+from stitch_pipeline.stitching.facts import changed_rows, numbers_of_partitions
 from stitch_pipeline.warehouse import dbt_project
-from stitch_pipeline.warehouse.port import Warehouse
 
 Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]
 
@@ -63,7 +62,9 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             except SettingsError as error:
                 raise Failure(str(error), allow_retries=False) from None
             changed = changed_rows(open_warehouse, built.succeeded)
-            _add_partition_metadata(context, open_warehouse, window, changed)
+            for table, per_day in numbers_of_partitions(open_warehouse, window, changed).items():
+                for day, numbers in per_day.items():
+                    context.add_asset_metadata(numbers, asset_key=table, partition_key=day.isoformat())
         if not built.failures and set(built.succeeded) == set(TABLES):
             _clear_changed_days(settings, window)
         yield from (Output(None, output_name=name) for name in built.succeeded)
@@ -121,22 +122,6 @@ class _DbtEvents:
         """A run also builds ``persons`` where it needs it, and dbt then runs the tests of that model."""
         test = dbt_project.assets_manifest()["nodes"][event["data"]["node_info"]["unique_id"]]
         return AssetKey(test["attached_node"].split(".")[-1]) in self._context.selected_asset_keys
-
-
-def _add_partition_metadata(
-    context: AssetExecutionContext, warehouse: Warehouse, window: DayRange, changed: Mapping[str, Mapping[Any, int]]
-) -> None:
-    """Add the numbers that the UI shows for each partition, the most important first."""
-    for name, rows_changed in changed.items():
-        per_day = facts_per_day(warehouse, name, window)
-        for day, facts in per_day.items():
-            first = {key: facts.pop(key) for key in ("rows", "stitch_rate") if key in facts}
-            metadata = {**first, "rows_changed": rows_changed.get(day, 0), **facts}
-            context.add_asset_metadata(metadata, asset_key=name, partition_key=day.isoformat())
-        if not per_day:
-            # A table without days has numbers for the whole run, so they go to one partition only.
-            metadata = {"rows": row_count(warehouse, name), "rows_changed": sum(rows_changed.values())}
-            context.add_asset_metadata(metadata, asset_key=name, partition_key=window.last.isoformat())
 
 
 def _clear_changed_days(settings: Settings, window: DayRange) -> None:
