@@ -1,4 +1,4 @@
-"""``stitching_reasons`` and ``stitch why``: why each row is whose it is, under every policy."""
+"""``stitching_reasons`` and ``stitch why``: why each row is credited to this user, under every policy."""
 
 from __future__ import annotations
 
