@@ -75,7 +75,7 @@ STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
 _RECORDED_ON = AssetKey("identity_map")
 # Newest observations to search, because other observations of the asset may lie between two records.
-_OBSERVATIONS = 50
+_OBSERVATIONS = 100
 _TABLE_OF_GRAIN = {
     "sessions": "stitched_sessions",
     "page_views": "page_views",
@@ -105,9 +105,14 @@ def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
     """The stale days as ranges (ISO dates, both included), and the numbers of stale rows and partitions per table."""
     metadata: dict[str, MetadataValue[Any]] = {}
     for grain, key in (("sessions", STALE_SESSION_DAYS), ("page_views", STALE_PAGE_VIEW_DAYS)):
+        # A record that repeated the days of another grain would make its requests new ones.
+        if grain not in stale.checked:
+            continue
         found = ranges(stale.days(grain))
         metadata[key] = MetadataValue.json([[str(days.first), str(days.last)] for days in found])
     for grain, table in _TABLE_OF_GRAIN.items():
+        if ("page_views" if grain == "page_views" else "sessions") not in stale.checked:
+            continue
         rows = stale.rows.get(grain, {})
         has_days = grain in ("sessions", "page_views")
         # A re-stitch of sessions also brings the other two up to date, so they count only if no session is stale.

@@ -130,23 +130,24 @@ def _rules(settings: Settings, instance: DagsterInstance, now: datetime) -> Want
 
 
 def _identify(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
-    plan = _plan_from_record(instance, RESTITCH_JOB, STALE_SESSION_DAYS)
+    plan = _plan_from_record(settings, instance, RESTITCH_JOB, STALE_SESSION_DAYS)
     return Wanted(plan, "No partition is known to hold a wrong answer")
 
 
 def _page_views(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
     if not settings.view_stitching_is_on:
         return Wanted(Plan((), ()), "View stitching is off (STITCH_VIEW_STITCHING)")
-    plan = _plan_from_record(instance, RESTITCH_PAGE_VIEWS_JOB, STALE_PAGE_VIEW_DAYS)
+    plan = _plan_from_record(settings, instance, RESTITCH_PAGE_VIEWS_JOB, STALE_PAGE_VIEW_DAYS)
     return Wanted(plan, "No page view is credited wrongly")
 
 
-def _plan_from_record(instance: DagsterInstance, job_name: str, metadata_key: str) -> Plan:
+def _plan_from_record(settings: Settings, instance: DagsterInstance, job_name: str, metadata_key: str) -> Plan:
     record = newest_stale_record(instance, metadata_key)
     if record is None:
         return Plan((), ())
     return plan_requests(
-        record.days,
+        # Days before a start date that was moved have rows but no partition.
+        [day for day in record.days if settings.start_date <= day <= last_day()],
         kind=job_name,
         state=lambda days: str(record.storage_id),
         # An unfinished run records itself what is still stale when it ends, and that is requested then.

@@ -69,6 +69,8 @@ class Stale:
     """The numbers of stale rows by grain (sessions, page_views, mapping, users) and day."""
 
     rows: Mapping[str, Mapping[date, int]]
+    checked: Sequence[str] = tuple(_LOOKS_AFTER)
+    """The grains, sessions or page_views, that the run looked at; the others are as the last look left them."""
 
     def days(self, grain: str) -> list[date]:
         """The days that the next re-stitch of sessions or page views must touch, in order."""
@@ -188,7 +190,7 @@ def _run(
         views=[name for name in succeeded if name in views],
         failures=[_message(result) for result in results if not result.succeeded],
         seconds={result.name: result.seconds for result in results if result.is_model and result.name in models},
-        stale=_stale(warehouse) if "stale_partitions" in succeeded else None,
+        stale=_stale(engine, warehouse, variables, succeeded, results),
     )
 
 
@@ -209,11 +211,36 @@ def _persons_may_change(warehouse: Warehouse) -> bool:
     return bool(warehouse.rows(f"{resolved} union all (select 1 from stitch.persons limit 1)"))
 
 
-def _stale(warehouse: Warehouse) -> Stale:
+def _look_again(engine: Engine, variables: Mapping[str, Any], grain: str, just_built: Collection[str]) -> bool:
+    """Build ``stale_partitions`` alone for one grain; whether that succeeds."""
+    again = {**variables, "stale_grains": [grain], "just_built": list(just_built)}
+    results = dbt_project.run_models(engine, models=["stale_partitions"], variables=again, on_event=lambda event: None)
+    return all(result.succeeded for result in results)
+
+
+def _stale(
+    engine: Engine,
+    warehouse: Warehouse,
+    variables: Mapping[str, Any],
+    succeeded: Collection[str],
+    results: Sequence[ModelResult],
+) -> Stale | None:
+    checked = list(variables["stale_grains"])
+    if "stale_partitions" not in succeeded:
+        # A model or a test failed before it. What was built all the same may have made rows stale.
+        failed = {result.name for result in results if not result.succeeded}
+        if failed & {"project_settings", "decisions", "persons"}:
+            return None
+        checked = [grain for grain in checked if set(_LOOKS_AFTER[grain]) & set(succeeded)]
+        just_built = [grain for grain in variables["just_built"] if _LOOKS_AFTER[grain][1] in succeeded]
+        # One by one, because the table of one grain may be what is broken.
+        checked = [grain for grain in checked if _look_again(engine, variables, grain, just_built)]
+    if not checked:
+        return None
     rows: dict[str, dict[date, int]] = {}
     for grain, day, count in warehouse.rows("select grain, day, row_count from stitch.stale_partitions"):
         rows.setdefault(grain, {})[day] = count
-    return Stale(rows)
+    return Stale(rows, checked)
 
 
 def _refuse_unresolved_graph(warehouse: Warehouse, options: Options) -> None:

@@ -162,25 +162,26 @@ def create_tables(warehouse: Warehouse) -> None:
     Raises WarehouseError if the columns of a stored table differ from its description in any other way.
     """
     warehouse.execute("create schema if not exists stitch")
-    stored: dict[str, set[str]] = {}
+    stored: dict[str, list[str]] = {}
     for table, column in warehouse.rows(
         "select table_name, column_name from information_schema.columns "
-        "where table_catalog = current_database() and table_schema = 'stitch'"
+        "where table_catalog = current_database() and table_schema = 'stitch' "
+        "order by table_name, ordinal_position"
     ):
-        stored.setdefault(table, set()).add(column)
+        stored.setdefault(table, []).append(column)
     if "override_history" in stored:  # its name before version 0.2
         warehouse.execute("alter table stitch.override_history rename to decision_history")
         stored["decision_history"] = stored.pop("override_history")
     for table, columns in _all_tables().items():
         is_from_settings = table in (*TABLES_OF_RULES, "configured_rules")
-        if is_from_settings and stored.get(table, set(columns)) != set(columns):
+        if is_from_settings and stored.get(table, list(columns)) != list(columns):
             # Nothing is lost: every run writes it from the settings.
             warehouse.execute(f"drop table stitch.{table}")
             del stored[table]
         if table not in stored:
             warehouse.execute(f"create table stitch.{table} ({', '.join(map(' '.join, columns.items()))})")
-        elif stored[table] != set(columns):
-            _add_columns(warehouse, table, stored[table], columns)
+        elif set(stored[table]) != set(columns):
+            _add_columns(warehouse, table, set(stored[table]), columns)
 
 
 def _all_tables() -> dict[str, dict[str, str]]:

@@ -20,6 +20,7 @@ from dagster._core.utils import make_new_run_id
 from warehouses import START, Warehouse, at, page_view
 
 from stitch_pipeline.orchestration.run_records import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
+from stitch_pipeline.orchestration.settle import settle
 from stitch_pipeline.planning.days import ranges
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS
 from stitch_pipeline.warehouse.engine import engine_of
@@ -211,3 +212,24 @@ def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWareh
         ("restitch_page_views_job", "2026-03-02"),
     ]
     assert warehouse.contents() == right
+
+
+def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00")])
+    warehouse.settle()
+    with engine_of(warehouse.settings).open() as broken:
+        broken.execute("alter table stitch.page_views alter event_id set data type integer using 1")
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e2", "2026-03-09 12:00", user_id="u")])
+    settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
+    assert settled.gave_up == ["build_job: 2026-03-08 to 2026-03-11"]
+    assert [run.job_name for run in settled.runs if run.succeeded] == ["restitch_job"]
+    rows = warehouse.query("select stitched_user_id from stitch.stitched_sessions order by session_date")
+    assert [row["stitched_user_id"] for row in rows] == ["u", "u"]
+
+
+def test_days_before_a_start_date_that_was_moved_are_not_requested(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
+    note_stale(warehouse, STALE_SESSION_DAYS, [START - timedelta(days=1), START])
+    (request,) = tick(warehouse, "identify_sensor")
+    assert days_of(request) == ("2026-03-01", "2026-03-01")

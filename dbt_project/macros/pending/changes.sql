@@ -116,7 +116,7 @@
         where
             anonymous_id is not null
             or exists (
-                select 1 from {{ person_names() }} as names
+                select 1 from {{ names_of_both_kinds() }} as names
                 where names.project_id = added.project_id and names.user_id = added.user_id
             )
     {%- endset -%}

@@ -1,6 +1,5 @@
 {{ config(
     materialized='in_place',
-    has_exceptions=true,
     key=['project_id', 'stitched_user_id'],
     scope='users',
     pre_hook="{{ collect_affected_users() }}",

@@ -65,12 +65,13 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             for table, per_day in numbers_of_partitions(open_warehouse, window, changed).items():
                 for day, numbers in per_day.items():
                     context.add_asset_metadata(numbers, asset_key=table, partition_key=day.isoformat())
+        # Before anything is cleared, the event log has what is left to do.
+        yield run_record(changed, built.seconds, built.stale)
         if not built.failures and set(built.succeeded) == set(TABLES):
             _clear_changed_days(settings, window)
         yield from (Output(None, output_name=name) for name in built.succeeded)
         yield from events.checks
         yield from (AssetMaterialization(name) for name in built.views)
-        yield run_record(changed, built.seconds, built.stale)
         if built.failures:
             raise Failure("\n".join(built.failures))
         if set(built.succeeded) == set(TABLES):
