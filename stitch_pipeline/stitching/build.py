@@ -186,7 +186,7 @@ def _run(
             warehouse.execute("delete from stitch.views_version")
             warehouse.insert_rows("stitch.views_version", [(dbt_project.prepared_digest(),)])
     return Built(
-        succeeded=[name for name in succeeded if name in models],
+        succeeded=[name for name in TABLES if name in models and name in succeeded],
         views=[name for name in succeeded if name in views],
         failures=[_message(result) for result in results if not result.succeeded],
         seconds={result.name: result.seconds for result in results if result.is_model and result.name in models},
