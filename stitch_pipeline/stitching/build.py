@@ -17,6 +17,7 @@ from stitch_pipeline.settings import Policy, ProjectSettings, Settings, Settings
 from stitch_pipeline.settings.rules import as_stored
 from stitch_pipeline.stitching.facts import events_in_window
 from stitch_pipeline.stitching.rules import configure, is_followed
+from stitch_pipeline.stitching.views import views_are_current
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.dbt_project import DbtEvent, ModelResult
 from stitch_pipeline.warehouse.port import Engine, Warehouse
@@ -171,7 +172,7 @@ def _run(
     variables: Mapping[str, Any],
     on_event: Callable[[DbtEvent], None],
 ) -> Built:
-    views = _views_to_create(warehouse)
+    views = [] if views_are_current(warehouse) else dbt_project.model_names("view")
     needed = [*views]
     if variables["reconcile"] or not is_followed(warehouse):
         needed += ["project_settings", "decisions"]
@@ -196,14 +197,6 @@ def _run(
 
 def _message(result: ModelResult) -> str:
     return f"{result.name}: {result.message or 'failed or skipped'}"
-
-
-def _views_to_create(warehouse: Warehouse) -> list[str]:
-    """All views, if another version of the dbt project created those in the warehouse; otherwise none."""
-    dbt_project.prepare_manifest()
-    if warehouse.rows("select digest from stitch.views_version") == [(dbt_project.prepared_digest(),)]:
-        return []
-    return dbt_project.model_names("view")
 
 
 def _persons_may_change(warehouse: Warehouse) -> bool:

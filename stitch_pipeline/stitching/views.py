@@ -68,14 +68,19 @@ def rules_trial(
         yield RulesTrial(engine, warehouse)
 
 
-def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
-    """Raise WarehouseError for views of another version of the project, because their answers may differ."""
+def views_are_current(warehouse: Warehouse) -> bool:
+    """Whether this version of the dbt project created the views of the warehouse."""
     dbt_project.prepare_manifest()
     are_known = warehouse.rows(
         "select 1 from information_schema.tables where table_schema = 'stitch' and table_name = 'views_version'"
     )
     digests = warehouse.rows("select digest from stitch.views_version") if are_known else []
-    if digests != [(dbt_project.prepared_digest(),)]:
+    return digests == [(dbt_project.prepared_digest(),)]
+
+
+def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
+    """Raise WarehouseError for views of another version of the project, because their answers may differ."""
+    if not views_are_current(warehouse):
         raise WarehouseError(
             f"The views of the warehouse '{place}' are not those of this version: run `stitch settle --reconcile`, "
             "which creates them again, and try again."

@@ -67,14 +67,15 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
                     context.add_asset_metadata(numbers, asset_key=table, partition_key=day.isoformat())
         # Before anything is cleared, the event log has what is left to do.
         yield run_record(changed, built.seconds, built.stale)
-        if not built.failures and set(built.succeeded) == set(TABLES):
+        is_complete = not built.failures and set(built.succeeded) == set(TABLES)
+        if is_complete:
             _clear_changed_days(settings, window)
         yield from (Output(None, output_name=name) for name in built.succeeded)
         yield from events.checks
         yield from (AssetMaterialization(name) for name in built.views)
         if built.failures:
             raise Failure("\n".join(built.failures))
-        if set(built.succeeded) == set(TABLES):
+        if is_complete:
             # Only now: this run's record in the event log has the partitions that the rules in force change.
             LandingIndex(settings.index_path).set_followed_rules(settings.all_crediting_rules)
 
