@@ -225,6 +225,13 @@ class LandingIndex:
             text = _note(db, _HELD_BACK)
         return Vanished(*json.loads(text)) if text else None
 
+    def note_reported(self, *, held_back: bool) -> bool:
+        """Note that the check shows whether files are held back; returns whether that is news."""
+        with self._transaction() as db:
+            is_news = held_back != (_note(db, "held_back_reported") is not None)
+            _set_note(db, "held_back_reported", "yes" if held_back else None)
+        return is_news
+
     def accept_vanished(self, settings: Settings) -> int:
         """Let the rows of all vanished files be removed; returns the number of files. Raises as ``refresh``."""
         found = landed_files(settings)
@@ -299,7 +306,7 @@ class LandingIndex:
         self.set_loaded({})
         with self._transaction() as db:
             db.execute("delete from changed_days")
-            kept = ("failures_forgotten_at", _HELD_BACK)
+            kept = ("failures_forgotten_at", "held_back_reported", _HELD_BACK)
             db.execute(f"delete from notes where name not in ({', '.join('?' * len(kept))})", kept)
             _set_note(db, "history", datetime.now(UTC).isoformat())
 

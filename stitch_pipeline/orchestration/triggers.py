@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey, DagsterInstance
+from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance
 
 from stitch_pipeline.landing.index import Copy, IndexedFile, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
@@ -166,11 +166,7 @@ def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict
 def _report_vanished(instance: DagsterInstance, index: LandingIndex) -> None:
     """Turn the check red when files are held back, and green when they are not any more."""
     result = whole_zone_check(index.held_back())
-    key = AssetCheckKey(AssetKey("raw_events"), WHOLE_ZONE_CHECK)
-    known = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
-    event = known.event.dagster_event if known and known.event else None
-    was_passed = event.asset_check_evaluation_data.passed if event else True
-    if was_passed != result.passed:
+    if index.note_reported(held_back=not result.passed):
         instance.report_runless_asset_event(
             AssetCheckEvaluation(
                 check_name=WHOLE_ZONE_CHECK,
