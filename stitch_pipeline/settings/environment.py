@@ -13,10 +13,10 @@ import re
 from dataclasses import astuple
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from croniter import croniter
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_decisions
@@ -65,6 +65,9 @@ class Settings(StitchingRules, BaseSettings):
     # The process itself needs some 500 MB more.
     memory_limit: str | None = None
     """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
+
+    show_ids: bool = False
+    """On: run metadata, log lines and errors of runs may hold ids and values of events, such as a preview's sample."""
 
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
@@ -168,7 +171,7 @@ class Settings(StitchingRules, BaseSettings):
         try:
             settings = cls(**overrides)
         except ValidationError as error:
-            raise SettingsError(sentences(error, "STITCH_")) from None
+            raise SettingsError(sentences(error, "STITCH_", _secrets(cls))) from None
         project_file = _project_file(settings)
         return settings.model_copy(
             update={
@@ -177,6 +180,14 @@ class Settings(StitchingRules, BaseSettings):
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
+
+
+def _secrets(cls: type[Settings]) -> list[str]:
+    return [
+        name
+        for name, field in cls.model_fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    ]
 
 
 def _project_file(settings: Settings) -> ProjectFile:
