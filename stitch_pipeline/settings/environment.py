@@ -184,9 +184,7 @@ class Settings(StitchingRules, BaseSettings):
 
 def _secrets(cls: type[Settings]) -> list[str]:
     return [
-        name
-        for name, field in cls.model_fields.items()
-        if SecretStr in (field.annotation, *get_args(field.annotation))
+        name for name, field in cls.model_fields.items() if SecretStr in (field.annotation, *get_args(field.annotation))
     ]
 
 
