@@ -74,7 +74,7 @@ def test_30_000_projects_settle_within_a_gigabyte(
         for day in (1, 2, 3)
     }
     assert {row["projects"] for row in found} == {PROJECTS // 30 * 9}
-    # Measured: 32 CPU seconds without settings and 60 with. A step that takes a time per pair of projects takes hours.
+    # Measured: 18 CPU seconds without settings and 50 with. A step that takes a time per pair of projects takes hours.
     assert seconds < 300
     # The process itself takes some 500 MB.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000
