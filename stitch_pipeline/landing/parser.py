@@ -18,6 +18,7 @@ from stitch_pipeline.landing import reading
 from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile, shape_of_columns, shape_of_text
 from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
 from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
+from stitch_pipeline.planning.error_text import without_values
 from stitch_pipeline.planning.sql_text import literal
 
 if TYPE_CHECKING:
@@ -178,7 +179,8 @@ def _unreadable() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise UnreadableFile(str(error).splitlines()[0]) from error
+        # Without what is quoted from the file: the message goes into logs and the metadata of checks.
+        raise UnreadableFile(without_values(str(error))) from None
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> None:

@@ -66,11 +66,10 @@ class DuckDBWarehouse:
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         rows = list(rows)
-        # 1,000 rows per statement: one row takes a second for a hundred projects, and ten thousand are slower as well.
-        for start in range(0, len(rows), 1_000):
-            some = rows[start : start + 1_000]
-            places = ", ".join(f"({', '.join('?' * len(row))})" for row in some)
-            self.connection.execute(f"insert into {table} values {places}", [value for row in some for value in row])
+        # A list per column: with a parameter per value, 30,000 rows took thirteen times as long.
+        for start in range(0, len(rows), 10_000):
+            columns = [list(values) for values in zip(*rows[start : start + 10_000], strict=True)]
+            self.connection.execute(f"insert into {table} select {', '.join(['unnest(?)'] * len(columns))}", columns)
 
     def insert_frame(self, table: str, frame: DataFrame) -> None:
         self.connection.register("frame_to_insert", frame)

@@ -27,6 +27,7 @@ from dagster import (
 from stitch_pipeline.landing.index import LandingIndex, Vanished
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
+from stitch_pipeline.orchestration.exposure import hides_values, samples
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
@@ -92,6 +93,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         backfill_policy=BackfillPolicy.single_run(),
         pool=POOL,
     )
+    @hides_values(settings)
     def landing_zone(
         context: AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[MaterializeResult[None] | AssetObservation | AssetCheckResult]:
@@ -142,7 +144,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             check_name="raw_events_has_one_row_per_event",
             asset_key="raw_events",
             passed=not repeated,
-            metadata={"repeated_ids": MetadataValue.json(repeated)},
+            metadata={"repeated": len(repeated), **samples(settings, repeated_ids=repeated)},
         )
         yield AssetCheckResult(
             check_name="every_file_is_readable",
