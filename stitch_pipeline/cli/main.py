@@ -1,5 +1,5 @@
-"""The command line: ``stitch settle``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR``,
-``stitch settings`` and ``stitch demo``."""
+"""The command line: ``stitch settle``, ``stitch rebuild``, ``stitch why``, ``stitch preview``,
+``stitch sources check DIR``, ``stitch settings`` and ``stitch demo``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from stitch_pipeline.landing.index import IndexUnusable
 from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         _complain(error)
         return EXIT_WRONG_SETTINGS
-    except (AlreadySettling, WarehouseError) as error:
+    except (AlreadySettling, IndexUnusable, WarehouseError) as error:
         _complain(error)
         return EXIT_FAILED
 
@@ -54,6 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one JSON document at the end; progress goes to standard error"
     )
     settle.set_defaults(command=_settle)
+    rebuild = commands.add_parser(
+        "rebuild", help="keep the warehouse aside and build every table from the landing zone; deletes nothing"
+    )
+    rebuild.set_defaults(command=_rebuild)
     sources = commands.add_parser("sources", help="formats of event files")
     about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
     check = about_sources.add_parser("check", help="show how files would be read and what is wrong; writes nothing")
@@ -112,6 +117,28 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
         progress.close(settled)
     if options.json:
         print(as_json(settled))
+    return EXIT_OK if settled.is_settled else EXIT_FAILED
+
+
+def _rebuild(options: argparse.Namespace, console: Console) -> int:
+    from dagster import DagsterInstance
+
+    from stitch_pipeline.cli.progress import Progress
+    from stitch_pipeline.cli.rebuild import print_started_anew
+    from stitch_pipeline.definitions import build_defs
+    from stitch_pipeline.orchestration.abandoned_runs import sole_settler
+    from stitch_pipeline.orchestration.settle import settle
+    from stitch_pipeline.stitching.rebuild import start_anew
+
+    settings = Settings.load()
+    if not os.environ.get("DAGSTER_HOME"):
+        os.environ["DAGSTER_HOME"] = str(_dagster_home_here())
+    with DagsterInstance.get() as instance:
+        with sole_settler(settings, instance):
+            print_started_anew(start_anew(settings), console)
+        with Progress(console) as progress:
+            settled = settle(settings, build_defs(settings), instance, report=progress.show)
+            progress.close(settled)
     return EXIT_OK if settled.is_settled else EXIT_FAILED
 
 
