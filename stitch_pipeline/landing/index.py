@@ -11,11 +11,14 @@ not describe the warehouse as it is. The trigger for recovery sees that and requ
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,6 +27,7 @@ from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.parser import Parser, Profile
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.settings.folder import prepare_folder
 
 _SCHEMA = """
 create table if not exists files (
@@ -44,6 +48,16 @@ create table if not exists notes (name text primary key, value text not null);
 _FILES_AT_ONCE = 100
 _EXAMPLES = 3
 _HELD_BACK = "held_back"
+_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+_OF_ANOTHER_PROGRAM = ("no such column", "no such table", "has no column named", "is not a table")
+
+
+class IndexUnusable(Exception):
+    """The index cannot be read or written now; the message says why and what to do."""
+
+
+class IndexReplaced(IndexUnusable):
+    """The index was damaged and is empty now. Trying again succeeds."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +118,54 @@ class LandingIndex:
     """The index at ``path``, created if it does not exist. Each method is one transaction, or several."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        prepare_folder(path)
         self.path = path
+        try:
+            self._create()
+        except IndexReplaced:
+            self._create()
+
+    def _create(self) -> None:
         with self._transaction() as db:
             db.executescript(_SCHEMA)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.path, timeout=30)
+        """Raises IndexUnusable. A damaged index is replaced by an empty one, and IndexReplaced is raised."""
         try:
-            with db:
-                yield db
+            db = sqlite3.connect(self.path, timeout=30)
+            try:
+                with db:
+                    yield db
+            finally:
+                db.close()
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise self._replaced(error) from error
+            raise IndexUnusable(
+                f"The index of the landing zone '{self.path}' cannot be used now ({error}): make room on its disk, or "
+                "make it and its directory writable. Nothing is lost: the next run goes on."
+            ) from error
+
+    def _replaced(self, error: sqlite3.DatabaseError) -> IndexReplaced:
+        """Set a damaged index aside. It only copies what the warehouse and the landing zone know."""
+        aside = self.path.with_name(self.path.name + ".damaged")
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            # Unless another process was first.
+            if not _is_sound(self.path):
+                self.path.replace(aside)
+                for log in ("-journal", "-wal", "-shm"):
+                    self.path.with_name(self.path.name + log).unlink(missing_ok=True)
         finally:
-            db.close()
+            os.close(folder)
+        message = (
+            f"The index of the landing zone '{self.path}' was damaged ({error}). It is kept as '{aside.name}', and a "
+            "new one is filled from the landing zone and the warehouse. Nothing is lost: the next run goes on."
+        )
+        logging.getLogger(__name__).warning(message)
+        return IndexReplaced(message)
 
     def files(self) -> dict[str, IndexedFile]:
         """Every entry by the file's name, in that order."""
@@ -359,3 +408,23 @@ def _days(text: str) -> frozenset[date]:
 
 def _text(days: Iterable[date]) -> str:
     return json.dumps([day.isoformat() for day in sorted(days)])
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # A full disk or a lock leaves the file sound.
+    return error.sqlite_errorname.startswith(_DAMAGED) or any(part in str(error) for part in _OF_ANOTHER_PROGRAM)
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether the file is a whole index with the tables of this version."""
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as db, closing(sqlite3.connect(":memory:")) as new:
+            new.executescript(_SCHEMA)
+            tables = [name for (name,) in new.execute("select name from sqlite_master where type = 'table'")]
+            expected, found = (
+                {table: base.execute(f"select name from pragma_table_info('{table}')").fetchall() for table in tables}
+                for base in (new, db)
+            )
+            return found == expected and db.execute("pragma quick_check").fetchall() == [("ok",)]
+    except sqlite3.DatabaseError:
+        return False

@@ -164,7 +164,7 @@ def test_a_column_that_may_be_null_is_added_to_a_stored_table(empty_warehouse: D
 def test_a_warehouse_of_another_version_is_refused(empty_warehouse: DuckDBWarehouse, change: str, column: str) -> None:
     create_tables(empty_warehouse)
     empty_warehouse.execute(change)
-    with pytest.raises(WarehouseError, match=rf"differ: {column}\): delete the warehouse and run `settle` again"):
+    with pytest.raises(WarehouseError, match=rf"differ: {column}\): run `stitch rebuild`"):
         create_tables(empty_warehouse)
 
 

@@ -107,7 +107,7 @@ def test_reading_does_not_create_a_warehouse(tmp_path: Path) -> None:
 def test_a_file_that_is_no_warehouse_is_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
     path.write_text("this is a text file, and a long enough one to have a header to look at" * 10)
-    with pytest.raises(WarehouseError, match=r"cannot be opened: .*Set STITCH_DUCKDB_PATH to a DuckDB file"):
+    with pytest.raises(WarehouseError, match=r"not a warehouse's: .*set STITCH_DUCKDB_PATH to the file that is meant"):
         open_and_close(DuckDBEngine(path, 30))
 
 
