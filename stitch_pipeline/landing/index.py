@@ -22,7 +22,7 @@ from pathlib import Path
 
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.parser import Parser, Profile
-from stitch_pipeline.landing.zone import landed_files, reading_rules
+from stitch_pipeline.landing.zone import is_below_unlisted, landed_files, reading_rules
 from stitch_pipeline.settings import Settings
 
 _SCHEMA = """
@@ -125,7 +125,11 @@ class LandingIndex:
         found = landed_files(settings)
         new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
         with self._transaction() as db:
-            gone = [name for name in known if name not in found and known[name].version is not None]
+            gone = [
+                name
+                for name in known
+                if name not in found and known[name].version is not None and not is_below_unlisted(name, found)
+            ]
             db.executemany("update files set version = null, days = '[]' where landing_file = ?", [(n,) for n in gone])
             db.execute("delete from files where version is null and loaded_version is null")
         if not new:
@@ -139,8 +143,11 @@ class LandingIndex:
 
     def _index(self, parser: Parser, settings: Settings, files: list[LandedFile]) -> None:
         # An empty file is read only where its directory is not a feed, because that is a problem to report.
-        to_read = [file for file in files if file.source is None or (file.size and not file.has_no_events)]
+        to_read = [
+            file for file in files if file.source is None or file.problem or (file.size and not file.has_no_events)
+        ]
         batches, problems = parser.batches(to_read, reading_rules(settings))
+        problems |= parser.problems_of_lookups(files)
         profiles = {name: Profile(problem=problem) for name, problem in problems.items()}
         for batch in batches:
             profiles.update(parser.profiles(batch))
