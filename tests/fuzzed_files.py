@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -34,7 +35,20 @@ ODD_VALUES = (
 )
 # Names as bytes, because a file system does not ask for UTF-8.
 ODD_FILE_NAMES = (
-    *(b"a*", b"a?", b"[ab]", b"a[1]", b"**", b"a\\b", b"a\\*b", b"caf\xe9", b"\xff\xfe", b"n\nl", b"q'uo\"te", b"{a,b}"),
+    *(
+        b"a*",
+        b"a?",
+        b"[ab]",
+        b"a[1]",
+        b"**",
+        b"a\\b",
+        b"a\\*b",
+        b"caf\xe9",
+        b"\xff\xfe",
+        b"n\nl",
+        b"q'uo\"te",
+        b"{a,b}",
+    ),
     *(b"x=1", b"filename=2", b"event_id=3", b"~", b"%41", b"sp ace", b"$HOME", b"\xc3\xa9", b"#", b"a;b", b"s3:", b"-"),
     *("😀".encode(), b"x" * 200, b"a.b.c", b"\x01", b"landing_file=4"),
 )
@@ -124,7 +138,9 @@ def _lines_changed(content: bytes, dice: random.Random) -> bytes:
         elif what == 1:
             lines.insert(place, dice.choice(lines or [b""]))
         elif what == 2:
-            lines.insert(place, dice.choice([b"", b"   ", b"null", b"{}", b"[]", b"1", b'"', b"\r", b"\x01", b"\x00" * 9]))
+            lines.insert(
+                place, dice.choice([b"", b"   ", b"null", b"{}", b"[]", b"1", b'"', b"\r", b"\x01", b"\x00" * 9])
+            )
         elif what == 3:
             lines[place] += dice.choice([b"\r", b"\r\r", b"\r", b" ", b"\x00", b","])
         elif what == 4:
@@ -167,10 +183,14 @@ def _documents_changed(content: bytes, dice: random.Random) -> bytes:
         if not isinstance(document, dict) or not document:
             continue
         inner = document
-        while (inside := [value for value in inner.values() if isinstance(value, dict) and value]) and dice.random() < 0.4:
+        while (
+            inside := [value for value in inner.values() if isinstance(value, dict) and value]
+        ) and dice.random() < 0.4:
             inner = dice.choice(inside)
         key = dice.choice(list(inner))
-        value = dice.choice([*ODD_VALUES, None, 1, -1, 1e300, 2**70, True, [], {}, [{}], {"a": {"b": [1]}}, "DEEP"])
+        value: Any = dice.choice(
+            [*ODD_VALUES, None, 1, -1, 1e300, 2**70, True, [], {}, [{}], {"a": {"b": [1]}}, "DEEP"]
+        )
         what = dice.randrange(4)
         if what == 0:
             inner[key] = value
@@ -228,7 +248,9 @@ def _cells_changed(content: bytes, dice: random.Random) -> bytes:
         csv.writer(written, delimiter=delimiter, lineterminator=dice.choice(["\n", "\r\n"])).writerows(rows)
     except csv.Error:
         return content
-    return written.getvalue().replace("RAW", raw_cell or '"').encode("utf-8", "surrogatepass" if raw_cell else "replace")
+    return (
+        written.getvalue().replace("RAW", raw_cell or '"').encode("utf-8", "surrogatepass" if raw_cell else "replace")
+    )
 
 
 def _columns_changed(content: bytes, dice: random.Random) -> bytes:
@@ -247,7 +269,9 @@ def _columns_changed(content: bytes, dice: random.Random) -> bytes:
             elif what == 1:
                 picks.append(f"{literal(dice.choice(ODD_VALUES))} as {identifier(dice.choice(ODD_NAMES) or 'empty')}")
             elif what == 2:
-                kind = dice.choice(["varchar", "blob", "json", "varchar[]", "integer", "date", "timestamp_ns", "double"])
+                kind = dice.choice(
+                    ["varchar", "blob", "json", "varchar[]", "integer", "date", "timestamp_ns", "double"]
+                )
                 picks[place] = f"try_cast({picks[place]} as {kind}) as {identifier(columns[place])}"
             elif what == 3:
                 value = dice.choice(["'infinity'::timestamp", "'-infinity'::date", "null", "{'a': [1]}", "'x'::blob"])
@@ -257,7 +281,7 @@ def _columns_changed(content: bytes, dice: random.Random) -> bytes:
             codec = dice.choice(["snappy", "zstd", "uncompressed", "gzip"])
             con.execute(f"copy (select {', '.join(picks)} from read_parquet('{source}')) to '{target}' (codec {codec})")
         return target.read_bytes()
-    except (duckdb.Error, UnicodeError):
+    except (duckdb.Error, UnicodeError, RuntimeError):
         return content
     finally:
         source.unlink(missing_ok=True)

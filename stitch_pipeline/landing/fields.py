@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -92,7 +92,8 @@ class ColumnFields:
     @property
     def row_sql(self) -> str:
         """SQL for the whole row as JSON text."""
-        return f"{_json_object((column.name, column.sql) for column in self._columns)}::varchar"
+        values = ", ".join(f"{literal(column.name)}, {column.sql}" for column in self._columns)
+        return f"json_object({values})::varchar"
 
     @property
     def is_missing_sql(self) -> str:
@@ -137,16 +138,21 @@ class ColumnFields:
         ]
         if not columns:
             return None
-        found = _json_object(
-            (column.name[len(prefix) :], _as_json(column.sql, column.type))
-            for column in sorted(columns, key=lambda column: column.name)
-        )
+        # Lists, because planning takes a time that grows with the square of the number of expressions.
+        texts = [column for column in columns if column.type.id == "varchar"]
+        others = [column for column in columns if column.type.id != "varchar"]
+        entries = []
+        if texts:
+            pairs = ", ".join(_entry(column.name[len(prefix) :], column.sql) for column in texts)
+            filled = f"list_filter([{pairs}], lambda entry: entry.value <> '')"
+            as_json = f"{{'key': entry.key, 'value': {_text_as_json('entry.value')}}}"
+            entries.append(f"list_transform({filled}, lambda entry: {as_json})")
+        if others:
+            pairs = ", ".join(_entry(column.name[len(prefix) :], f"to_json({column.sql})") for column in others)
+            entries.append(f"list_filter([{pairs}], lambda entry: entry.value is not null)")
+        found = f"to_json(map_from_entries({' || '.join(entries)}))"
         # Merging into an empty object removes the nulls.
         return f"nullif(json_merge_patch('{{}}', {found})::varchar, '{{}}')"
-
-
-def _json_object(values: Iterable[tuple[str, str]]) -> str:
-    return f"json_object({', '.join(f'{literal(name)}, {sql}' for name, sql in values)})"
 
 
 def _stem(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -208,12 +214,14 @@ def _as_text(expression: str, column_type: Any) -> str:
     return f"nullif({expression}::varchar, '')"
 
 
-def _as_json(expression: str, column_type: Any) -> str:
-    if column_type.id != "varchar":
-        return f"to_json({expression})"
+def _entry(key: str, value: str) -> str:
+    return f"{{'key': {literal(key)}, 'value': {value}}}"
+
+
+def _text_as_json(expression: str) -> str:
     # Tables without a type for objects and lists hold them as text.
     structured = f"case when starts_with({expression}, '{{') or starts_with({expression}, '[') then {expression} end"
-    return f"coalesce(try_cast({structured} as json), to_json(nullif({expression}, '')))"
+    return f"coalesce(try_cast({structured} as json), to_json({expression}))"
 
 
 def _json_path(segments: Sequence[Segment]) -> str:

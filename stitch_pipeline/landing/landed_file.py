@@ -248,7 +248,8 @@ def _head(file: LandedFile) -> tuple[str, str]:
         return encoding, head.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         if file.file_type in _DOCUMENT_TYPES:
-            return encoding, ""  # this line is quarantined; other lines may be good
+            # This line is quarantined; others may be good.
+            return encoding, head.decode(encoding, errors="replace")
         raise UnreadableFile(
             f"its first line cannot be read ({error}); save it as UTF-8, or state its encoding on the feed"
         ) from None

@@ -245,7 +245,6 @@ class Parser:
         nothing = "null::varchar as file_path, null::bigint as line, null::varchar as raw_row, null::varchar as reason"
         return f"select {nothing} limit 0"
 
-
     @contextmanager
     def _unreadable(self) -> Iterator[None]:
         try:
@@ -253,7 +252,8 @@ class Parser:
         except (duckdb.FatalException, duckdb.InternalException) as error:
             del self.__dict__["_connection"]  # unusable from now on: the next query opens another
             raise UnreadableFile(_sentence(error)) from error
-        except (duckdb.Error, UnicodeError) as error:
+        # Damaged files make DuckDB raise other exceptions than its own, for instance `RuntimeError: std::bad_cast`.
+        except Exception as error:
             if "No space left" in str(error):
                 raise
             raise UnreadableFile(_sentence(error)) from error
@@ -262,7 +262,7 @@ class Parser:
 def _sentence(error: Exception) -> str:
     if isinstance(error, UnicodeError):  # DuckDB's message about text that is not UTF-8 is itself none
         return "it holds text that is not UTF-8"
-    return str(error).splitlines()[0][:_LONGEST_PROBLEM]
+    return "".join(str(error).splitlines()[:1])[:_LONGEST_PROBLEM] or type(error).__name__
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> None:

@@ -49,7 +49,6 @@ BLOCKED_IDS = (
     "00000000000000000000000000000000",
 )
 _MAX_LINE_BYTES = 10_000_000
-_FILE_PATH = "\x01file_path"
 REJECTS_TABLE = "rejected_lines"
 REFUSED_LINES_SQL = f"""
 select file_path, line, any_value(csv_line) as raw_row, any_value(error_message) as reason
@@ -180,7 +179,8 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) 
     )
     joined = ""
     if lookup and batch.files[0].lookup_files:
-        joined = f" left join ({lookup_sql(batch.files[0].lookup_files, lookup)}) as lookups on {value(lookup.key)} = lookup_key"
+        found_by_key = lookup_sql(batch.files[0].lookup_files, lookup)
+        joined = f" left join ({found_by_key}) as lookups on {value(lookup.key)} = lookup_key"
     return (
         f"select\n    {picked},\n    file_path, line_number, raw_row, {broken} as is_broken\n"
         f"  from ({records}) as records{joined}{kept}"
@@ -216,8 +216,9 @@ def _relation(batch: EventBatch) -> str:
     shape = batch.shape
     paths = f"[{literals(str(file.read_path) for file in batch.files)}]"
     if shape.file_type == ".parquet":
-        # The name of this option's column must not be one of the file's.
-        return f"read_parquet({paths}, filename = {literal(_FILE_PATH)}, hive_partitioning = false)"
+        # The column of this option must have a name that no column of the file has.
+        taken = max((len(name) for name, _ in shape.columns), default=0)
+        return f"read_parquet({paths}, filename = '{'f' * (taken + 1)}', hive_partitioning = false)"
     if shape.file_type == "array":
         return (
             "(select coalesce(json::varchar, 'null'), filename from "
@@ -230,7 +231,9 @@ def _relation(batch: EventBatch) -> str:
         dialect = "delim = E'\\x01\\x02\\x03\\x04', quote = '', escape = ''"
         dialect += ", strict_mode = false"
     else:
-        columns = "{" + ", ".join(f"{name}: 'VARCHAR'" for name in ColumnFields(shape.columns, shape.layout).names) + "}"
+        columns = (
+            "{" + ", ".join(f"{name}: 'VARCHAR'" for name in ColumnFields(shape.columns, shape.layout).names) + "}"
+        )
         header = shape.has_header
         quote = '"' if shape.has_header else ""
         dialect = f"delim = {literal(shape.delimiter)}, quote = {literal(quote)}, escape = {literal(quote)}"

@@ -63,7 +63,7 @@ def _without_path(error: Exception) -> str:
 
 
 def _is_pattern(path: str) -> bool:
-    return any(sign in path for sign in "*?[") or not path.isascii() and _is_not_utf8(path)
+    return any(sign in path for sign in "*?[") or (not path.isascii() and _is_not_utf8(path))
 
 
 def _is_not_utf8(path: str) -> bool:
@@ -88,6 +88,7 @@ def _utf16_of(file: LandedFile) -> str | None:
 
 
 def _mixes_ends_of_lines(file: LandedFile) -> bool:
+    """Whether lines end in more than one way, or as on old Macs."""
     windows, unix, mac = 0, 0, 0
     ends_with_return = False
     for chunk in _chunks(file):
@@ -97,7 +98,7 @@ def _mixes_ends_of_lines(file: LandedFile) -> bool:
         unix += chunk.count(b"\n") - both
         mac += chunk.count(b"\r") - both
     # The count of `mac` is right at the end only: a chunk may end between the two characters.
-    return [windows > 0, unix > 0, mac > 0].count(True) > 1
+    return mac > 0 or (windows > 0 and unix > 0)
 
 
 def _as_utf8(file: LandedFile, wide: str | None) -> Iterator[bytes]:

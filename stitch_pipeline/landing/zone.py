@@ -19,6 +19,7 @@ from stitch_pipeline.sources import SOURCES, Layout, Source
 
 # Clocks of file servers differ that much; a file that is further ahead is dated in the future.
 _CLOCK_DIFFERENCE_SECONDS = 300
+_CAN_ASK_FOR_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
 def reading_rules(settings: Settings) -> ReadingRules:
@@ -76,7 +77,7 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             # The same all day, so that every load of the day has the same result; read again on the next day.
             latest_arrival = now.replace(hour=0, minute=0, second=0, microsecond=0)
             version += f"-{latest_arrival.date()}"
-        if not os.access(entry.path, os.R_OK):
+        if not os.access(entry.path, os.R_OK, effective_ids=_CAN_ASK_FOR_EFFECTIVE_IDS):
             version += "-unreadable"  # so that the file is read again once it may be read
         if source.lookup is not None and source.lookup.is_lookup_file(name):
             lookups.setdefault(entry.path.parent, []).append((entry.path, version))

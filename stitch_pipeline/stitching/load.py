@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 from stitch_pipeline.landing.index import IndexedFile
 from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile
@@ -114,6 +115,38 @@ def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
     return accounts
 
 
+def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Up to 100 files, with their days, that have more or fewer rows than are stored of them."""
+    return warehouse.records(
+        """
+        with stored as (
+          select
+            landing_file, sum(events)::bigint as events, sum(duplicates)::bigint as duplicates,
+            sum(quarantined)::bigint as quarantined
+          from (
+            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined from stitch.raw_events
+            union all
+            select landing_file, 0, 1, 0 from stitch.duplicate_events
+            union all
+            select landing_file, 0, 0, 1 from stitch.quarantined_events where line is not null
+          ) as rows_of_files
+          group by landing_file
+        ),
+        accounts as (
+          select
+            landing_file, files.days, coalesce(files.row_count, 0) as rows_landed, coalesce(events, 0) as events,
+            coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined
+          from stitch.landing_files as files
+          full join stored using (landing_file)
+        )
+        select * from accounts
+        where rows_landed <> events + duplicates + quarantined
+        order by landing_file
+        limit 100
+        """
+    )
+
+
 def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
     """Delete all rows of these files, and note in ``temp.touched`` which events that affects."""
     warehouse.execute("create or replace temp table to_load (landing_file varchar)")
@@ -200,7 +233,7 @@ def _insert_files(
 
 
 class _ReadingFailed(Exception):
-    """A batch cannot be loaded. ``problems`` are the files that are the cause, by name; none if it is something else."""
+    """A batch cannot be loaded. ``problems`` has the files that are the cause, by name; none if it is another."""
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         super().__init__("the landed files cannot be loaded")

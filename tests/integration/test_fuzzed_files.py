@@ -1,6 +1,7 @@
 """One damaged file never stops the others, nor loses or invents a row: random damage, with good files beside it.
 
-``STITCH_FUZZ_SECONDS`` is how long the slow test goes on (three minutes if unset), ``STITCH_FUZZ_SEED`` where it starts.
+``STITCH_FUZZ_SECONDS`` is how long the slow test goes on (three minutes if unset); ``STITCH_FUZZ_SEED`` gives other
+damage.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from stitch_pipeline.warehouse.tables import create_tables
 
 SECONDS = float(os.environ.get("STITCH_FUZZ_SECONDS", "180"))
 SEED = os.environ.get("STITCH_FUZZ_SEED", "1")
-FILES_AT_ONCE = 4
+FILES_AT_ONCE = 20
 START = date(2026, 3, 1)
 GOOD = {
     "jitsu": ("jitsu.ndjson", "jitsu_single_table.ndjson", "jitsu_single_table.csv"),
@@ -114,7 +115,8 @@ def check(deployment: Deployment, damaged: dict[str, FuzzedFile], good: dict[str
         "from stitch.raw_events"
     )
     assert events == distinct
-    assert START <= first and last <= datetime.now(UTC).date() + timedelta(days=1)  # type: ignore[operator]
+    assert first >= START  # type: ignore[operator]
+    assert last <= datetime.now(UTC).date() + timedelta(days=1)  # type: ignore[operator]
     for table in ("raw_events", "duplicate_events", "quarantined_events"):
         deployment.rows(f"select * from stitch.{table}")  # every value is one that Python can read
 
@@ -156,7 +158,9 @@ def run_case(deployment: Deployment, good: dict[str, int], seed: str) -> list[Fu
         with open(path, "wb") as written:
             written.write(file.content)
         os.utime(path, (file.modified, file.modified))
-        damaged[os.fsencode(path)[len(os.fsencode(deployment.landing)) + 1 :].decode("utf-8", "backslashreplace")] = file
+        damaged[os.fsencode(path)[len(os.fsencode(deployment.landing)) + 1 :].decode("utf-8", "backslashreplace")] = (
+            file
+        )
         paths.append(path)
     try:
         deployment.load()
@@ -182,7 +186,7 @@ def seeds(count: int | None = None) -> Iterator[str]:
 
 def test_some_damaged_files(deployment: Deployment) -> None:
     good = good_counts(deployment)
-    for seed in seeds(15):
+    for seed in seeds(5):
         run_case(deployment, good, seed)
 
 

@@ -6,6 +6,8 @@ whole. If that changes other days, they are marked as changed, and ``landing_sen
 
 import time
 from collections.abc import Iterator
+from datetime import date
+from itertools import islice
 
 from dagster import (
     AssetCheckResult,
@@ -35,6 +37,7 @@ from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
 OWNERS = ["team:analytics-engineering"]
 POOL = "duckdb"
+_FILES_NAMED = 100
 
 
 def landing_zone_assets(settings: Settings) -> AssetsDefinition:
@@ -61,8 +64,8 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             AssetCheckSpec(
                 "no_row_lost",
                 asset="raw_events",
-                blocking=True,
-                description="Rows of the loaded files = events + duplicates + quarantined rows.",
+                # It names the files and days: what is wrong with one file does not hold up the days of the others.
+                description="Rows of each loaded file = its events + duplicates + quarantined rows.",
             ),
             AssetCheckSpec(
                 "raw_events_has_one_row_per_event",
@@ -106,6 +109,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 for day, facts in facts_per_day(open_warehouse, name, window).items():
                     context.add_asset_metadata(facts, asset_key=name, partition_key=day.isoformat())
             accounts = load.row_accounts(open_warehouse)
+            unbalanced = load.unbalanced_files(open_warehouse)
             repeated = load.repeated_events(open_warehouse, window)
             unreadable = load.unreadable_files(open_warehouse)
         yield MaterializeResult(asset_key="raw_events")
@@ -122,8 +126,12 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         yield AssetCheckResult(
             check_name="no_row_lost",
             asset_key="raw_events",
-            passed=accounts["rows_landed"] == accounts["events"] + accounts["duplicates"] + accounts["quarantined"],
-            metadata=accounts,
+            passed=not unbalanced,
+            metadata={
+                **accounts,
+                "files": MetadataValue.json([{**file, "days": _texts(file["days"])} for file in unbalanced]),
+                "days": MetadataValue.json(sorted({day for file in unbalanced for day in _texts(file["days"])})),
+            },
         )
         yield AssetCheckResult(
             check_name="raw_events_has_one_row_per_event",
@@ -136,7 +144,14 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             asset_key="quarantined_events",
             passed=not unreadable,
             severity=AssetCheckSeverity.WARN,
-            metadata={"unreadable_files": MetadataValue.json(unreadable)},
+            metadata={
+                "unreadable_files": MetadataValue.json(dict(islice(unreadable.items(), _FILES_NAMED))),
+                "unreadable_file_count": len(unreadable),
+            },
         )
 
     return landing_zone
+
+
+def _texts(days: list[date] | None) -> list[str]:
+    return [day.isoformat() for day in days or ()]
