@@ -25,7 +25,7 @@ from pathlib import Path
 
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.parser import Parser, Profile
-from stitch_pipeline.landing.zone import landed_files, reading_rules
+from stitch_pipeline.landing.zone import is_below_unlisted, landed_files, reading_rules
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.folder import prepare_folder
 
@@ -206,7 +206,7 @@ class LandingIndex:
         new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
         with self._transaction() as db:
             present = [name for name, file in known.items() if file.version is not None]
-            gone = [name for name in present if name not in found]
+            gone = [name for name in present if name not in found and not is_below_unlisted(name, found)]
             is_held_back = len(gone) > settings.max_vanished_share * len(present)
             _set_note(db, _HELD_BACK, json.dumps([gone[:_EXAMPLES], len(gone), len(present)]) if is_held_back else None)
             if not is_held_back:
@@ -223,8 +223,11 @@ class LandingIndex:
 
     def _index(self, parser: Parser, settings: Settings, files: list[LandedFile]) -> None:
         # An empty file is read only where its directory is not a feed, because that is a problem to report.
-        to_read = [file for file in files if file.source is None or (file.size and not file.has_no_events)]
+        to_read = [
+            file for file in files if file.source is None or file.problem or (file.size and not file.has_no_events)
+        ]
         batches, problems = parser.batches(to_read, reading_rules(settings))
+        problems |= parser.problems_of_lookups(files)
         profiles = {name: Profile(problem=problem) for name, problem in problems.items()}
         for batch in batches:
             profiles.update(parser.profiles(batch))
@@ -286,7 +289,7 @@ class LandingIndex:
         found = landed_files(settings)
         with self._transaction() as db:
             rows = db.execute("select landing_file from files where version is not null").fetchall()
-            gone = [name for (name,) in rows if name not in found]
+            gone = [name for (name,) in rows if name not in found and not is_below_unlisted(name, found)]
             _mark_gone(db, gone)
             _set_note(db, _HELD_BACK, None)
         return len(gone)

@@ -6,6 +6,8 @@ whole. If that changes other days, they are marked as changed, and ``landing_sen
 
 import time
 from collections.abc import Iterator
+from datetime import date
+from itertools import islice
 from typing import Any
 
 from dagster import (
@@ -43,6 +45,7 @@ HELD_BACK_REMEDY = (
     "Their rows are kept. Bring the files back (is a disk not mounted, or STITCH_LANDING_DIR wrong?), or run "
     "`stitch accept-vanished` to remove their rows"
 )
+_FILES_NAMED = 100
 
 
 def landing_zone_assets(settings: Settings) -> AssetsDefinition:
@@ -69,8 +72,8 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             AssetCheckSpec(
                 "no_row_lost",
                 asset="raw_events",
-                blocking=True,
-                description="Rows of the loaded files = events + duplicates + quarantined rows.",
+                # It names the files and days: what is wrong with one file does not hold up the days of the others.
+                description="Rows of each loaded file = its events + duplicates + quarantined rows.",
             ),
             AssetCheckSpec(
                 "raw_events_has_one_row_per_event",
@@ -120,6 +123,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 for day, facts in facts_per_day(open_warehouse, name, window).items():
                     context.add_asset_metadata(facts, asset_key=name, partition_key=day.isoformat())
             accounts = load.row_accounts(open_warehouse)
+            unbalanced = load.unbalanced_files(open_warehouse)
             repeated = load.repeated_events(open_warehouse, window)
             unreadable = load.unreadable_files(open_warehouse)
             state = read_state(open_warehouse)
@@ -137,8 +141,12 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         yield AssetCheckResult(
             check_name="no_row_lost",
             asset_key="raw_events",
-            passed=accounts["rows_landed"] == accounts["events"] + accounts["duplicates"] + accounts["quarantined"],
-            metadata=accounts,
+            passed=not unbalanced,
+            metadata={
+                **accounts,
+                "files": MetadataValue.json([{**file, "days": _texts(file["days"])} for file in unbalanced]),
+                "days": MetadataValue.json(sorted({day for file in unbalanced for day in _texts(file["days"])})),
+            },
         )
         yield AssetCheckResult(
             check_name="raw_events_has_one_row_per_event",
@@ -151,7 +159,10 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             asset_key="quarantined_events",
             passed=not unreadable,
             severity=AssetCheckSeverity.WARN,
-            metadata={"unreadable_files": MetadataValue.json(unreadable)},
+            metadata={
+                "unreadable_files": MetadataValue.json(dict(islice(unreadable.items(), _FILES_NAMED))),
+                "unreadable_file_count": len(unreadable),
+            },
         )
         yield whole_zone_check(index.held_back())
         index.note(state, continues=continues)
@@ -167,3 +178,7 @@ def whole_zone_check(vanished: Vanished | None) -> AssetCheckResult:
     return AssetCheckResult(
         check_name=WHOLE_ZONE_CHECK, asset_key="raw_events", passed=vanished is None, metadata=metadata
     )
+
+
+def _texts(days: list[date] | None) -> list[str]:
+    return [day.isoformat() for day in days or ()]
