@@ -155,6 +155,9 @@ class Parser:
             f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
         )
         self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")
+        if batch.forgets:
+            # Nobody can tell whether a line that cannot be parsed carries a forgotten id.
+            self.execute("update refused_lines set raw_row = null")
         found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})
         while len(frame := found.fetch_df_chunk(_VECTORS_PER_FRAME)):
             yield frame

@@ -71,8 +71,8 @@ def reconcile_job(settings: Settings) -> JobDefinition:
             index.refresh(settings)
         with warehouse.open() as open_warehouse:
             stale = reconcile(warehouse.engine, open_warehouse, settings, only_changed_rules=config.only_changed_rules)
-            if not config.only_changed_rules:
-                index.set_loaded(load.loaded_files(open_warehouse))
+            # Files that hold a forgotten id are to be read again.
+            index.set_loaded(load.loaded_files(open_warehouse))
         yield run_record({}, {}, stale)
         # Only after the event log has the record: see LandingIndex.set_followed_rules.
         index.set_followed_rules(settings.all_crediting_rules)

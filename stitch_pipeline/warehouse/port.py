@@ -33,8 +33,13 @@ class EventBatch(Protocol):
     def events_sql(self) -> str:
         """A DuckDB query for the events, with the column names of ``raw_events``.
 
-        An engine that is DuckDB runs it itself. Any other engine can run it in an in-memory DuckDB.
+        An engine that is DuckDB runs it itself. Any other engine can run it in an in-memory DuckDB. If ``forgets``, the
+        rows marked ``is_forgotten`` go to ``forgotten_events``, which has some of the columns.
         """
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the query has the columns ``is_forgotten``, ``id_kind`` and ``id``."""
 
 
 class Dialect(Protocol):
@@ -75,7 +80,7 @@ class Warehouse(Protocol):
         """Add many rows to a table; the frame's columns are matched by name."""
 
     def load_events(self, batch: EventBatch) -> None:
-        """Add the batch's events to ``raw_events``, duplicates included."""
+        """Add the batch's events to ``raw_events``, duplicates included, and forgotten ones to ``forgotten_events``."""
 
 
 class Engine(Protocol):

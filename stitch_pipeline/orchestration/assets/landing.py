@@ -29,7 +29,7 @@ from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.stitching import load
+from stitch_pipeline.stitching import forget, load
 from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
@@ -62,7 +62,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 "no_row_lost",
                 asset="raw_events",
                 blocking=True,
-                description="Rows of the loaded files = events + duplicates + quarantined rows.",
+                description="Rows of the loaded files = events + duplicates + quarantined rows + forgotten rows.",
             ),
             AssetCheckSpec(
                 "raw_events_has_one_row_per_event",
@@ -89,6 +89,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         index.refresh(settings)
         with warehouse.open() as open_warehouse, Parser(settings.memory_limit) as parser:
             create_tables(open_warehouse)
+            forget.follow(open_warehouse, settings)
             index.set_loaded(load.loaded_files(open_warehouse))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = load.load(
@@ -122,7 +123,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         yield AssetCheckResult(
             check_name="no_row_lost",
             asset_key="raw_events",
-            passed=accounts["rows_landed"] == accounts["events"] + accounts["duplicates"] + accounts["quarantined"],
+            passed=accounts["rows_landed"] == sum(count for name, count in accounts.items() if name != "rows_landed"),
             metadata=accounts,
         )
         yield AssetCheckResult(
