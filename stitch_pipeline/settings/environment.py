@@ -25,8 +25,8 @@ from stitch_pipeline.settings.forgotten import Forgotten, followed_decisions, re
 from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, sentences
 
-FROM_FILES = ("projects", "feeds", "decisions", "forgotten")
-"""Fields that are read from `stitch.toml`, `overrides.csv` and `forgotten.csv`, not from the environment."""
+FROM_FILES = ("projects", "feeds", "decisions")
+"""Fields that are read from `stitch.toml` and `overrides.csv`, not from the environment."""
 
 
 class Settings(StitchingRules, BaseSettings):
@@ -74,7 +74,7 @@ class Settings(StitchingRules, BaseSettings):
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
     decisions: tuple[Decision, ...] = ()
-    forgotten: Forgotten = Forgotten()
+    """As written; ``followed_decisions`` are without what is forgotten."""
 
     @field_validator("landing_dir", "duckdb_path", "project_file", "overrides_file", "forgotten_file", mode="after")
     @classmethod
@@ -124,6 +124,19 @@ class Settings(StitchingRules, BaseSettings):
         return self.forgotten_file or self.project_file.with_name("forgotten.csv")
 
     @property
+    def forgotten(self) -> Forgotten:
+        """The list as it is on disk now: to forget an id takes effect without loading the code location again.
+
+        Raises SettingsError if the list or its key is wrong.
+        """
+        return read_forgotten(self.forgotten_path, self.forget_key_in_environment)
+
+    @property
+    def followed_decisions(self) -> tuple[Decision, ...]:
+        """The decisions without forgotten ids."""
+        return followed_decisions(self.decisions, self.forgotten)
+
+    @property
     def forget_key_in_environment(self) -> str | None:
         return None if self.forget_key is None else self.forget_key.get_secret_value()
 
@@ -169,8 +182,8 @@ class Settings(StitchingRules, BaseSettings):
         """``crediting_rules`` of all projects, unnamed ones included, with the decisions and what is forgotten."""
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
         rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
-        if self.decisions:
-            rules["decisions"] = [astuple(decision) for decision in sorted(self.decisions)]
+        if decisions := self.followed_decisions:
+            rules["decisions"] = [astuple(decision) for decision in sorted(decisions)]
         if self.forgotten:
             rules["forgotten"] = self.forgotten.digest
         return json.dumps(rules)
@@ -187,15 +200,15 @@ class Settings(StitchingRules, BaseSettings):
         except ValidationError as error:
             raise SettingsError(sentences(error, "STITCH_")) from None
         project_file = _project_file(settings)
-        forgotten = read_forgotten(settings.forgotten_path, settings.forget_key_in_environment)
-        return settings.model_copy(
+        loaded = settings.model_copy(
             update={
-                "forgotten": forgotten,
                 "projects": {**project_file.projects, **settings.projects},
                 "feeds": {**project_file.feeds, **settings.feeds},
-                "decisions": followed_decisions((*_decisions(settings), *settings.decisions), forgotten),
+                "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
+        assert loaded.forgotten is not None  # refuses a list without its key now, and not in the middle of a run
+        return loaded
 
 
 def _project_file(settings: Settings) -> ProjectFile:

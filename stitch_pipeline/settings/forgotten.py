@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 from stitch_pipeline.settings.decisions import Decision, DecisionKind
@@ -108,9 +109,25 @@ def is_pseudonym(value: str) -> bool:
 
 
 def read_forgotten(path: Path, key_in_environment: str | None) -> Forgotten:
-    """The list at ``path``; an empty one if there is no file. Raises SettingsError with one sentence if it is wrong."""
+    """The list at ``path``; an empty one if there is no file. Raises SettingsError with one sentence if it is wrong.
+
+    The files are read again only if one of them has changed.
+    """
     if not path.exists():
         return Forgotten()
+    return _read_once(path, key_in_environment, _state(path), _state(key_path(path)))
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=8)
+def _read_once(path: Path, key_in_environment: str | None, *states: tuple[int, int, int] | None) -> Forgotten:
     key_digest, ids = _read(path)
     if not ids:
         return Forgotten()

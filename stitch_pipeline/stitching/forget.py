@@ -10,7 +10,7 @@ This is the one place where Python writes to queues and histories: dbt must see 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -21,7 +21,10 @@ from stitch_pipeline.landing.forgetting import (
     normalised_sql,
     pseudonym_sql,
 )
+from stitch_pipeline.landing.landed_file import UnreadableFile
 from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.reading import numbered_rows_sql
+from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.forgotten import (
@@ -29,6 +32,7 @@ from stitch_pipeline.settings.forgotten import (
     Forgotten,
     ForgottenId,
     Mode,
+    is_pseudonym,
     key_for,
     read_forgotten,
     write_forgotten,
@@ -36,6 +40,7 @@ from stitch_pipeline.settings.forgotten import (
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings
 from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.warehouse.port import Row, Warehouse
+from stitch_pipeline.warehouse.tables import create_tables
 
 READ_AGAIN = "to be read again"
 """The version of a loaded file that has to be loaded again; no file has it."""
@@ -390,3 +395,162 @@ def checked_value(settings: Settings, request: Request) -> str:
     if value is None:
         raise SettingsError(f"This is no value of the kind '{request.kind}': nothing is left of it once normalised.")
     return str(value)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A table with rows of the id, and what becomes of them."""
+
+    table: str
+    rows: int
+    fate: str
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """A file of the team's own that holds the id. It is left as it is."""
+
+    name: str
+    lines: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Concerned:
+    """What is stored of an id, by table, and where else it stands."""
+
+    tables: Sequence[Held]
+    landing_files: Sequence[OwnFile]
+    """Rows that carry the id, by file. No row of these is loaded with it, as long as the id is listed."""
+    setting_files: Sequence[OwnFile]
+    """Lines of overrides.csv and stitch.toml that name it, for the team to correct."""
+    seen_with: Sequence[tuple[str, str]]
+    """Kind and value of the ids on the same rows: those that may have to be forgotten as well."""
+
+
+_READ_AGAIN = "built again from what is left"
+_FATES = {
+    "raw_events": {Mode.delete: "deleted", Mode.pseudonymise: "pseudonymised"},
+    "duplicate_events": {Mode.delete: "deleted", Mode.pseudonymise: "pseudonymised"},
+    "forgotten_events": {Mode.delete: "pseudonymised", Mode.pseudonymise: "pseudonymised"},
+    "identity_map": {Mode.delete: "kept without the id", Mode.pseudonymise: "kept without the id"},
+    "user_mapping_history": {Mode.delete: "deleted", Mode.pseudonymise: "pseudonymised"},
+    "person_name_history": {Mode.delete: "deleted", Mode.pseudonymise: "deleted"},
+    "decision_history": {Mode.delete: "deleted", Mode.pseudonymise: "deleted"},
+    "quarantined_events": {Mode.delete: "raw row removed", Mode.pseudonymise: "raw row removed"},
+    "sessions": {},
+    "stitched_sessions": {},
+    "page_views": {},
+    "identifier_links": {},
+    "persons": {},
+    "users": {},
+}
+
+
+def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerned:
+    """What forgetting the id would concern. Nothing is written. Raises SettingsError as ``add_to_list`` does."""
+    value = checked_value(settings, request)
+    holds = request.kind if request.kind in OWN_KINDS else "identifier"
+    tables = []
+    for table, fates in _FATES.items():
+        conditions = [
+            f"({place.column} = $value and {place.condition})"
+            for place in PLACES
+            if place.table == table and (place.holds == holds or (place.holds == "person" and holds == "user"))
+        ]
+        if holds == "identifier":
+            conditions = [f"id_kind = $kind and {one}" for one in conditions]
+            if table in ("raw_events", "duplicate_events"):
+                values = identifier_values_sql(_identifiers(settings), request.kind)
+                conditions = [f"{found} = $value" for found in values]
+        if table == "quarantined_events":
+            conditions = ["contains(raw_row, $value)"]
+        if not conditions:
+            continue
+        in_project = "true" if table == "quarantined_events" else "project_id = $project"
+        condition = f"{in_project} and ({' or '.join(conditions)})"
+        parameters = {"value": value, "kind": request.kind, "project": request.project_id}
+        ((count,),) = warehouse.rows(
+            f"select count(*) from stitch.{table} where {condition}",
+            **{name: given for name, given in parameters.items() if f"${name}" in condition},
+        )
+        if count:
+            tables.append(Held(table, count, fates.get(request.mode, _READ_AGAIN)))
+    return Concerned(
+        tables,
+        landing_lines(settings, request),
+        setting_lines(settings, request),
+        _seen_with(warehouse, request, value),
+    )
+
+
+def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple[str, str]]:
+    """The ids that links tie to this one."""
+    user_of_device, identifier_of = "stitch.identity_map where project_id = $project", "stitch.identifier_links where"
+    if request.kind in OWN_KINDS:
+        other, column, own = {
+            "user": ("device", "anonymous_id", "user_id"),
+            "device": ("user", "user_id", "anonymous_id"),
+        }[request.kind]
+        query = (
+            f"select {literal(other)}, {column} from {user_of_device} and {own} = $value union "
+            f"select id_kind, id from {identifier_of} "
+            "project_id = $project and linked_kind = $kind and linked_id = $value"
+        )
+    else:
+        query = (
+            f"select distinct linked_kind, linked_id from {identifier_of} "
+            "project_id = $project and id_kind = $kind and id = $value"
+        )
+    rows = warehouse.rows(f"{query} order by all", project=request.project_id, kind=request.kind, value=value)
+    return [(kind, found) for kind, found in rows if not is_pseudonym(found)]
+
+
+def landing_lines(settings: Settings, request: Request) -> list[OwnFile]:
+    """The lines of landed files whose rows carry the id or mention it; without lines where a file cannot be read."""
+    value = checked_value(settings, request)
+    column = {"user": "user_id", "device": "anonymous_id"}.get(request.kind)
+    values = [column] if column else identifier_values_sql(_identifiers(settings), request.kind)
+    carries = " or ".join([*(f"{one} = {literal(value)}" for one in values), f"contains(raw_row, {literal(value)})"])
+    rules = replace(reading_rules(settings), forgetting=None)
+    found = []
+    with Parser(settings.memory_limit) as parser:
+        files = [
+            file for file in landed_files(settings).values() if file.source and file.size and not file.has_no_events
+        ]
+        batches, problems = parser.batches(files, rules)
+        for batch in (alone for several in batches for alone in several.alone()):
+            name = batch.files[0].landing_file
+            parser.forget_refused_lines()
+            try:
+                rows = parser.rows(f"select line from ({numbered_rows_sql(batch)}) where {carries}")
+                rows += parser.rows(f"select line from ({parser.refused_lines_sql()}) where {_contains(value)}")
+            except UnreadableFile:
+                problems[name] = ""
+                continue
+            if rows:
+                found.append(OwnFile(name, sorted(line for (line,) in rows)))
+    return sorted([*found, *(OwnFile(name, ()) for name in problems)], key=lambda file: file.name)
+
+
+def _contains(value: str) -> str:
+    return f"contains(raw_row, {literal(value)})"
+
+
+def setting_lines(settings: Settings, request: Request) -> list[OwnFile]:
+    """The lines of overrides.csv and stitch.toml with the id as it is written."""
+    overrides = settings.overrides_file or settings.project_file.with_name("overrides.csv")
+    found = []
+    for path in (overrides, settings.project_file):
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if numbers := [number for number, line in enumerate(lines, 1) if request.value in line]:
+                found.append(OwnFile(path.name, numbers))
+    return found
+
+
+def forget(warehouse: Warehouse, settings: Settings, requests: Iterable[Request]) -> None:
+    """Put the ids on the list, and take them out of the tables. The loop does the rest. Raises as ``add_to_list``."""
+    for request in requests:
+        add_to_list(settings, request)
+    create_tables(warehouse)
+    follow(warehouse, settings)

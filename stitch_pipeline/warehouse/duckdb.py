@@ -147,6 +147,42 @@ class DuckDBEngine:
         finally:
             connection.close()
 
+    def rewrite(self) -> None:
+        self._must_exist()
+        with self.open() as warehouse:
+            warehouse.execute("force checkpoint")
+        aside = self.path.with_name(f"{self.path.name}.rewritten")
+        aside.unlink(missing_ok=True)
+        # Read-only, so that closing the old file touches no log of the new one. Others that write wait meanwhile.
+        with self._scratch() as connection:
+            self._wait_for(lambda: connection.execute(f"attach {literal(str(self.path))} as old_file (read_only)"))
+            if self._log.exists():
+                raise WarehouseBusy(f"The warehouse '{self.path}' was written to in between: try again.")
+            connection.execute(f"attach {literal(str(aside))} as new_file")
+            connection.execute("copy from database old_file to new_file")
+            connection.execute("detach new_file")
+            aside.replace(self.path)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with TemporaryDirectory(prefix="stitch-rewrite-") as directory:
+            connection = duckdb.connect(config={"temp_directory": directory})
+            try:
+                self._prepare(connection)
+                yield connection
+            finally:
+                connection.close()
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(self.path.name + ".wal")
+
+    @property
+    def files(self) -> list[Path]:
+        spilled = self.path.with_name(self.path.name + ".tmp")
+        candidates = [self.path, self._log, *sorted(spilled.rglob("*"))]
+        return [path for path in candidates if path.is_file()]
+
     @contextmanager
     def trial(self, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[DuckDBEngine, Warehouse]]:
         self._must_exist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -98,6 +99,13 @@ class Engine(Protocol):
 
         Raises WarehouseBusy if they take longer, and WarehouseError if it cannot be opened at all.
         """
+
+    def rewrite(self) -> None:
+        """Write the warehouse anew, so that its files hold no row that was deleted. Raises as ``open`` does."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that the engine writes, those that exist; none for a warehouse that is a server's."""
 
     def trial(
         self, replaced: Mapping[str, str], views: Sequence[str]

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from conftest import NewWarehouse
 from histories import POLICIES
-from warehouses import TABLES, VIEWS, Warehouse, differences, page_view
+from warehouses import TABLES, VIEWS, Row, Warehouse, as_jitsu, differences, page_view
 
+from stitch_pipeline.cli.main import main
+from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.settings.forgotten import Mode
-from stitch_pipeline.stitching.forget import Request, add_to_list
+from stitch_pipeline.stitching.forget import Request, add_to_list, look
+from stitch_pipeline.stitching.prove import Certificate, prove
+from stitch_pipeline.warehouse.engine import engine_of
 
 ANN = "ann-7f3c"
 EVERY_TABLE = (*TABLES, "forgotten_events", "user_mapping_history", "person_name_history", "decision_history")
@@ -17,9 +27,8 @@ EVERY_TABLE = (*TABLES, "forgotten_events", "user_mapping_history", "person_name
 def forget(
     warehouse: Warehouse, value: str, kind: str = "user", mode: Mode = Mode.delete, project: str = "shop"
 ) -> None:
-    """Put the id on the list, and load the settings anew, as a code location does."""
+    """Put the id on the list, as ``stitch forget`` does."""
     add_to_list(warehouse.settings, Request(project, kind, value, mode))
-    warehouse.load_settings()
 
 
 def holding(warehouse: Warehouse, text: str) -> dict[str, int]:
@@ -124,3 +133,348 @@ def test_the_rows_never_pass_to_the_next_user(policy: str, new_warehouse: NewWar
     assert credited(warehouse) == AFTER[policy]
     assert holding(warehouse, ANN) == {}
     assert_as_from_nothing(warehouse, new_warehouse(policy=policy))
+
+
+def test_a_wrong_link_is_not_forgetting(new_warehouse: NewWarehouse) -> None:
+    """A decision changes who rows are credited to, and everything about the person stays."""
+    decided, forgotten = new_warehouse(policy="device_split"), new_warehouse(policy="device_split")
+    for warehouse in (decided, forgotten):
+        warehouse.land_events("jitsu/shared.ndjson", SHARED)
+        warehouse.settle()
+    decided.write_overrides([f"shop,wrong_link,a,{ANN},"])
+    decided.settle()
+    forget(forgotten, ANN)
+    forgotten.settle()
+    assert credited(decided) == {"a0": "bob", "a1b": ANN, "a2": "bob", "b1": "bob", "b2": "bob"}
+    assert credited(forgotten) == {"a0": "a", "a2": "a", "b1": "bob", "b2": "bob"}
+    assert {"raw_events", "identity_map", "page_views", "users"} <= holding(decided, ANN).keys()
+    assert holding(forgotten, ANN) == {}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_others_did_on_the_device_stays_theirs(policy: str, new_warehouse: NewWarehouse) -> None:
+    """Under latest, Bob's own rows were credited to Ann, who came after him."""
+    warehouse = new_warehouse(policy=policy)
+    warehouse.land_events(
+        "jitsu/a.ndjson",
+        [
+            page_view("b1", "2026-03-01 12:00", user_id="bob"),
+            page_view("b2", "2026-03-01 12:05"),
+            page_view("a1", "2026-03-02 12:00", user_id=ANN),
+            page_view("b3", "2026-03-03 12:00", user_id="bob"),
+        ],
+    )
+    warehouse.settle()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    views = credited(warehouse)
+    assert (views["b1"], views["b3"]) == ("bob", "bob")
+    assert views["b2"] == {"device_split": "bob", "first": "bob"}.get(policy, "a")
+    assert holding(warehouse, ANN) == {}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_pseudonymised_user_counts_and_is_nobody(policy: str, new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(policy=policy)
+    warehouse.land_events("jitsu/shared.ndjson", SHARED)
+    warehouse.land_events(
+        "jitsu/phone.ndjson", [page_view("p1", "2026-03-02 12:00", user_id=ANN, anonymous_id="phone")]
+    )
+    warehouse.settle()
+    before = warehouse.rows("visitor_stats")
+    forget(warehouse, ANN, mode=Mode.pseudonymise)
+    warehouse.settle()
+    assert holding(warehouse, ANN) == {}
+    names = {row["user_id"] for row in warehouse.rows("raw_events") if row["event_id"] in ("a1", "a1b", "p1")}
+    (name,) = names
+    assert name.startswith("forgotten:")
+    views = credited(warehouse)
+    assert {views["a1b"], views["p1"]} == {name}
+    assert {event: views[event] for event in AFTER[policy]} == AFTER[policy]
+    assert [(row["stat_date"], row["page_views"], row["visits"]) for row in warehouse.rows("visitor_stats")] == [
+        (row["stat_date"], row["page_views"], row["visits"]) for row in before
+    ]
+    (row,) = [row for row in warehouse.rows("raw_events") if row["event_id"] == "a1b"]
+    assert row["page_url"] is None
+    assert_as_from_nothing(warehouse, new_warehouse(policy=policy))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_forgotten_device_is_in_no_table_and_its_users_keep_what_they_did(
+    mode: Mode, new_warehouse: NewWarehouse
+) -> None:
+    warehouse = new_warehouse(policy="device_split")
+    device = "device-55aa"
+    warehouse.land_events("jitsu/a.ndjson", [{**event, "anonymous_id": device} for event in SHARED])
+    warehouse.land_events("jitsu/z.ndjson", OTHERS)
+    warehouse.settle()
+    others = [row for row in warehouse.rows("page_views") if row["anonymous_id"] == "z"]
+    forget(warehouse, device, kind="device", mode=mode)
+    warehouse.settle()
+    assert holding(warehouse, device) == {}
+    views = credited(warehouse)
+    assert (views["a1b"], views["b1"]) == (ANN, "bob")
+    anonymous = {"a0", "a2", "b2"}
+    assert anonymous & views.keys() == (set() if mode == Mode.delete else anonymous)
+    assert [row for row in warehouse.rows("page_views") if row["anonymous_id"] == "z"] == others
+    assert_as_from_nothing(warehouse, new_warehouse(policy="device_split"))
+
+
+EMAIL = """
+[projects.shop]
+policy = "graph"
+[projects.shop.identifiers.email]
+paths = ["traits.email", "properties.mail"]
+normalise = ["trim", "lower"]
+"""
+
+
+def test_a_forgotten_identifier_takes_the_rows_that_carry_it(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(stitch_toml=EMAIL)
+    warehouse.land_events(
+        "jitsu/a.ndjson",
+        [
+            page_view("a0", "2026-03-01 12:00"),
+            page_view("a1", "2026-03-02 12:00", properties={"mail": " Ann@Example.com"}),
+            page_view("a2", "2026-03-03 12:00"),
+            page_view("c1", "2026-03-02 12:00", anonymous_id="c", user_id="cem", traits={"email": "ann@example.com"}),
+            page_view("c2", "2026-03-02 12:00", anonymous_id="c", user_id="cem"),
+        ],
+    )
+    warehouse.settle()
+    assert credited(warehouse) == {"a0": "cem", "a1": "cem", "a2": "cem", "c1": "cem", "c2": "cem"}
+    forget(warehouse, "ANN@example.com ", kind="email")
+    warehouse.settle()
+    assert credited(warehouse) == {"a0": "a", "a2": "a", "c2": "cem"}
+    assert not {**holding(warehouse, "ann@"), **holding(warehouse, "Ann@")}
+    warehouse.land_events("jitsu/b.ndjson", [page_view("b1", "2026-03-04 12:00", user_id="bob")])
+    warehouse.settle()
+    assert credited(warehouse) == {"a0": "a", "a2": "a", "b1": "bob", "c2": "cem"}
+    assert_as_from_nothing(warehouse, new_warehouse(stitch_toml=EMAIL))
+
+
+def test_late_events_of_a_forgotten_user_stay_out(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", SHARED[:1])
+    warehouse.settle()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    warehouse.land_events("jitsu/late.ndjson", SHARED[1:4])
+    warehouse.settle()
+    assert holding(warehouse, ANN) == {}
+    assert credited(warehouse) == {"a0": "a", "a2": "a"}
+    assert [row["stitched_by"] for row in warehouse.rows("page_views")] == ["none", "none"]
+    assert_as_from_nothing(warehouse, new_warehouse())
+
+
+def test_taking_the_line_out_brings_back_what_the_files_hold(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    before = warehouse.contents()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    lines = warehouse.settings.forgotten_path.read_text().splitlines()
+    warehouse.settings.forgotten_path.write_text("\n".join(lines[:-1]) + "\n")
+    warehouse.settle()
+    assert warehouse.contents() == before
+
+
+def test_a_restored_warehouse_forgets_again(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(view_stitching="off")
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.write_overrides([f"shop,same_person,{ANN},ann2,", f"shop,wrong_link,z,{ANN},says {ANN}"])
+    warehouse.settle(view_stitching=False)
+    backup = warehouse.settings.duckdb_path.read_bytes()
+    forget(warehouse, ANN)
+    warehouse.settle(view_stitching=False)
+    assert holding(warehouse, ANN) == {}
+    after = warehouse.contents(EVERY_TABLE)
+    warehouse.settings.duckdb_path.write_bytes(backup)
+    assert holding(warehouse, ANN)
+    warehouse.settle(view_stitching=False, reconcile=True)
+    assert holding(warehouse, ANN) == {}
+    without_times = {table: [without_times_of(row) for row in rows] for table, rows in after.items()}
+    assert {
+        table: [without_times_of(row) for row in rows] for table, rows in warehouse.contents(EVERY_TABLE).items()
+    } == without_times
+
+
+def without_times_of(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in ("known_since", "known_until", "followed_since")}
+
+
+def test_forgetting_twice_changes_nothing(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    after, listed = warehouse.contents(EVERY_TABLE), warehouse.settings.forgotten_path.read_bytes()
+    forget(warehouse, ANN)
+    assert not warehouse.settle().runs
+    assert warehouse.settings.forgotten_path.read_bytes() == listed
+    assert warehouse.contents(EVERY_TABLE) == after
+
+
+def test_histories_and_quarantine_hold_nothing(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.land_events("jitsu/again.ndjson", SHARED[1:3])
+    bad = {"messageId": "x", "projectId": "shop", "userId": ANN, "type": "page"}
+    warehouse.land("jitsu/bad.ndjson", [bad, {**bad, "userId": "bob"}, f'{{"messageId": "y", "userId": "{ANN}'])
+    warehouse.settle()
+    assert {"user_mapping_history", "duplicate_events", "quarantined_events"} <= holding(warehouse, ANN).keys()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    assert holding(warehouse, ANN) == {}
+    columns = ("line", "problem", "raw_row")
+    kept = sorted(tuple(row[name] for name in columns) for row in warehouse.rows("quarantined_events", columns))
+    assert [(line, problem) for line, problem, _ in kept] == [
+        (1, "no_event_time"),
+        (2, "no_event_time"),
+        (3, "not_json"),
+    ]
+    assert [raw_row is None for _, _, raw_row in kept] == [True, False, True]
+    assert_as_from_nothing(warehouse, new_warehouse())
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(policy="device_split")
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.land_events("jitsu/b.ndjson", OTHERS)
+    warehouse.write_overrides([f"shop,wrong_link,z,{ANN},"])
+    warehouse.settle()
+    before = warehouse.contents(EVERY_TABLE)
+    with engine_of(warehouse.settings).open(read_only=True) as open_warehouse:
+        concerned = look(open_warehouse, warehouse.settings, Request("shop", "user", ANN))
+    rows = {held.table: (held.rows, held.fate) for held in concerned.tables}
+    assert rows["raw_events"] == (2, "deleted")
+    assert rows["identity_map"] == (1, "kept without the id")
+    assert rows["page_views"] == (3, "built again from what is left")
+    assert rows["user_mapping_history"][1] == "deleted"
+    # In the other file it is the id of another project: a mention, for a person to judge.
+    assert [(file.name, file.lines) for file in concerned.landing_files] == [
+        ("jitsu/a.ndjson", [2, 3]),
+        ("jitsu/b.ndjson", [3]),
+    ]
+    assert [(file.name, file.lines) for file in concerned.setting_files] == [("overrides.csv", [2])]
+    assert concerned.seen_with == [("device", "a")]
+    assert warehouse.contents(EVERY_TABLE) == before
+    assert not warehouse.settings.forgotten_path.exists()
+
+
+def test_the_job_forgets_what_a_file_lists_and_tells_dagster_no_id(
+    new_warehouse_on_disk: NewWarehouse, tmp_path: Path
+) -> None:
+    warehouse = new_warehouse_on_disk()
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    before = warehouse.contents()
+    ids = tmp_path / "ids.txt"
+    ids.write_text(f"{ANN}\nnobody-known\n")
+    config = {"project_id": "shop", "ids_file": str(ids)}
+    warehouse.run("forget_job", {}, {"ops": {"forget_ids": {"config": config}}})
+    assert warehouse.contents() == before, "a dry run"
+    warehouse.run("forget_job", {}, {"ops": {"forget_ids": {"config": {**config, "dry_run": False}}}})
+    warehouse.settle()
+    assert holding(warehouse, ANN) == {}
+    assert credited(warehouse) == AFTER["latest"]
+    ids.unlink()
+    homes = [path for path in tmp_path.glob("dagster*") if path.is_dir()]
+    certificate = prove(warehouse.settings, Request("shop", "user", ANN), homes)
+    assert certificate.is_clean, list(certificate.lines())
+    assert any(file.path.suffix == ".db" for file in certificate.files)
+
+
+def test_the_proof_finds_what_is_left(new_warehouse: NewWarehouse, tmp_path: Path) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "log.txt").write_bytes(b"x" * 100 + ANN.encode("utf-16-le"))
+    with closing(sqlite3.connect(home / "runs.db")) as db, db:
+        db.execute("create table t (x)")
+        db.execute("insert into t values (?)", (ANN,))
+        db.commit()
+        db.execute("delete from t")
+
+    def certificate() -> Certificate:
+        return prove(warehouse.settings, Request("shop", "user", ANN), [home])
+
+    first = certificate()
+    assert not first.is_clean
+    assert first.line is None
+    assert {"stitch.raw_events", "stitch.stitched_events"} <= {table for table, _, hits in first.tables if hits}
+    forget(warehouse, ANN)
+    assert certificate().is_pending
+    warehouse.settle()
+    second = certificate()
+    assert [(file.path.name, file.hits) for file in second.files if file.hits] == [("log.txt", 1)]
+    assert not any(hits for _, _, hits in second.tables)
+    assert not second.is_clean
+    (home / "log.txt").unlink()
+    third = certificate()
+    assert third.is_clean
+    assert [(file.name, file.lines) for file in third.landing_files] == [("jitsu/a.ndjson", [2, 3])]
+    text = "\n".join(third.lines())
+    assert ANN not in text
+    assert third.line is not None
+    assert third.line.hash in text
+    # The warehouse that was written anew is the one that the next run goes on with.
+    warehouse.land_events("jitsu/bob.ndjson", [page_view("b9", "2026-03-06 12:00", user_id="bob")])
+    warehouse.settle()
+    assert credited(warehouse)["b9"] == "bob"
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STITCH_START_DATE", "2026-03-01")
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    path = tmp_path / "data/landing/jitsu/a.ndjson"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(as_jitsu(event)) + "\n" for event in SHARED))
+    assert main(["settle"]) == 0
+    arguments = ["forget", "--project", "shop", "--user", "-"]
+
+    def run(*options: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{ANN}\n"))
+        capsys.readouterr()
+        code = main([*arguments, *options])
+        return code, capsys.readouterr().out
+
+    code, shown = run()
+    assert code == 0
+    assert "Nothing was changed" in shown
+    assert run("--prove")[0] == 1
+    code, shown = run("--forget")
+    assert code == 0
+    assert ANN not in shown
+    code, shown = run("--prove")
+    assert code == 0, shown
+    assert ANN not in shown
+    assert "Result: nothing that the project writes holds the id." in shown
+    assert "jitsu/a.ndjson: lines 2, 3" in shown
+    assert (tmp_path / "forgotten.key").stat().st_mode & 0o777 == 0o600
+    assert ANN not in (tmp_path / "forgotten.csv").read_text()
+    (tmp_path / "forgotten.key").rename(tmp_path / "lost.key")
+    assert main(["settle"]) == 2
+    assert "key" in capsys.readouterr().err
+
+
+def test_without_its_key_the_list_is_refused(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    forget(warehouse, ANN)
+    key = warehouse.settings.forgotten_path.with_suffix(".key")
+    right = key.read_text()
+    key.unlink()
+    with pytest.raises(SettingsError, match="is missing"):
+        warehouse.load_settings()
+    key.write_text("0" * 64 + "\n")
+    with pytest.raises(SettingsError, match="is not the one"):
+        warehouse.load_settings()
+    key.unlink()
+    warehouse.load_settings(forget_key=right.strip())
+    assert warehouse.settings.forgotten.find("shop", "user", ANN)
+    assert right.strip() not in repr(warehouse.settings)
