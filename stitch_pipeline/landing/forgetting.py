@@ -27,6 +27,8 @@ from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings, Projec
 
 DESCRIBING = ("page_url", "page_title", "referrer", "traits", "properties")
 """Columns that describe a person or may: a pseudonymised row has none of them."""
+UNPARSED = (NOT_JSON, EVENT_ID_IS_STRUCTURE, USER_ID_IS_STRUCTURE, ANONYMOUS_ID_IS_STRUCTURE)
+"""Problems of rows of which nobody can tell whether they carry a forgotten id."""
 _KEPT_TEXTS = ("event_name", "page_path", "utm_source", "utm_medium", "utm_campaign")
 _KEPT_KEYS = ("event_id", "source_session_id")
 
@@ -104,9 +106,14 @@ def without_forgotten(rows: str, rule: Forgetting) -> str:
         return hash_sql(forgotten.key, literal(kind), value)
 
     hashes = {"user": "user_hash", "device": "device_hash"}
+    # Hashing costs a microsecond, so no id is hashed of a kind that is not listed.
+    ids = {"user": "user_id", "device": "anonymous_id"}
+    listed_kinds = {one.kind for one in forgotten.ids}
     columns = [
-        f"case when user_id is not null then {hashed('user', 'user_id')} end as user_hash",
-        f"case when anonymous_id is not null then {hashed('device', 'anonymous_id')} end as device_hash",
+        f"case when {column} is not null then {hashed(kind, column)} end as {hashes[kind]}"
+        if kind in listed_kinds
+        else f"null::varchar as {hashes[kind]}"
+        for kind, column in ids.items()
     ]
     of_kind: dict[str, list[str]] = {}
     for number, kind in enumerate(kinds):
@@ -133,8 +140,7 @@ def without_forgotten(rows: str, rule: Forgetting) -> str:
         "concat_ws(chr(1), case when user_is_pseudonymised then user_id end, "
         "case when device_is_listed then anonymous_id end)"
     )
-    unread = (NOT_JSON, EVENT_ID_IS_STRUCTURE, USER_ID_IS_STRUCTURE, ANONYMOUS_ID_IS_STRUCTURE)
-    may_hold_an_id = f"coalesce(problem in ({literals(unread)}), false)"
+    may_hold_an_id = f"coalesce(problem in ({literals(UNPARSED)}), false)"
     replaced = [
         *(f"case when {is_bare} or {_mentions(name)} then null else {name} end as {name}" for name in DESCRIBING),
         *(f"case when {_mentions(name)} then null else {name} end as {name}" for name in _KEPT_TEXTS),

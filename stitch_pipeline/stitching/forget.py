@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from stitch_pipeline.landing.forgetting import (
     DESCRIBING,
+    UNPARSED,
     hash_sql,
     identifier_values_sql,
     normalised_sql,
@@ -23,6 +24,7 @@ from stitch_pipeline.landing.forgetting import (
 )
 from stitch_pipeline.landing.landed_file import UnreadableFile
 from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.problems import REFUSED_LINE
 from stitch_pipeline.landing.reading import numbered_rows_sql
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.planning.sql_text import literal
@@ -124,12 +126,12 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
         _note(warehouse, "newly_listed", listed if look_again else listed - followed)
         _note(warehouse, "no_longer_listed", followed - listed)
         _find_ids(warehouse, settings)
-        _have_files_read_again(warehouse, settings, is_changed=listed != followed)
+        _have_files_read_again(warehouse, settings)
         _put_pseudonyms(warehouse)
         _queue(warehouse)
         warehouse.execute("delete from stitch.forgotten_ids")
         warehouse.insert_rows("stitch.forgotten_ids", sorted(listed))
-    for table in ("newly_listed", "no_longer_listed", "found_ids", "scrubs"):
+    for table in ("newly_listed", "no_longer_listed", "found_ids", "scrubs", "files_to_read"):
         warehouse.execute(f"drop table temp.{table}")
     return True
 
@@ -166,10 +168,12 @@ def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
         f"""
         create or replace temp table found_ids as
         select listed.project_id, listed.kind, ids.id, listed.mode, {pseudonym_sql("listed.hash")} as name
-        from ({union}) as ids
+        from (
+          select * from ({union}) as known
+          where id is not null and (project_id, kind) in (select project_id, kind from temp.newly_listed)
+        ) as ids
         inner join temp.newly_listed as listed
           on ids.project_id = listed.project_id and ids.kind = listed.kind and {id_hash} = listed.hash
-        where ids.id is not null
         """
     )
     warehouse.execute(
@@ -190,9 +194,8 @@ def _identifiers(settings: Settings) -> dict[str, Mapping[str, IdentifierSetting
     return {project: own.identifiers for project, own in settings.projects.items() if own.identifiers}
 
 
-def _have_files_read_again(warehouse: Warehouse, settings: Settings, *, is_changed: bool) -> None:
-    """Note the files with rows of the ids as not loaded; and, because their raw rows cannot be searched, those with
-    quarantined rows."""
+def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
+    """Note the files with rows of the ids as not loaded, those with a quarantined row of an id included."""
     conditions = [_holds_found(column, kind) for column, kind in (("user_id", "user"), ("anonymous_id", "device"))]
     for (kind,) in warehouse.rows("select distinct kind from temp.found_ids where kind not in ('user', 'device')"):
         conditions += [_holds_found(value, kind) for value in identifier_values_sql(_identifiers(settings), kind)]
@@ -201,23 +204,51 @@ def _have_files_read_again(warehouse: Warehouse, settings: Settings, *, is_chang
         f"and (user_id like '{PREFIX}%' or anonymous_id like '{PREFIX}%')"
     )
     holds = " or ".join([*conditions, f"({of_changed_projects})"])
-    quarantined = (
-        "where raw_row is not null or exists (select 1 from temp.no_longer_listed)" if is_changed else "limit 0"
-    )
+    quarantined = _files_with_quarantined_rows(settings)
     warehouse.execute(
         f"""
-        update stitch.landing_files set version = {literal(READ_AGAIN)}
-        where landing_file in (
-          select landing_file from stitch.raw_events where {holds}
-          union select landing_file from stitch.duplicate_events where {holds}
-          union select landing_file from stitch.forgotten_events
-            where project_id in (select project_id from temp.no_longer_listed)
-          union (select landing_file from stitch.quarantined_events {quarantined})
-        )
+        create or replace temp table files_to_read as
+        select landing_file from stitch.raw_events where {holds}
+        union select landing_file from stitch.duplicate_events where {holds}
+        union select landing_file from stitch.forgotten_events
+          where project_id in (select project_id from temp.no_longer_listed)
+        union ({quarantined})
         """
     )
-    if is_changed:
-        warehouse.execute("update stitch.quarantined_events set raw_row = null where raw_row is not null")
+    is_read = "landing_file in (select landing_file from temp.files_to_read)"
+    warehouse.execute(f"update stitch.landing_files set version = {literal(READ_AGAIN)} where {is_read}")
+    warehouse.execute(f"update stitch.quarantined_events set raw_row = null where raw_row is not null and {is_read}")
+
+
+def _files_with_quarantined_rows(settings: Settings) -> str:
+    """SQL for the files of which a reading may give other raw rows in quarantine.
+
+    Of a raw row that is JSON every value is hashed, in each project of the list, because such a row may have none. Any
+    other raw row is not kept while the list has a line.
+    """
+    kinds = sorted({one.kind for one in settings.forgotten.ids})
+    as_written = "json_extract_string(raw_row, '$..*')"
+    values = []
+    for kind in kinds:
+        steps: set[tuple[str, ...]] = {()} if kind in OWN_KINDS else set()
+        steps |= {own[kind].normalise for own in _identifiers(settings).values() if kind in own}
+        for normalised in sorted(steps):
+            value = normalised_sql("rows.value", normalised)
+            hashed = hash_sql(settings.forgotten.key, literal(kind), value, "listed.project_id")
+            values.append(
+                "select rows.landing_file from (select landing_file, "
+                f"unnest(try({as_written})) as value from stitch.quarantined_events where raw_row is not null) as rows "
+                f"inner join temp.newly_listed as listed on listed.kind = {literal(kind)} and {hashed} = listed.hash"
+            )
+    not_json = ", ".join(map(literal, (*UNPARSED, REFUSED_LINE)))
+    return " union ".join(
+        [
+            "select landing_file from stitch.quarantined_events where exists (select 1 from temp.no_longer_listed)",
+            "select landing_file from stitch.quarantined_events "
+            f"where raw_row is not null and problem in ({not_json}) and exists (select 1 from temp.newly_listed)",
+            *values,
+        ]
+    )
 
 
 def _holds_found(value: str, kind: str) -> str:

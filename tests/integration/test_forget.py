@@ -5,22 +5,32 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any
 
+import duckdb
 import pytest
 from conftest import NewWarehouse
-from histories import POLICIES
-from warehouses import TABLES, VIEWS, Row, Warehouse, as_jitsu, differences, page_view
+from histories import POLICIES, History, history
+from warehouses import REPOSITORY, TABLES, VIEWS, Row, Warehouse, as_jitsu, differences, page_view
 
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.settings.forgotten import Mode
 from stitch_pipeline.stitching.forget import Request, add_to_list, look
+from stitch_pipeline.stitching.forget import forget as use_case
 from stitch_pipeline.stitching.prove import Certificate, prove
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.engine import engine_of
 
 ANN = "ann-7f3c"
+START_AT = datetime(2026, 3, 1)
 EVERY_TABLE = (*TABLES, "forgotten_events", "user_mapping_history", "person_name_history", "decision_history")
 
 
@@ -53,7 +63,7 @@ def credited(warehouse: Warehouse) -> dict[str, str]:
     return {row["event_id"]: row["stitched_user_id"] for row in warehouse.rows("page_views")}
 
 
-def assert_as_from_nothing(warehouse: Warehouse, fresh: Warehouse, list_of: Warehouse | None = None) -> None:
+def assert_as_from_nothing(warehouse: Warehouse, fresh: Warehouse) -> None:
     """Every table is what a rebuild from the landing zone and the list gives."""
     for name in ("forgotten.csv", "forgotten.key", "stitch.toml", "overrides.csv"):
         if (path := warehouse.directory / name).exists():
@@ -71,6 +81,8 @@ def assert_as_from_nothing(warehouse: Warehouse, fresh: Warehouse, list_of: Ware
             for each in (warehouse, fresh)
         )
         assert differences(one, other) == {}, table
+    known = "select * exclude (known_since, known_until) from stitch.user_mapping_history where known_until is null"
+    assert differences(warehouse.query(known), fresh.query(known)) == {}
 
 
 SHARED = [
@@ -478,3 +490,159 @@ def test_without_its_key_the_list_is_refused(new_warehouse: NewWarehouse) -> Non
     warehouse.load_settings(forget_key=right.strip())
     assert warehouse.settings.forgotten.find("shop", "user", ANN)
     assert right.strip() not in repr(warehouse.settings)
+
+
+def play_and_forget(warehouse: Warehouse, history: History, random: Random) -> list[tuple[str, str, Mode]]:
+    """Play the history, and forget some ids somewhere in it."""
+    forgotten = []
+    moments = sorted(random.sample(range(2, len(history.steps)), 2))
+    for position, step in enumerate(history.steps):
+        History((step,)).play(warehouse)
+        if position in moments:
+            kind, value = random.choice((("user", "u1"), ("user", "u2"), ("device", "d1"), ("device", "u1")))
+            mode, project = random.choice(list(Mode)), random.choice(("p1", "p2"))
+            forget(warehouse, value, kind, mode, project)
+            forgotten.append((project, kind, mode))
+    warehouse.settle()
+    return forgotten
+
+
+def assert_history_forgets(seed: int, new_warehouse: NewWarehouse) -> None:
+    random = Random(seed)
+    warehouse = new_warehouse()
+    play_and_forget(warehouse, history(seed, rounds=3), random)
+    settings = warehouse.settings
+    for table, columns in (
+        ("raw_events", ("user_id", "anonymous_id")),
+        ("user_mapping_history", ("user_id", "anonymous_id")),
+    ):
+        for row in warehouse.rows(table):
+            assert not settings.forgotten.find(row["project_id"], "user", row[columns[0]] or ""), (table, row)
+            assert not settings.forgotten.find(row["project_id"], "device", row[columns[1]] or ""), (table, row)
+    assert_as_from_nothing(warehouse, new_warehouse())
+    assert not warehouse.settle(reconcile=True).runs[1:], "a reconcile finds nothing to correct"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_happens_around_it_the_tables_are_as_from_nothing(seed: int, new_warehouse: NewWarehouse) -> None:
+    assert_history_forgets(seed, new_warehouse)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 22))
+def test_whatever_happens_around_it_with_more_histories(seed: int, new_warehouse: NewWarehouse) -> None:
+    assert_history_forgets(seed, new_warehouse)
+
+
+@pytest.mark.slow
+def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
+    """Measured on two slow cores: 60 seconds, of which most is building 20 days again."""
+    warehouse = new_warehouse(policy="device_split")
+    path = warehouse.settings.landing_dir / "jitsu/a.ndjson"
+    path.parent.mkdir()
+    with path.open("w") as file:
+        for number in range(1_000_000):
+            user = f', "userId": "{ANN}"' if number % 10 else ""
+            at = START_AT + timedelta(seconds=number * 1.7)
+            file.write(
+                f'{{"messageId": "m{number}", "projectId": "shop", "timestamp": "{at.isoformat()}Z", "type": "page", '
+                f'"anonymousId": "device-{number % 5}"{user}}}\n'
+            )
+    warehouse.land_events("jitsu/z.ndjson", OTHERS[:2])
+    warehouse.settle()
+    others = warehouse.query("select * from stitch.page_views where anonymous_id = 'z'")
+    started = monotonic()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    assert monotonic() - started < 300
+    (counts,) = warehouse.query(
+        "select count(*) as views, count(*) filter (where stitched_user_id <> anonymous_id) as credited, "
+        "(select count(*) from stitch.forgotten_events) as forgotten from stitch.page_views where anonymous_id <> 'z'"
+    )
+    assert counts == {"views": 100_000, "credited": 0, "forgotten": 900_000}
+    assert warehouse.query("select * from stitch.page_views where anonymous_id = 'z'") == others
+
+
+@pytest.mark.parametrize("statement", [1, 8, 20, 45, 75])
+def test_an_interrupted_forget_is_finished_by_the_next_settle(
+    statement: int, new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warehouse = new_warehouse(policy="device_split")
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    execute, count = DuckDBWarehouse.execute, 0
+
+    def interrupted(self: DuckDBWarehouse, sql: str, **parameters: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == statement:
+            raise KeyboardInterrupt
+        execute(self, sql, **parameters)
+
+    with monkeypatch.context() as patched, engine_of(warehouse.settings).open() as open_warehouse:
+        patched.setattr(DuckDBWarehouse, "execute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            use_case(open_warehouse, warehouse.settings, [Request("shop", "user", ANN)])
+    warehouse.settle()
+    assert holding(warehouse, ANN) == {}
+    assert credited(warehouse) == AFTER["device_split"]
+    assert_as_from_nothing(warehouse, new_warehouse(policy="device_split"))
+
+
+KILLED = """
+import os, sys
+from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
+execute, count = DuckDBWarehouse.execute, 0
+def killed(self, sql, **parameters):
+    global count
+    count += 1
+    if count == int(sys.argv[1]):
+        os._exit(9)
+    execute(self, sql, **parameters)
+DuckDBWarehouse.execute = killed
+from stitch_pipeline.cli.main import main
+sys.exit(main(["forget", "--project", "shop", "--user", sys.argv[2], "--forget"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", [5, 60, 100, 130, 160])
+def test_a_killed_forget_is_finished_by_the_next_settle(
+    statement: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STITCH_START_DATE", "2026-03-01")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    path = tmp_path / "data/landing/jitsu/a.ndjson"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(as_jitsu(event)) + "\n" for event in SHARED))
+    assert main(["settle"]) == 0
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(statement), ANN], capture_output=True, check=False)
+    assert killed.returncode == 9, killed.stderr
+    assert main(["settle", "--view-stitching"]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{ANN}\n"))
+    assert main(["forget", "--project", "shop", "--user", "-", "--prove"]) == 0, capsys.readouterr().out
+    with duckdb.connect("data/warehouse.duckdb", read_only=True) as con:
+        views = dict(con.execute("select event_id, stitched_user_id from stitch.page_views").fetchall())
+    assert views == AFTER["latest"]
+
+
+def test_files_with_other_quarantined_rows_are_not_read_again(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    bad = {"projectId": "shop", "type": "page", "timestamp": "yesterday"}
+    warehouse.land("jitsu/ann.ndjson", [{**bad, "messageId": "1", "userId": ANN}])
+    warehouse.land("jitsu/bob.ndjson", [{**bad, "messageId": "2", "userId": "bob"}])
+    warehouse.land("jitsu/broken.ndjson", ['{"userId": '])
+    warehouse.settle()
+    loaded = {row["landing_file"]: row["loaded_at"] for row in warehouse.rows("landing_files")}
+    forget(warehouse, ANN)
+    warehouse.settle()
+    again = {row["landing_file"]: row["loaded_at"] for row in warehouse.rows("landing_files")}
+    assert {name for name in again if again[name] != loaded[name]} == {"jitsu/ann.ndjson", "jitsu/broken.ndjson"}
+    forget(warehouse, "bob")
+    warehouse.settle()
+    once_more = {row["landing_file"]: row["loaded_at"] for row in warehouse.rows("landing_files")}
+    assert {name for name in again if once_more[name] != again[name]} == {"jitsu/bob.ndjson"}
+    assert not any(row["raw_row"] for row in warehouse.rows("quarantined_events"))
+    assert_as_from_nothing(warehouse, new_warehouse())
