@@ -111,7 +111,7 @@ def _add_forget(commands: Any) -> None:
 
 def _forget(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.cli.forget import print_certificate, print_concerned, print_done, request_of
-    from stitch_pipeline.stitching.forget import forget, look
+    from stitch_pipeline.stitching.forget import add_to_list, forget, look
     from stitch_pipeline.warehouse.engine import engine_of
 
     settings = Settings.load()
@@ -122,9 +122,10 @@ def _forget(options: argparse.Namespace, console: Console) -> int:
         with engine.open(read_only=True) as warehouse:
             print_concerned(look(warehouse, settings, request), console)
         return EXIT_OK
+    add_to_list(settings, request)  # from here on no run loads it, also if the warehouse is busy now
+    print_done(settings, request, console)
     with engine.open() as warehouse:
         forget(warehouse, settings, [request])
-    print_done(settings, request, console)
     return _settle(
         argparse.Namespace(reconcile=False, view_stitching=settings.view_stitching_is_on, json=False), console
     )

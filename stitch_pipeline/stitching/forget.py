@@ -481,8 +481,11 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
     """What forgetting the id would concern. Nothing is written. Raises SettingsError as ``add_to_list`` does."""
     value = checked_value(settings, request)
     holds = request.kind if request.kind in OWN_KINDS else "identifier"
+    stored = {table for (table,) in warehouse.rows("select table_name from information_schema.tables")}
     tables = []
     for table, fates in _FATES.items():
+        if table not in stored:
+            continue  # an older version created the warehouse
         conditions = [
             f"({place.column} = $value and {place.condition})"
             for place in PLACES

@@ -153,6 +153,8 @@ def _search(warehouse: Warehouse, table: str, columns: Sequence[str], value: str
 
 def _is_pending(warehouse: Warehouse, settings: Settings) -> bool:
     listed = {(one.project_id, one.kind, one.hash, one.mode.value) for one in settings.forgotten.ids}
+    if not warehouse.rows("select 1 from information_schema.tables where table_name = 'forgotten_ids'"):
+        return bool(listed)
     followed = set(warehouse.rows("select project_id, kind, hash, mode from stitch.forgotten_ids"))
     waiting = warehouse.rows("select 1 from stitch.landing_files where version = $version limit 1", version=READ_AGAIN)
     return listed != followed or bool(waiting)

@@ -161,6 +161,7 @@ class DuckDBEngine:
             connection.execute(f"attach {literal(str(aside))} as new_file")
             connection.execute("copy from database old_file to new_file")
             connection.execute("detach new_file")
+            aside.chmod(self.path.stat().st_mode)
             aside.replace(self.path)
 
     @contextmanager

@@ -18,11 +18,14 @@ import duckdb
 import pytest
 from conftest import NewWarehouse
 from histories import POLICIES, History, history
+from rich.console import Console
 from warehouses import REPOSITORY, TABLES, VIEWS, Row, Warehouse, as_jitsu, differences, page_view
 
 from stitch_pipeline.cli.main import main
+from stitch_pipeline.cli.why import print_explanation
 from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.settings.forgotten import Mode
+from stitch_pipeline.stitching.explain import explain
 from stitch_pipeline.stitching.forget import Request, add_to_list, look
 from stitch_pipeline.stitching.forget import forget as use_case
 from stitch_pipeline.stitching.prove import Certificate, prove
@@ -601,6 +604,7 @@ def killed(self, sql, **parameters):
     execute(self, sql, **parameters)
 DuckDBWarehouse.execute = killed
 from stitch_pipeline.cli.main import main
+from stitch_pipeline.cli.why import print_explanation
 sys.exit(main(["forget", "--project", "shop", "--user", sys.argv[2], "--forget"]))
 """
 
@@ -646,3 +650,51 @@ def test_files_with_other_quarantined_rows_are_not_read_again(new_warehouse: New
     assert {name for name in again if once_more[name] != again[name]} == {"jitsu/bob.ndjson"}
     assert not any(row["raw_row"] for row in warehouse.rows("quarantined_events"))
     assert_as_from_nothing(warehouse, new_warehouse())
+
+
+def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: NewWarehouse) -> None:
+    """Otherwise rows of a shared device would become somebody's, and the users of a hub one person."""
+    events = [
+        page_view("a1", "2026-03-01 12:00", user_id=ANN),
+        page_view("b1", "2026-03-02 12:00", user_id="bob"),
+        page_view("c1", "2026-03-03 12:00", user_id="cem"),
+        page_view("x", "2026-03-04 12:00"),
+    ]
+    for policy in ("device_split", "graph"):
+        warehouse = new_warehouse(policy=policy, max_users_per_device=2)
+        warehouse.land_events("jitsu/a.ndjson", events)
+        warehouse.settle()
+        before = credited(warehouse)
+        forget(warehouse, ANN)
+        warehouse.settle()
+        assert credited(warehouse) == {event: user for event, user in before.items() if event != "a1"}
+        assert credited(warehouse) == {"b1": "bob", "c1": "cem", "x": "a"}
+
+
+def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewWarehouse) -> None:
+    for mode in Mode:
+        warehouse = new_warehouse(policy="device_split")
+        warehouse.land_events("jitsu/a.ndjson", [*SHARED[:4], page_view("b", "2026-02-28 12:00", user_id="bob")])
+        warehouse.land_events("jitsu/b.ndjson", [page_view("b0", "2026-03-01 11:00", user_id="bob")])
+        warehouse.write_overrides([f"shop,wrong_link,a,{ANN},{ANN} was our support"])
+        warehouse.settle()
+        assert credited(warehouse)["a2"] == "bob"
+        forget(warehouse, ANN, mode=mode)
+        warehouse.settle()
+        assert credited(warehouse)["a2"] == "bob"
+        assert holding(warehouse, ANN) == {}
+
+
+def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    forget(warehouse, ANN)
+    warehouse.settle()
+    with io.StringIO() as text:
+        print_explanation(explain(warehouse.settings, "shop", "a"), 40, Console(file=text, width=300))
+        shown = text.getvalue()
+    assert ANN not in shown
+    assert "forgotten:" in shown
+    assert "a user who was forgotten: the row is credited to nobody else, and stays with the device" in shown
+    assert "takes no row over from a user who was forgotten" in shown
