@@ -224,6 +224,9 @@ class Parser:
             f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
         )
         self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")
+        if batch.forgets:
+            # Nobody can tell whether a line that cannot be parsed carries a forgotten id.
+            self.execute("update refused_lines set raw_row = null")
         with self._unreadable():
             found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})
         while len(frame := self._next_frame(found)):

@@ -89,6 +89,7 @@ def _load(
         _take_out(warehouse, [file.landing_file for file in files])
         report(f"{len(files):,} files to load")
         rows = _insert_files(warehouse, parser, files, landed, rules, failed, report)
+        _touch_forgotten(warehouse)
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
@@ -98,7 +99,7 @@ def _load(
 
 
 def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
-    """``rows_landed``, the rows of the loaded files, and the counts of ``events``, ``duplicates`` and ``quarantined``.
+    """The rows of the loaded files, ``rows_landed``, and of these ``events``, ``duplicates``, … ``forgotten``.
 
     The first equals the sum of the others, or rows are lost.
     """
@@ -108,7 +109,8 @@ def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
           (select coalesce(sum(row_count), 0)::bigint from stitch.landing_files) as rows_landed,
           (select count(*) from stitch.raw_events) as events,
           (select count(*) from stitch.duplicate_events) as duplicates,
-          (select count(*) from stitch.quarantined_events where line is not null) as quarantined
+          (select count(*) from stitch.quarantined_events where line is not null) as quarantined,
+          (select count(*) from stitch.forgotten_events) as forgotten
         """
     )
     return accounts
@@ -121,25 +123,28 @@ def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
         with stored as (
           select
             landing_file, sum(events)::bigint as events, sum(duplicates)::bigint as duplicates,
-            sum(quarantined)::bigint as quarantined
+            sum(quarantined)::bigint as quarantined, sum(forgotten)::bigint as forgotten
           from (
-            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined from stitch.raw_events
+            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined, 0 as forgotten from stitch.raw_events
             union all
-            select landing_file, 0, 1, 0 from stitch.duplicate_events
+            select landing_file, 0, 1, 0, 0 from stitch.duplicate_events
             union all
-            select landing_file, 0, 0, 1 from stitch.quarantined_events where line is not null
+            select landing_file, 0, 0, 1, 0 from stitch.quarantined_events where line is not null
+            union all
+            select landing_file, 0, 0, 0, 1 from stitch.forgotten_events
           ) as rows_of_files
           group by landing_file
         ),
         accounts as (
           select
             landing_file, files.days, coalesce(files.row_count, 0) as rows_landed, coalesce(events, 0) as events,
-            coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined
+            coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined,
+            coalesce(forgotten, 0) as forgotten
           from stitch.landing_files as files
           full join stored using (landing_file)
         )
         select * from accounts
-        where rows_landed <> events + duplicates + quarantined
+        where rows_landed <> events + duplicates + quarantined + forgotten
         order by landing_file
         limit 100
         """
@@ -155,8 +160,16 @@ def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
     warehouse.execute(
         f"insert into temp.touched select {_id_hash(warehouse)}, event_date from stitch.raw_events where {_IS_LOADED}"
     )
-    for table in ("raw_events", "duplicate_events", "quarantined_events", "landing_files"):
+    _touch_forgotten(warehouse)
+    for table in ("raw_events", "duplicate_events", "forgotten_events", "quarantined_events", "landing_files"):
         warehouse.execute(f"delete from stitch.{table} where {_IS_LOADED}")
+
+
+def _touch_forgotten(warehouse: Warehouse) -> None:
+    """Note the days of the files' forgotten rows, because links may depend on them. They compete with no other row."""
+    warehouse.execute(
+        f"insert into temp.touched select distinct null, event_date from stitch.forgotten_events where {_IS_LOADED}"
+    )
 
 
 def _insert_files(
@@ -273,7 +286,10 @@ def _as_read(warehouse: Warehouse, file: IndexedFile, report: Callable[[str], No
     report(f"{file.landing_file} changed while it was read: the next run loads it again")
     days: dict[date, int] = dict(
         warehouse.rows(
-            "select event_date, count(*) from stitch.raw_events where landing_file = $file group by event_date",
+            "select event_date, count(*) from ("
+            "select event_date, landing_file from stitch.raw_events "
+            "union all select event_date, landing_file from stitch.forgotten_events"
+            ") as read where landing_file = $file group by event_date",
             file=file.landing_file,
         )
     )

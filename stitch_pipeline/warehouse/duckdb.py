@@ -116,11 +116,28 @@ class DuckDBWarehouse:
         # times.
         self.connection.execute("set disabled_optimizers = 'filter_pushdown'")
         try:
-            self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
+            if batch.forgets:
+                self._load_what_is_not_forgotten(batch)
+            else:
+                self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
         finally:
             # After an error within a transaction this statement fails too, and must not hide that error.
             with suppress(duckdb.TransactionException):
                 self.connection.execute("set disabled_optimizers = ''")
+
+    def _load_what_is_not_forgotten(self, batch: EventBatch) -> None:
+        # Kept in between, because parsing the files twice would take twice as long. No forgotten id is in these rows.
+        self.connection.execute(f"create or replace temp table landed as {batch.events_sql}")
+        self.connection.execute(
+            "insert into stitch.raw_events by name "
+            "select * exclude (is_forgotten, id_kind, id) from temp.landed where not is_forgotten"
+        )
+        self.connection.execute(
+            "insert into stitch.forgotten_events by name "
+            "select project_id, event_id, event_date, occurred_at, event_type, anonymous_id, user_id, id_kind, id, "
+            "landing_file from temp.landed where is_forgotten"
+        )
+        self.connection.execute("drop table temp.landed")
 
 
 @dataclass(frozen=True)
@@ -213,6 +230,35 @@ class DuckDBEngine:
                 kept._log.rename(kept._log.with_name(kept._log.name + ".damaged"))
         return kept
 
+    def rewrite(self) -> None:
+        self._must_exist()
+        with self.open() as warehouse:
+            warehouse.execute("force checkpoint")
+        aside = self.path.with_name(f"{self.path.name}.rewritten")
+        aside.unlink(missing_ok=True)
+        # Read-only, so that closing the old file touches no log of the new one. Others that write wait meanwhile.
+        with self._scratch() as connection:
+            self._wait_for(lambda: connection.execute(f"attach {literal(str(self.path))} as old_file (read_only)"))
+            if self._log.exists():
+                raise WarehouseBusy(f"The warehouse '{self.path}' was written to in between: try again.")
+            connection.execute(
+                f"attach {literal(str(aside))} as new_file (storage_version {literal(_STORAGE_VERSION)})"
+            )
+            connection.execute("copy from database old_file to new_file")
+            connection.execute("detach new_file")
+            aside.chmod(self.path.stat().st_mode)
+            aside.replace(self.path)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with TemporaryDirectory(prefix="stitch-rewrite-") as directory:
+            connection = duckdb.connect(config={"temp_directory": directory})
+            try:
+                self._prepare(connection)
+                yield connection
+            finally:
+                connection.close()
+
     @property
     def _log(self) -> Path:
         return self.path.with_name(self.path.name + ".wal")
@@ -260,6 +306,12 @@ class DuckDBEngine:
         # DuckDB would take it for a new database.
         if self.path.is_file() and self.path.stat().st_size == 0:
             raise WarehouseDamaged(f"The file of the warehouse '{self.path}' is empty (0 bytes). {_REBUILD}.")
+
+    @property
+    def files(self) -> list[Path]:
+        spilled = self.path.with_name(self.path.name + ".tmp")
+        candidates = [self.path, self._log, *sorted(spilled.rglob("*"))]
+        return [path for path in candidates if path.is_file()]
 
     @contextmanager
     def trial(self, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[DuckDBEngine, Warehouse]]:
