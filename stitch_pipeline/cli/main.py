@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import shutil
@@ -41,9 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AlreadySettling, IndexUnusable, WarehouseError) as error:
         _complain(error)
         return EXIT_FAILED
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        home = os.environ.get("DAGSTER_HOME", "")
+        _complain(
+            f"Dagster's records in DAGSTER_HOME '{home}' cannot be written, because there is no room left or the disk "
+            "fails: free some space there and run the command again. What was committed to the warehouse is safe."
+        )
+        return EXIT_FAILED
 
 
-def _complain(error: Exception) -> None:
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # SQLite's words, wrapped by SQLAlchemy. The second is about a limit of the process (ulimit -f), for example.
+        if full or any(words in str(error) for words in ("database or disk is full", "disk I/O error")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _complain(error: Exception | str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print("[red]error:[/]", escape(str(error)))
 
 

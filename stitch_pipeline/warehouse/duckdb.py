@@ -46,6 +46,8 @@ _LOCKED = "Could not set lock on file"
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|failed to offload data block")
 _DAMAGED = re.compile(
     r"Corrupt (database|WAL) file|Failure while replaying WAL|not a valid DuckDB database|Could not read enough bytes"
+    # What DuckDB says of an SQLite file, without and with its extension for these.
+    r"|sqlite_scanner|SQLite databases do not support"
 )
 _OTHER_VERSION = re.compile(r"Trying to read a database file with version number")
 _REBUILD = (
@@ -170,9 +172,9 @@ class DuckDBEngine:
     def open(self, *, read_only: bool = False) -> Iterator[Warehouse]:
         if read_only:
             self._must_exist()
-        else:
+        self._refuse_wrong_file()
+        if not read_only:
             self._create_if_missing()
-        self._refuse_empty_file()
         connection = self._wait_for(lambda: duckdb.connect(str(self.path), read_only=read_only))
         try:
             self._prepare(connection)
@@ -265,10 +267,7 @@ class DuckDBEngine:
 
     def _create_if_missing(self) -> None:
         """Create the warehouse under another name and rename it, so that an interruption leaves no half file."""
-        try:
-            prepare_folder(self.path)
-        except SettingsError as error:
-            raise WarehouseError(str(error)) from None
+        _prepare_folder(self.path)
         if self.exists():
             return
         with self._creating():
@@ -302,7 +301,9 @@ class DuckDBEngine:
         finally:
             os.close(folder)
 
-    def _refuse_empty_file(self) -> None:
+    def _refuse_wrong_file(self) -> None:
+        if self.path.is_dir():
+            _prepare_folder(self.path)
         # DuckDB would take it for a new database.
         if self.path.is_file() and self.path.stat().st_size == 0:
             raise WarehouseDamaged(f"The file of the warehouse '{self.path}' is empty (0 bytes). {_REBUILD}.")
@@ -387,6 +388,13 @@ def _marker(path: Path) -> str:
             stat = file.stat()
             parts.append(f"{stat.st_size}-{stat.st_mtime_ns}")
     return " ".join(parts)
+
+
+def _prepare_folder(path: Path) -> None:
+    try:
+        prepare_folder(path)
+    except SettingsError as error:
+        raise WarehouseError(str(error)) from None
 
 
 def _first_line(message: str) -> str:
