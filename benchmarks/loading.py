@@ -105,7 +105,7 @@ create_tables(DuckDBWarehouse(con))
 with Parser("600MB") as parser:
     loaded = loading.load(
         DuckDBWarehouse(con), parser, index.pending(), landed_files(settings), reading_rules(settings),
-        before_commit=lambda days: None, report=lambda text: None,
+        report=lambda text: None,
     )
 ended = seconds()
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,23 +1,29 @@
-"""The command line: ``stitch settle``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR``,
-``stitch settings`` and ``stitch demo``."""
+"""The command line: ``stitch settle``, ``stitch status``, ``stitch retry``, ``stitch accept-vanished``, ``stitch why``,
+``stitch preview``, ``stitch sources check DIR``, ``stitch settings`` and ``stitch demo``."""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.warehouse.port import WarehouseError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
@@ -54,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one JSON document at the end; progress goes to standard error"
     )
     settle.set_defaults(command=_settle)
+    status = commands.add_parser("status", help="show what is left to do, what fails and why; starts nothing")
+    status.add_argument("--json", action="store_true", help="print one JSON document")
+    status.set_defaults(command=_status)
+    retry = commands.add_parser("retry", help="end the pauses after failures, so that sensors retry at their next tick")
+    retry.set_defaults(command=_retry)
+    accept = commands.add_parser(
+        "accept-vanished", help="let the rows of files that are gone from the landing zone be removed"
+    )
+    accept.set_defaults(command=_accept_vanished)
     sources = commands.add_parser("sources", help="formats of event files")
     about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
     check = about_sources.add_parser("check", help="show how files would be read and what is wrong; writes nothing")
@@ -90,17 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settle(options: argparse.Namespace, console: Console) -> int:
-    from dagster import DagsterInstance
-
     from stitch_pipeline.cli.progress import Progress, as_json
     from stitch_pipeline.definitions import build_defs
     from stitch_pipeline.orchestration.settle import settle
 
     settings = Settings.load()
-    if not os.environ.get("DAGSTER_HOME"):
-        os.environ["DAGSTER_HOME"] = str(_dagster_home_here())
     shown_on = Console(stderr=True, highlight=False, soft_wrap=True) if options.json else console
-    with DagsterInstance.get() as instance, Progress(shown_on) as progress:
+    with _dagster_instance() as instance, Progress(shown_on) as progress:
         settled = settle(
             settings,
             build_defs(settings),
@@ -115,16 +126,55 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
     return EXIT_OK if settled.is_settled else EXIT_FAILED
 
 
-def _dagster_home_here() -> Path:
-    """Create ``dagster_home`` below the current directory, with the configuration for one writer at a time.
+@contextmanager
+def _dagster_instance() -> Iterator[DagsterInstance]:
+    """The instance of DAGSTER_HOME, by default of ``dagster_home`` below the current directory.
 
-    Without a home, Dagster keeps its records in a temporary directory and loses them.
+    The default one gets the configuration for one writer at a time. Without a home, Dagster keeps its records in a
+    temporary directory and loses them.
     """
-    home = Path("dagster_home").resolve()
-    home.mkdir(exist_ok=True)
-    if not (home / DAGSTER_YAML.name).exists():
-        shutil.copy(DAGSTER_YAML, home)
-    return home
+    from dagster import DagsterInstance
+
+    is_own = "DAGSTER_HOME" not in os.environ
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path("dagster_home").resolve())))
+    home.mkdir(parents=True, exist_ok=True)
+    # Dagster creates its tables when it first needs them, and fails if another process creates them at the same time.
+    with (home / ".stitch.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_own and not (home / DAGSTER_YAML.name).exists():
+            shutil.copy(DAGSTER_YAML, home)
+        instance = DagsterInstance.get()
+        instance.get_runs(limit=1)
+        instance.all_asset_keys()
+        instance.all_instigator_state()
+    with instance:
+        yield instance
+
+
+def _status(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.cli.status import as_json, print_status
+    from stitch_pipeline.orchestration.status import status
+
+    with _dagster_instance() as instance:
+        found = status(Settings.load(), instance)
+    if options.json:
+        print(as_json(found))
+    else:
+        print_status(found, console)
+    return EXIT_OK if found.is_settled else EXIT_FAILED
+
+
+def _retry(options: argparse.Namespace, console: Console) -> int:
+    LandingIndex(Settings.load().index_path).forget_failures()
+    console.print("Failures up to now no longer delay anything: the sensors retry at their next tick.")
+    return EXIT_OK
+
+
+def _accept_vanished(options: argparse.Namespace, console: Console) -> int:
+    settings = Settings.load()
+    files = LandingIndex(settings.index_path).accept_vanished(settings)
+    console.print(f"{files:,} files are gone: the next build of their days removes their rows.")
+    return EXIT_OK
 
 
 def _check_sources(options: argparse.Namespace, console: Console) -> int:

@@ -16,9 +16,8 @@ from stitch_pipeline.orchestration.settle import RunSummary, Settled
 
 
 def as_json(settled: Settled) -> str:
-    """One JSON document with ``is_settled``, ``gave_up`` and ``runs``, each a ``RunSummary``."""
-    document = {"is_settled": settled.is_settled, "gave_up": settled.gave_up, "runs": [asdict(r) for r in settled.runs]}
-    return json.dumps(document, default=str)
+    """One JSON document: ``is_settled`` and the fields of ``Settled``; each run is a ``RunSummary``."""
+    return json.dumps({"is_settled": settled.is_settled, **asdict(settled)}, default=str)
 
 
 class Progress:
@@ -45,14 +44,19 @@ class Progress:
             return
         mark = "[green]✓[/]" if event.succeeded else "[red]✗[/]"
         self.console.print(f"{mark} {event.job_name} in {event.seconds:.1f} s: {_changes(event)}")
+        if event.failed_checks:
+            self.console.print(f"  [yellow]checks that did not pass:[/] {escape(', '.join(event.failed_checks))}")
         if event.error:
             self.console.print(f"  [red]{escape(event.error)}[/]\n  run {event.run_id}")
 
     def close(self, settled: Settled) -> None:
-        """Print the last line: whether everything is settled."""
+        """Print what a person should know, and in the last line whether everything is settled."""
         seconds = time.monotonic() - self.started
+        for notice in (*settled.notices, *settled.waiting):
+            self.console.print(f"[yellow]note:[/] {escape(notice)}")
         if not settled.is_settled:
-            self.console.print("[red]not settled[/]: " + "; ".join(settled.gave_up))
+            self.console.print(f"[red]not settled[/]: {escape('; '.join(settled.gave_up))}")
+            self.console.print("`stitch status` says why, and how to go on.")
             return
         runs = f"{len(settled.runs)} run{'s' * (len(settled.runs) != 1)}" if settled.runs else "nothing to do"
         self.console.print(f"[green]settled[/]: {runs}, {seconds:.1f} s")

@@ -1,12 +1,12 @@
-"""The index of the landing zone: a small SQLite file beside the warehouse.
+"""The index: a small SQLite file beside the warehouse, for what triggers must know while a run has it locked.
 
-Sensors must know what is new while a run has the warehouse locked, so the index holds what they need: for every file
-the version that was read, its event days, and the version that is loaded; and the days with changed events that are not
-rebuilt yet.
+It holds two things. The first is the index of the landing zone: for every file the version that was read and its event
+days. The second is a copy of what the warehouse knows: which files are loaded, which days are still to be rebuilt, and
+which partitions are stale.
 
-The warehouse remains the truth about what is loaded. Days are marked as changed *before* the warehouse changes and
-cleared *after* everything is built. So a process that dies in between may leave finished work marked, but never
-unfinished work unmarked.
+The warehouse is the truth, and the copy names the state of the warehouse that it describes (``marker``). Every run
+renews the copy last. So after a run that was killed, or when a warehouse was restored or an index lost, the copy does
+not describe the warehouse as it is. The trigger for recovery sees that and requests a run that looks and renews it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from stitch_pipeline.landing.landed_file import LandedFile
@@ -37,13 +37,13 @@ create table if not exists files (
   loaded_version text,     -- null until loaded
   loaded_days text not null default '[]'
 );
-create table if not exists rules (fingerprint text not null);
-create table if not exists followed_rules (rules text not null, followed_at real not null);
 create table if not exists changed_days (day text primary key, marked_at real not null);
+create table if not exists notes (name text primary key, value text not null);
 """
 
-
 _FILES_AT_ONCE = 100
+_EXAMPLES = 3
+_HELD_BACK = "held_back"
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,36 @@ class IndexedFile:
     def touched_days(self) -> frozenset[date]:
         """Days that loading this file may change."""
         return self.days | self.loaded_days
+
+
+@dataclass(frozen=True)
+class WarehouseState:
+    """What the warehouse knows about itself, read while no other process could change it."""
+
+    marker: str
+    loaded: Mapping[str, tuple[str, Iterable[date]]]
+    """Version and days of every loaded file, by the file's name."""
+    changed_days: Mapping[date, datetime]
+    """Days with changed events that are not fully rebuilt, and when each was marked (UTC)."""
+    built_rules: str | None
+    """The settings under which links and sessions were built; None before the first load."""
+    stale: Mapping[str, Sequence[date]]
+    """The days with stale rows, by grain (``sessions``, ``page_views``), as of the last look."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The index's copy of a ``WarehouseState``; see there."""
+
+    marker: str
+    history: str
+    """Changes when the copy does not continue an earlier one: after a kill, a restore or a loss."""
+    noted_at: str
+    changed_days: Mapping[date, datetime]
+    built_rules: str | None
+    followed_rules: str | None
+    """The stitching rules that the stored answers follow; None before the first look."""
+    stale: Mapping[str, frozenset[date]]
 
 
 class LandingIndex:
@@ -117,16 +147,21 @@ class LandingIndex:
     def refresh(self, settings: Settings, budget_seconds: float | None = None) -> int:
         """Index new, changed and vanished files for about ``budget_seconds``; returns the number of files left.
 
-        Files are read whole, so one file may take longer than the budget. Raises SettingsError if the landing
-        directory does not exist.
+        Files are read whole, so one file may take longer than the budget. If more than ``max_vanished_share`` of the
+        files are gone, they stay in the index (``held_back``) until ``accept_vanished``. Raises SettingsError if the
+        landing directory does not exist.
         """
         deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
         known = self.files()
         found = landed_files(settings)
         new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
         with self._transaction() as db:
-            gone = [name for name in known if name not in found and known[name].version is not None]
-            db.executemany("update files set version = null, days = '[]' where landing_file = ?", [(n,) for n in gone])
+            present = [name for name, file in known.items() if file.version is not None]
+            gone = [name for name in present if name not in found]
+            is_held_back = len(gone) > settings.max_vanished_share * len(present)
+            _set_note(db, _HELD_BACK, json.dumps([gone[:_EXAMPLES], len(gone), len(present)]) if is_held_back else None)
+            if not is_held_back:
+                _mark_gone(db, gone)
             db.execute("delete from files where version is null and loaded_version is null")
         if not new:
             return 0
@@ -184,53 +219,131 @@ class LandingIndex:
             )
             db.execute("delete from files where version is null and loaded_version is null")
 
-    def mark_all_days_if_rules_changed(self, fingerprint: str) -> None:
-        """Mark every loaded day as changed if ``fingerprint`` is not that of the rules that built them."""
+    def held_back(self) -> Vanished | None:
+        """The files that vanished at once and whose rows are kept for now; None if there are none."""
         with self._transaction() as db:
-            known = db.execute("select fingerprint from rules").fetchone()
-            if known and known[0] == fingerprint:
-                return
-            db.execute("delete from rules")
-            db.execute("insert into rules values (?)", (fingerprint,))
-        if known:
-            self.mark_changed({day for file in self.files().values() for day in file.loaded_days})
+            text = _note(db, _HELD_BACK)
+        return Vanished(*json.loads(text)) if text else None
 
-    def followed_rules(self) -> tuple[str, float] | None:
-        """The stitching rules that are followed, and since when (seconds since the epoch); None before the first."""
+    def accept_vanished(self, settings: Settings) -> int:
+        """Let the rows of all vanished files be removed; returns the number of files. Raises as ``refresh``."""
+        found = landed_files(settings)
         with self._transaction() as db:
-            row: tuple[str, float] | None = db.execute("select rules, followed_at from followed_rules").fetchone()
-        return row
+            rows = db.execute("select landing_file from files where version is not null").fetchall()
+            gone = [name for (name,) in rows if name not in found]
+            _mark_gone(db, gone)
+            _set_note(db, _HELD_BACK, None)
+        return len(gone)
 
-    def set_followed_rules(self, rules: str) -> None:
-        """Note the rules as followed. Call it only after the event log has the days that they change.
+    def copy(self) -> Copy | None:
+        """The copy of what the warehouse knows; None before the first look."""
+        with self._transaction() as db:
+            notes = dict(db.execute("select name, value from notes").fetchall())
+            days = db.execute("select day, marked_at from changed_days").fetchall()
+        if "marker" not in notes:
+            return None
+        return Copy(
+            marker=notes["marker"],
+            history=notes["history"],
+            noted_at=notes["noted_at"],
+            changed_days={date.fromisoformat(day): datetime.fromtimestamp(at, UTC) for day, at in days},
+            built_rules=notes.get("built_rules"),
+            followed_rules=notes.get("followed_rules"),
+            stale={grain: _days(days) for grain, days in json.loads(notes["stale"]).items()},
+        )
 
-        If the process dies in between, the rules are looked at again and no day is lost.
+    def describes(self, marker: str | None) -> bool:
+        """Whether the copy is of the warehouse in this state. Both may be nothing."""
+        copy = self.copy()
+        return (copy.marker if copy else None) == marker
+
+    def note(
+        self,
+        state: WarehouseState,
+        *,
+        continues: bool,
+        looked_at: Collection[str] = (),
+        followed_rules: str | None = None,
+    ) -> None:
+        """Renew the copy, as the last act of a run.
+
+        ``continues`` says that the copy described the warehouse when the run opened it (``describes``), and
+        ``looked_at`` are the grains whose stale rows the run has counted. If it did not continue and did not look at
+        every grain, the copy does not describe the warehouse. ``followed_rules`` is None if the run followed no rules.
         """
-        known = self.followed_rules()
-        if known and known[0] == rules:
-            return
+        self.set_loaded(state.loaded)
+        is_complete = set(looked_at) == set(state.stale)
+        now = datetime.now(UTC)
         with self._transaction() as db:
-            db.execute("delete from followed_rules")
-            db.execute("insert into followed_rules values (?, ?)", (rules, time.time()))
-
-    def changed_days(self) -> dict[date, float]:
-        """Days with changed events that are not fully rebuilt, and when each was marked (seconds since the epoch)."""
-        with self._transaction() as db:
-            rows = db.execute("select day, marked_at from changed_days").fetchall()
-        return {date.fromisoformat(day): marked_at for day, marked_at in rows}
-
-    def mark_changed(self, days: Iterable[date]) -> None:
-        """Mark days as changed. Call it before the warehouse changes."""
-        now = time.time()
-        with self._transaction() as db:
+            db.execute("delete from changed_days")
             db.executemany(
-                "insert or replace into changed_days values (?, ?)", [(day.isoformat(), now) for day in days]
+                "insert into changed_days values (?, ?)",
+                [(day.isoformat(), at.timestamp()) for day, at in state.changed_days.items()],
             )
+            _set_note(db, "noted_at", now.isoformat())
+            _set_note(db, "built_rules", state.built_rules)
+            if continues or is_complete:
+                _set_note(db, "marker", state.marker)
+            if _note(db, "history") is None or (is_complete and not continues):
+                _set_note(db, "history", now.isoformat())
+            stale = json.loads(_note(db, "stale") or "{}")
+            renewed = {grain: _text(days) for grain, days in state.stale.items() if continues or grain in looked_at}
+            _set_note(db, "stale", json.dumps({**stale, **renewed}))
+            if followed_rules is not None:
+                _set_note(db, "followed_rules", followed_rules)
 
-    def clear_changed(self, days: Iterable[date]) -> None:
-        """Clear the marks of days. Call it after everything that they reach is built."""
+    def forget_warehouse(self) -> None:
+        """Forget what was loaded, because there is no warehouse (any more)."""
+        if self.copy() is None and not any(file.loaded_version for file in self.files().values()):
+            return
+        self.set_loaded({})
         with self._transaction() as db:
-            db.executemany("delete from changed_days where day = ?", [(day.isoformat(),) for day in days])
+            db.execute("delete from changed_days")
+            kept = ("failures_forgotten_at", _HELD_BACK)
+            db.execute(f"delete from notes where name not in ({', '.join('?' * len(kept))})", kept)
+            _set_note(db, "history", datetime.now(UTC).isoformat())
+
+    def history(self) -> str:
+        """See ``Copy.history``; also known while there is no warehouse."""
+        with self._transaction() as db:
+            return _note(db, "history") or "first"
+
+    def forget_failures(self) -> None:
+        """Let every trigger retry at once: failures up to now no longer delay it."""
+        with self._transaction() as db:
+            _set_note(db, "failures_forgotten_at", datetime.now(UTC).isoformat())
+
+    def failures_forgotten_at(self) -> datetime:
+        """When failures were last forgotten (UTC)."""
+        with self._transaction() as db:
+            text = _note(db, "failures_forgotten_at")
+        return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Vanished:
+    """Files that are gone from the landing zone and whose rows are kept until a person accepts it."""
+
+    examples: Sequence[str]
+    count: int
+    known: int
+    """The number of files that the index knew."""
+
+
+def _mark_gone(db: sqlite3.Connection, names: Iterable[str]) -> None:
+    db.executemany("update files set version = null, days = '[]' where landing_file = ?", [(name,) for name in names])
+
+
+def _note(db: sqlite3.Connection, name: str) -> str | None:
+    row: tuple[str] | None = db.execute("select value from notes where name = ?", (name,)).fetchone()
+    return row[0] if row else None
+
+
+def _set_note(db: sqlite3.Connection, name: str, value: str | None) -> None:
+    if value is None:
+        db.execute("delete from notes where name = ?", (name,))
+    else:
+        db.execute("insert or replace into notes values (?, ?)", (name, value))
 
 
 def _days(text: str) -> frozenset[date]:

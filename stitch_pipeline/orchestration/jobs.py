@@ -25,15 +25,18 @@ from stitch_pipeline.orchestration.resource import WarehouseResource
 from stitch_pipeline.orchestration.run_config import ProposedRules, ReconcileConfig, models_config
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.settings import Settings, SettingsError
-from stitch_pipeline.stitching import load
 from stitch_pipeline.stitching.build import TABLES, reconcile
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
+from stitch_pipeline.stitching.state import read_state
 
 BUILD_JOB = "build_job"
 RESTITCH_JOB = "restitch_job"
 RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
 RECONCILE_JOB = "reconcile_job"
 PREVIEW_RULES_JOB = "preview_rules_job"
+JOBS = (BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, RECONCILE_JOB)
+"""The jobs that change the warehouse."""
+ASSETS = tuple(AssetKey(name) for name in ("raw_events", "quarantined_events", *TABLES))
 
 
 def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
@@ -69,13 +72,19 @@ def reconcile_job(settings: Settings) -> JobDefinition:
         index = LandingIndex(settings.index_path)
         if not config.only_changed_rules:
             index.refresh(settings)
-        with warehouse.open() as open_warehouse:
-            stale = reconcile(warehouse.engine, open_warehouse, settings, only_changed_rules=config.only_changed_rules)
-            if not config.only_changed_rules:
-                index.set_loaded(load.loaded_files(open_warehouse))
-        yield run_record({}, {}, stale)
-        # Only after the event log has the record: see LandingIndex.set_followed_rules.
-        index.set_followed_rules(settings.all_crediting_rules)
+        with warehouse.open_in_run(context) as open_warehouse:
+            continues = index.describes(open_warehouse.marker())
+            built = reconcile(warehouse.engine, open_warehouse, settings, only_changed_rules=config.only_changed_rules)
+            state = read_state(open_warehouse)
+        yield run_record({}, {}, built.stale)
+        index.note(
+            state,
+            continues=continues and not built.failures,
+            looked_at=built.stale.checked if built.stale else (),
+            followed_rules=None if built.failures else settings.all_crediting_rules,
+        )
+        if built.failures:
+            raise Failure("\n".join(built.failures))
         yield Output(None)
 
     @job(

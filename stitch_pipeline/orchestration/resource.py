@@ -7,13 +7,16 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import duckdb
+from dagster import AssetExecutionContext, OpExecutionContext
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
 from stitch_pipeline.warehouse.engine import engine_of
-from stitch_pipeline.warehouse.port import Engine, Warehouse
+from stitch_pipeline.warehouse.port import Engine, Warehouse, WarehouseBusy
+
+BUSY_TAG = "stitch/warehouse_was_busy"
 
 
 class WarehouseResource(DuckDBResource):
@@ -34,6 +37,16 @@ class WarehouseResource(DuckDBResource):
     def open(self) -> AbstractContextManager[Warehouse]:
         """Open the warehouse for writing until the context ends. Raises as ``Engine.open`` does."""
         return self.engine.open()
+
+    @contextmanager
+    def open_in_run(self, context: AssetExecutionContext | OpExecutionContext) -> Iterator[Warehouse]:
+        """Open the warehouse in a run. A run that finds it busy is tagged so, because that is not a failure."""
+        try:
+            with self.open() as warehouse:
+                yield warehouse
+        except WarehouseBusy:
+            context.instance.add_run_tags(context.run_id, {BUSY_TAG: "true"})
+            raise
 
     # Overrides DuckDBResource.get_connection, which keeps the file's lock when the body raises.
     @contextmanager

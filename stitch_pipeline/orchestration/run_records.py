@@ -1,31 +1,32 @@
-"""What Dagster's own storage holds: which runs were requested, and the record that each run leaves of what it did.
+"""What Dagster's own storage holds: which runs there were, and the record that each run leaves of what it did.
 
-Sensors and schedules read these and never the warehouse, which a run may have locked.
+Triggers read the runs. The record is for people: nothing is lost with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import date
-from typing import Any, cast
+from datetime import UTC, date, datetime
+from typing import Any
 
 from dagster import (
     AssetKey,
     AssetObservation,
-    AssetRecordsFilter,
+    DagsterEventType,
     DagsterInstance,
+    DagsterRun,
     DagsterRunStatus,
     IntMetadataValue,
-    JsonMetadataValue,
     MetadataValue,
     RunRequest,
     RunsFilter,
 )
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from stitch_pipeline.orchestration.resource import BUSY_TAG
 from stitch_pipeline.planning.days import DayRange, ranges
-from stitch_pipeline.planning.requests import Request, RunState
+from stitch_pipeline.planning.requests import PastRun, Request, RunState
 from stitch_pipeline.stitching.build import Stale
 
 REQUEST_TAG = "stitch/request"
@@ -42,24 +43,59 @@ _STATES: dict[DagsterRunStatus, RunState] = {
 }
 
 
-def run_states(instance: DagsterInstance, base_key: str) -> list[RunState]:
-    """The states of the runs for a request, oldest first."""
-    runs = instance.get_runs(filters=RunsFilter(tags={REQUEST_TAG: base_key}))
-    return [_STATES.get(run.status, "running") for run in reversed(runs)]
+def past_runs(instance: DagsterInstance, job_name: str) -> list[PastRun]:
+    """The newest runs of the job, newest first."""
+    records = instance.get_run_records(RunsFilter(job_name=job_name), limit=_PAST_RUNS)
+    return [
+        PastRun(
+            run_id=record.dagster_run.run_id,
+            base_key=record.dagster_run.tags.get(REQUEST_TAG),
+            days=_days_of(record.dagster_run),
+            state=_STATES.get(record.dagster_run.status, "running"),
+            ended_at=_utc(record.end_time) or record.update_timestamp.replace(tzinfo=UTC),
+            found_warehouse_busy=BUSY_TAG in record.dagster_run.tags,
+        )
+        for record in records
+    ]
+
+
+def failure_of(instance: DagsterInstance, run_id: str) -> str:
+    """Why the run failed, in the words of the error that ended it."""
+    failed = instance.all_logs(run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE})
+    for entry in failed:
+        event = entry.dagster_event
+        data = event.event_specific_data if event else None
+        error = getattr(data, "error", None)
+        if error is not None:
+            return str((error.cause or error).message).strip()
+    return next((entry.user_message or entry.message for entry in failed), "the run was ended from outside")
+
+
+def _days_of(run: DagsterRun) -> DayRange | None:
+    if ASSET_PARTITION_RANGE_START_TAG not in run.tags:
+        return None
+    return DayRange(
+        date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_START_TAG]),
+        date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_END_TAG]),
+    )
+
+
+def _utc(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 
 def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) -> list[DayRange]:
     """The day ranges of the job's runs that are in one of the given states."""
     unfinished = [status for status, state in _STATES.items() if state in states]
     runs = instance.get_runs(filters=RunsFilter(job_name=job_name, statuses=unfinished))
-    return [
-        DayRange(
-            date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_START_TAG]),
-            date.fromisoformat(run.tags[ASSET_PARTITION_RANGE_END_TAG]),
-        )
-        for run in runs
-        if ASSET_PARTITION_RANGE_START_TAG in run.tags
-    ]
+    return [days for run in runs if (days := _days_of(run))]
+
+
+def is_underway(instance: DagsterInstance, job_names: Collection[str], assets: Collection[AssetKey]) -> bool:
+    """Whether an unfinished run may change the warehouse: of one of the jobs, or of some of the assets alone."""
+    unfinished = [status for status, state in _STATES.items() if state in ("waiting", "running")]
+    runs = instance.get_runs(RunsFilter(statuses=unfinished))
+    return any(run.job_name in job_names or (run.asset_selection or set()) & set(assets) for run in runs)
 
 
 def run_request(request: Request, run_config: Mapping[str, Any] | None = None) -> RunRequest:
@@ -74,8 +110,7 @@ def run_request(request: Request, run_config: Mapping[str, Any] | None = None) -
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
 _RECORDED_ON = AssetKey("identity_map")
-# Newest observations to search, because other observations of the asset may lie between two records.
-_OBSERVATIONS = 100
+_PAST_RUNS = 100
 _TABLE_OF_GRAIN = {
     "sessions": "stitched_sessions",
     "page_views": "page_views",
@@ -105,7 +140,6 @@ def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
     """The stale days as ranges (ISO dates, both included), and the numbers of stale rows and partitions per table."""
     metadata: dict[str, MetadataValue[Any]] = {}
     for grain, key in (("sessions", STALE_SESSION_DAYS), ("page_views", STALE_PAGE_VIEW_DAYS)):
-        # A record that repeated the days of another grain would make its requests new ones.
         if grain not in stale.checked:
             continue
         found = ranges(stale.days(grain))
@@ -146,30 +180,3 @@ def numbers_of(metadata: Mapping[str, MetadataValue[Any]]) -> RunNumbers:
     return RunNumbers(
         ending("_rows_changed"), ending("_partitions_changed"), ending("_stale_rows"), ending("_stale_partitions")
     )
-
-
-@dataclass(frozen=True)
-class StaleRecord:
-    """The days that a run's record lists as stale, and the event id of the record."""
-
-    storage_id: int
-    days: frozenset[date]
-
-
-def newest_stale_record(instance: DagsterInstance, metadata_key: str) -> StaleRecord | None:
-    """The newest record with ``metadata_key``; None if there is none.
-
-    A run writes a record while it has the warehouse to itself, and the record lists everything that is stale at that
-    moment. So the newest is complete, and older ones need not be read.
-    """
-    for record in instance.fetch_observations(AssetRecordsFilter(_RECORDED_ON), limit=_OBSERVATIONS).records:
-        observation = record.asset_observation
-        value = observation.metadata.get(metadata_key) if observation else None
-        if isinstance(value, JsonMetadataValue):
-            days = frozenset(
-                day
-                for first, last in cast(list[tuple[str, str]], value.value)
-                for day in DayRange(date.fromisoformat(first), date.fromisoformat(last))
-            )
-            return StaleRecord(record.storage_id, days)
-    return None

@@ -13,7 +13,7 @@ from dagster import (
 )
 
 from stitch_pipeline.orchestration.run_records import run_request
-from stitch_pipeline.orchestration.triggers import TRIGGERS, Cron, Trigger
+from stitch_pipeline.orchestration.triggers import TRIGGERS, Cron, Now, Trigger, why_nothing
 from stitch_pipeline.settings import Settings
 
 # Dagster needs an expression even for a schedule that is stopped.
@@ -27,10 +27,10 @@ def schedules(settings: Settings) -> list[ScheduleDefinition]:
 
 def _schedule(settings: Settings, trigger: Trigger, cron: Cron) -> ScheduleDefinition:
     def tick(context: ScheduleEvaluationContext) -> Iterator[RunRequest | SkipReason]:
-        wanted = trigger.wanted(settings, context.instance, context.scheduled_execution_time)
+        wanted = trigger.wanted(settings, context.instance, Now(context.scheduled_execution_time))
         yield from (run_request(request, trigger.run_config) for request in wanted.plan.requests)
         if not wanted.plan.requests:
-            yield SkipReason(wanted.reason)
+            yield SkipReason(why_nothing(trigger, wanted, context.instance))
 
     expression = cron(settings)
     return ScheduleDefinition(

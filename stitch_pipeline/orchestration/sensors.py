@@ -13,7 +13,7 @@ from dagster import (
 )
 
 from stitch_pipeline.orchestration.run_records import run_request
-from stitch_pipeline.orchestration.triggers import TRIGGERS, Trigger
+from stitch_pipeline.orchestration.triggers import TRIGGERS, Now, Trigger, why_nothing
 from stitch_pipeline.settings import Settings
 
 
@@ -24,10 +24,10 @@ def sensors(settings: Settings) -> list[SensorDefinition]:
 
 def _sensor(settings: Settings, trigger: Trigger) -> SensorDefinition:
     def tick(context: SensorEvaluationContext) -> SensorResult | SkipReason:
-        wanted = trigger.wanted(settings, context.instance, datetime.now(UTC))
+        wanted = trigger.wanted(settings, context.instance, Now(datetime.now(UTC)))
         if wanted.plan.requests:
             return SensorResult([run_request(request, trigger.run_config) for request in wanted.plan.requests])
-        return SkipReason(wanted.reason)
+        return SkipReason(why_nothing(trigger, wanted, context.instance))
 
     return SensorDefinition(
         name=trigger.name,

@@ -14,12 +14,13 @@ from typing import Any
 
 from dagster import DagsterInstance, Definitions, MetadataValue, RunRequest
 
+from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
 from stitch_pipeline.orchestration.jobs import RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
 from stitch_pipeline.orchestration.run_records import numbers_of, run_request
-from stitch_pipeline.orchestration.triggers import TRIGGERS
+from stitch_pipeline.orchestration.status import notices
+from stitch_pipeline.orchestration.triggers import TRIGGERS, Now
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100
@@ -41,6 +42,8 @@ class RunSummary:
     """Stale rows that the run found, per table; they are re-stitched next."""
     partitions_stale: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
+    failed_checks: Sequence[str] = ()
+    """Names of asset checks that did not pass."""
     was_interrupted: bool = False
     """A signal ended the run, so ``settle`` starts no other."""
 
@@ -51,6 +54,10 @@ class Settled:
 
     runs: list[RunSummary] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Stale rows that are left to a schedule."""
+    notices: list[str] = field(default_factory=list)
+    """What a person should know although everything is settled: quarantined rows, files that vanished."""
 
     @property
     def is_settled(self) -> bool:
@@ -93,19 +100,23 @@ def _settle(
         if not summary.succeeded:
             settled.gave_up.append(RECONCILE_JOB)
             return settled
-    triggers = [
-        trigger
-        for trigger in TRIGGERS
-        if trigger.settles and (view_stitching or trigger.job_name != RESTITCH_PAGE_VIEWS_JOB)
-    ]
+    started = datetime.now(UTC)
     for _ in range(MAX_ROUNDS):
-        requests: Sequence[Request] = ()
+        settled.gave_up, settled.waiting = [], []
         is_complete = True
-        gave_up = []
-        for trigger in triggers:
-            wanted = trigger.wanted(settings, instance, datetime.now(UTC))
+        for trigger in TRIGGERS:
+            if not trigger.settles:
+                continue
+            wanted = trigger.wanted(settings, instance, Now(datetime.now(UTC), gives_up=True, since=started))
+            if trigger.job_name == RESTITCH_PAGE_VIEWS_JOB and not view_stitching:
+                days = sum(len(request.days) for request in wanted.plan.requests if request.days)
+                if days:
+                    settled.waiting.append(f"page views of {days} day{'s' * (days != 1)} wait for {trigger.name}")
+                continue
             is_complete &= wanted.is_complete
-            gave_up += [f"{trigger.job_name}: {days}" for days in wanted.plan.gave_up]
+            settled.gave_up += [
+                f"{trigger.job_name}: {paused.request.days or 'all days'}" for paused in wanted.plan.paused
+            ]
             requests = wanted.plan.requests
             for request in requests:
                 run = run_request(request, trigger.run_config)
@@ -116,9 +127,12 @@ def _settle(
                     return settled
             if requests:
                 break  # a trigger with precedence may want something now
-        if not requests and is_complete:
-            settled.gave_up = gave_up
-            return settled
+        else:
+            if is_complete:
+                settled.notices = notices(settings)
+                if LandingIndex(settings.index_path).held_back():
+                    settled.gave_up.append("files that vanished are held back")
+                return settled
     settled.gave_up.append(f"more was requested even after {MAX_ROUNDS} rounds")
     return settled
 
@@ -156,6 +170,7 @@ def _run(
         run_id=result.run_id,
         rows_stale=numbers.rows_stale,
         partitions_stale=numbers.partitions_stale,
+        failed_checks=[check.check_name for check in result.get_asset_check_evaluations() if not check.passed],
         was_interrupted=error is not None and error.cls_name == "DagsterExecutionInterruptedError",
         error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
     )

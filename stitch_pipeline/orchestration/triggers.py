@@ -1,8 +1,8 @@
 """The triggers: the reasons to run a job, each with its job and config.
 
 Sensors, schedules and ``settle`` iterate over the one list, ``TRIGGERS``, so a new trigger is an entry there. All are
-level-triggered (see ``planning.requests``): each compares what is wanted with what was requested. So none keeps a
-cursor, and a missed tick costs time and nothing else.
+level-triggered (see ``planning.requests``): each compares what is wanted with what is, as the index knows it. So none
+keeps a cursor, and a missed tick costs time and nothing else.
 """
 
 from __future__ import annotations
@@ -13,24 +13,47 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from dagster import DagsterInstance
+from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey, DagsterInstance
 
-from stitch_pipeline.landing.index import IndexedFile, LandingIndex
+from stitch_pipeline.landing.index import Copy, IndexedFile, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
-from stitch_pipeline.orchestration.jobs import BUILD_JOB, RECONCILE_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB
+from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY, WHOLE_ZONE_CHECK, whole_zone_check
+from stitch_pipeline.orchestration.jobs import (
+    ASSETS,
+    BUILD_JOB,
+    JOBS,
+    RECONCILE_JOB,
+    RESTITCH_JOB,
+    RESTITCH_PAGE_VIEWS_JOB,
+)
 from stitch_pipeline.orchestration.partitions import last_day
 from stitch_pipeline.orchestration.run_config import models_config, reconcile_config
 from stitch_pipeline.orchestration.run_records import (
-    STALE_PAGE_VIEW_DAYS,
-    STALE_SESSION_DAYS,
     covered_ranges,
-    newest_stale_record,
-    run_states,
+    failure_of,
+    is_underway,
+    past_runs,
 )
 from stitch_pipeline.planning.days import DayRange, days_to_rebuild
-from stitch_pipeline.planning.requests import Plan, Request, plan_request, plan_requests
+from stitch_pipeline.planning.requests import Patience, Paused, Plan, Request, plan_request, plan_requests
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.engine import engine_of
+
+
+@dataclass(frozen=True)
+class Now:
+    """When and how a trigger is evaluated."""
+
+    time: datetime
+    """UTC; for a schedule the time of its tick."""
+    gives_up: bool = False
+    """See ``Patience.gives_up``."""
+    since: datetime | None = None
+    """Failures before this time do not count."""
+
+    def patience(self, index: LandingIndex) -> Patience:
+        forgotten_at = index.failures_forgotten_at()
+        return Patience(max(self.since or forgotten_at, forgotten_at), self.gives_up)
 
 
 @dataclass(frozen=True)
@@ -43,14 +66,24 @@ class Wanted:
     """False if the next tick has more to look at."""
 
     @property
-    def reason(self) -> str:
-        """Why nothing is requested."""
-        if not self.plan.gave_up:
-            return self.otherwise
-        days = ", ".join(str(days or "changed rules") for days in self.plan.gave_up)
-        return (
-            f"Gave up on {days} after repeated failures: see the failed runs, fix the cause and launch the job by hand"
-        )
+    def failing(self) -> tuple[Paused, ...]:
+        """Requests that failed so often that a person should look."""
+        return tuple(paused for paused in self.plan.paused if paused.needs_a_person)
+
+
+def about(paused: Paused, job_name: str, instance: DagsterInstance) -> str:
+    """A sentence on a request that is not made now: what failed, why, and how it goes on."""
+    what = f"{job_name} of {paused.request.days}" if paused.request.days else job_name
+    when = (
+        "The next `settle` tries again" if paused.until is None else f"Next attempt after {paused.until:%H:%M:%S} UTC"
+    )
+    times = f"failed {paused.failures} times in a row" if paused.failures else "found the warehouse busy"
+    error = failure_of(instance, paused.last_run_id)
+    return f"{what} {times}: {error} (run {paused.last_run_id}). {when}; `stitch retry` tries at once."
+
+
+class FailsAgainAndAgain(Exception):
+    """A trigger waits because its runs keep failing. It fails the tick, so that people see it and can be alerted."""
 
 
 Cron = Callable[[Settings], str | None]
@@ -63,8 +96,7 @@ class Trigger:
     name: str
     job_name: str
     description: str
-    wanted: Callable[[Settings, DagsterInstance, datetime], Wanted]
-    """Computes what is wanted at a time, which for a schedule is the time of its tick."""
+    wanted: Callable[[Settings, DagsterInstance, Now], Wanted]
     run_config: Mapping[str, Any] = field(default_factory=dict)
     cron: Cron | None = None
     """The schedule's cron expression (UTC); None stops the schedule. A trigger without a cron is a sensor."""
@@ -72,19 +104,30 @@ class Trigger:
     """Whether ``settle`` evaluates it, which has no time of day: the daily and the nightly schedule are left out."""
 
 
-def _landing(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
+def why_nothing(trigger: Trigger, wanted: Wanted, instance: DagsterInstance) -> str:
+    """Why nothing is requested. Raises FailsAgainAndAgain if a person should look."""
+    sentences = [about(paused, trigger.job_name, instance) for paused in wanted.plan.paused]
+    if wanted.failing:
+        raise FailsAgainAndAgain(" ".join(sentences))
+    return " ".join(sentences) or wanted.otherwise
+
+
+def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     fail_abandoned_runs(settings, instance)
     index = LandingIndex(settings.index_path)
     left = index.refresh(settings, settings.index_seconds_per_tick)
+    _report_vanished(instance, index)
     if not engine_of(settings).exists():
-        index.set_loaded({})
-    index.mark_all_days_if_rules_changed(settings.building_rules)
+        index.forget_warehouse()
+    copy = index.copy()
+    if copy is None and engine_of(settings).exists():
+        return Wanted(Plan(), "The index is new: recovery_sensor requests a look at the warehouse first")
     pending = index.pending()
     # A run that has started clears the changed days that it builds; files that land after its start are pending.
     underway = covered_ranges(instance, BUILD_JOB, "waiting", "running")
     unbuilt = {
-        day: at
-        for day, at in index.changed_days().items()
+        day: reason
+        for day, reason in _unbuilt(settings, index, copy).items()
         if not all(
             any(reached in days for days in underway)
             for reached in days_to_rebuild([day], settings.start_date, last_day())
@@ -96,76 +139,141 @@ def _landing(settings: Settings, instance: DagsterInstance, now: datetime) -> Wa
     plan = plan_requests(
         stale,
         kind="build",
-        state=lambda days: _landing_state(days, pending, unbuilt),
+        state=lambda days: _landing_state(index.history(), days, pending, unbuilt),
         covered=covered_ranges(instance, BUILD_JOB, "waiting"),
-        past=lambda base_key: run_states(instance, base_key),
+        past=past_runs(instance, BUILD_JOB) if stale else (),
+        patience=now.patience(index),
+        now=now.time,
     )
+    vanished = index.held_back()
     otherwise = f"{left} files are still to be read" if left else "Nothing new has landed"
+    if vanished:
+        otherwise = f"{vanished.count} of {vanished.known} files are gone from the landing zone. {HELD_BACK_REMEDY}"
     return Wanted(plan, otherwise, is_complete=not left)
 
 
-def _landing_state(days: DayRange, pending: Iterable[IndexedFile], unbuilt: Mapping[date, float]) -> str:
+def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict[date, str]:
+    """The loaded days that must be built again, each with the reason."""
+    if copy is None:
+        return {}
+    unbuilt = {day: str(at) for day, at in copy.changed_days.items()}
+    if copy.built_rules != settings.building_rules:
+        loaded = {day for file in index.files().values() for day in file.loaded_days}
+        unbuilt |= dict.fromkeys(loaded, settings.building_rules)
+    return unbuilt
+
+
+def _report_vanished(instance: DagsterInstance, index: LandingIndex) -> None:
+    """Turn the check red when files are held back, and green when they are not any more."""
+    result = whole_zone_check(index.held_back())
+    key = AssetCheckKey(AssetKey("raw_events"), WHOLE_ZONE_CHECK)
+    known = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    event = known.event.dagster_event if known and known.event else None
+    was_passed = event.asset_check_evaluation_data.passed if event else True
+    if was_passed != result.passed:
+        instance.report_runless_asset_event(
+            AssetCheckEvaluation(
+                check_name=WHOLE_ZONE_CHECK,
+                asset_key=AssetKey("raw_events"),
+                passed=result.passed,
+                metadata=result.metadata,
+            )
+        )
+
+
+def _landing_state(history: str, days: DayRange, pending: Iterable[IndexedFile], unbuilt: Mapping[date, str]) -> str:
     def reaches(changed: Iterable[date]) -> bool:
         return bool(days_to_rebuild(changed, days.first, days.last))
 
     parts = sorted(
         [f"{file.landing_file}@{file.version}" for file in pending if reaches(file.touched_days)]
-        + [f"{day}@{at}" for day, at in unbuilt.items() if reaches([day])]
+        + [f"{day}@{reason}" for day, reason in unbuilt.items() if reaches([day])]
     )
+    return _digest(history, *parts)
+
+
+def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _rules(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
+def _recovery(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     index = LandingIndex(settings.index_path)
-    rules = settings.all_crediting_rules
-    if not engine_of(settings).exists():
-        index.set_followed_rules(rules)
-    followed = index.followed_rules()
-    plan = Plan((), ())
-    if not followed or followed[0] != rules:
-        # ``followed`` includes a time, so rules that are changed and changed back are requested again.
-        change = hashlib.sha256(f"{followed} {rules}".encode()).hexdigest()[:16]
-        plan = plan_request(f"rules:{change}", None, past=lambda base_key: run_states(instance, base_key))
-    return Wanted(plan, "The stitching rules are those that were followed last")
-
-
-def _identify(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
-    plan = _plan_from_record(settings, instance, RESTITCH_JOB, STALE_SESSION_DAYS)
-    return Wanted(plan, "No partition is known to hold a wrong answer")
-
-
-def _page_views(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
-    if not settings.view_stitching_is_on:
-        return Wanted(Plan((), ()), "View stitching is off (STITCH_VIEW_STITCHING)")
-    plan = _plan_from_record(settings, instance, RESTITCH_PAGE_VIEWS_JOB, STALE_PAGE_VIEW_DAYS)
-    return Wanted(plan, "No page view is credited wrongly")
-
-
-def _plan_from_record(settings: Settings, instance: DagsterInstance, job_name: str, metadata_key: str) -> Plan:
-    record = newest_stale_record(instance, metadata_key)
-    if record is None:
-        return Plan((), ())
-    return plan_requests(
-        # Days before a start date that was moved have rows but no partition.
-        [day for day in record.days if settings.start_date <= day <= last_day()],
-        kind=job_name,
-        state=lambda days: str(record.storage_id),
-        # An unfinished run records itself what is still stale when it ends, and that is requested then.
-        covered=covered_ranges(instance, job_name, "waiting", "running"),
-        past=lambda base_key: run_states(instance, base_key),
+    # Read before the runs: a run that ends in between has renewed the copy.
+    marker = engine_of(settings).marker()
+    if marker is None or is_underway(instance, JOBS, ASSETS) or index.describes(marker):
+        return Wanted(Plan(), "The index describes the warehouse")
+    return Wanted(
+        plan_request(
+            f"recovery:{_digest(index.history(), marker)}",
+            None,
+            past=past_runs(instance, RECONCILE_JOB),
+            patience=now.patience(index),
+            now=now.time,
+        ),
+        "",
     )
 
 
-def _daily(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
-    closed = now.astimezone(UTC).date() - timedelta(days=1)
+def _rules(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    index = LandingIndex(settings.index_path)
+    copy, rules = index.copy(), settings.all_crediting_rules
+    # Without a copy nothing is stored that could follow other rules, or recovery looks at everything.
+    if copy is None or copy.followed_rules in (None, rules):
+        return Wanted(Plan(), "The stitching rules are those that were followed last")
+    return Wanted(
+        plan_request(
+            # With the time of the copy, so rules that are changed and changed back are requested again.
+            f"rules:{_digest(copy.noted_at, rules)}",
+            None,
+            past=past_runs(instance, RECONCILE_JOB),
+            patience=now.patience(index),
+            now=now.time,
+        ),
+        "",
+    )
+
+
+def _identify(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    plan = _restitch_plan(settings, instance, now, RESTITCH_JOB, "sessions")
+    return Wanted(plan, "No partition is known to hold a wrong answer")
+
+
+def _page_views(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    if not settings.view_stitching_is_on:
+        return Wanted(Plan(), "View stitching is off (STITCH_VIEW_STITCHING)")
+    plan = _restitch_plan(settings, instance, now, RESTITCH_PAGE_VIEWS_JOB, "page_views")
+    return Wanted(plan, "No page view is credited wrongly")
+
+
+def _restitch_plan(settings: Settings, instance: DagsterInstance, now: Now, job_name: str, grain: str) -> Plan:
+    index = LandingIndex(settings.index_path)
+    copy = index.copy()
+    # Days before a start date that was moved have rows but no partition.
+    stale = [day for day in copy.stale[grain] if settings.start_date <= day <= last_day()] if copy else []
+    if copy is None or not stale:
+        return Plan()
+    return plan_requests(
+        stale,
+        kind=job_name,
+        state=lambda days: copy.noted_at,
+        # An unfinished run renews the copy when it ends, and what is still stale is requested then.
+        covered=covered_ranges(instance, job_name, "waiting", "running"),
+        past=past_runs(instance, job_name),
+        patience=now.patience(index),
+        now=now.time,
+    )
+
+
+def _daily(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    closed = now.time.astimezone(UTC).date() - timedelta(days=1)
     if closed < settings.start_date:
-        return Wanted(Plan((), ()), f"The first partition, {settings.start_date}, has not closed yet")
+        return Wanted(Plan(), f"The first partition, {settings.start_date}, has not closed yet")
     first = max(settings.start_date, closed - timedelta(days=settings.days_late))
-    return Wanted(Plan((Request(DayRange(first, closed), f"daily:{closed}"),), ()), "")
+    return Wanted(Plan((Request(DayRange(first, closed), f"daily:{closed}"),)), "")
 
 
-def _reconcile(settings: Settings, instance: DagsterInstance, now: datetime) -> Wanted:
-    return Wanted(Plan((Request(None, f"reconcile:{now.isoformat()}"),), ()), "")
+def _reconcile(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    return Wanted(Plan((Request(None, f"reconcile:{now.time.isoformat()}"),)), "")
 
 
 # In the order of precedence: ``settle`` evaluates a trigger only when those before it request nothing.
@@ -175,6 +283,16 @@ TRIGGERS = (
         job_name=BUILD_JOB,
         description="New, changed and vanished files of the landing zone: requests a build of the days they touch.",
         wanted=_landing,
+    ),
+    Trigger(
+        name="recovery_sensor",
+        job_name=RECONCILE_JOB,
+        description=(
+            "A warehouse that changed without a record, by a run that was killed or a file that was restored: requests "
+            "a look at what is pending."
+        ),
+        wanted=_recovery,
+        run_config=reconcile_config(only_changed_rules=True),
     ),
     Trigger(
         name="rules_sensor",

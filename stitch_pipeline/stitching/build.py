@@ -27,17 +27,13 @@ TABLES = (
     *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
     *("page_views", "users", "visitor_stats"),
 )
-# By grain, the models that can make its stored rows stale or right. A run that builds one looks for stale rows.
-_LOOKS_AFTER = {
-    "sessions": ("identity_map", "stitched_sessions"),
-    "page_views": ("identity_map", "page_views"),
-}
+_TABLE_OF_GRAIN = {"sessions": "stitched_sessions", "page_views": "page_views"}
+# Models whose changes can make stored rows of every grain stale. A run that builds one looks at every grain, and a run
+# that builds the table of a grain looks at that grain.
+_DECIDE_ANSWERS = ("identity_map", "identifier_links", "persons")
+_FOLLOW_RULES = ("project_settings", "decisions", "persons")
 # Sorting and joining this many events takes about 2 GB.
 EVENTS_PER_STEP = 5_000_000
-
-
-class BuildFailed(Exception):
-    """Models that the run itself needs failed; the message is dbt's own."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Stale:
     """The numbers of stale rows by grain (sessions, page_views, mapping, users) and day."""
 
     rows: Mapping[str, Mapping[date, int]]
-    checked: Sequence[str] = tuple(_LOOKS_AFTER)
+    checked: Sequence[str] = tuple(_TABLE_OF_GRAIN)
     """The grains, sessions or page_views, that the run looked at; the others are as the last look left them."""
 
     def days(self, grain: str) -> list[date]:
@@ -99,7 +95,7 @@ def build(
     configure(warehouse, settings)
     _refuse_unresolved_graph(warehouse, options)
     views_are_stitched = settings.view_stitching_is_on if options.view_stitching is None else options.view_stitching
-    grains = [grain for grain, tables in _LOOKS_AFTER.items() if set(tables) & set(models)]
+    grains = [grain for grain, table in _TABLE_OF_GRAIN.items() if {*_DECIDE_ANSWERS, table} & set(models)]
     built = {"sessions": "stitched_sessions" in models, "page_views": "page_views" in models and views_are_stitched}
     # A re-stitch takes all days at once, because it touches few of their rows.
     events = 0 if options.only_pending else events_in_window(warehouse, window)
@@ -117,10 +113,10 @@ def build(
     return _run(engine, warehouse, models, variables, on_event)
 
 
-def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Stale:
+def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Built:
     """Look for stale rows of all devices, or with ``only_changed_rules`` only in what a change of rules concerns.
 
-    Nothing is re-stitched. Raises BuildFailed if a model fails, and DbtError if dbt itself cannot run.
+    Nothing is re-stitched. Raises DbtError if dbt itself cannot run.
     """
     create_tables(warehouse)
     configure(warehouse, settings)
@@ -130,12 +126,9 @@ def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_
         DayRange(today, today),
         view_stitching=settings.view_stitching_is_on,
         reconcile=not only_changed_rules,
-        stale_grains=list(_LOOKS_AFTER),
+        stale_grains=list(_TABLE_OF_GRAIN),
     )
-    built = _run(engine, warehouse, (), variables, lambda event: None)
-    if built.failures or built.stale is None:
-        raise BuildFailed("\n".join(built.failures))
-    return built.stale
+    return _run(engine, warehouse, (), variables, lambda event: None)
 
 
 def build_views(
@@ -222,18 +215,29 @@ def _stale(
     if "stale_partitions" not in succeeded:
         # A model or a test failed before it. What was built all the same may have made rows stale.
         failed = {result.name for result in results if not result.succeeded}
-        if failed & {"project_settings", "decisions", "persons"}:
+        if failed & set(_FOLLOW_RULES):
             return None
-        checked = [grain for grain in checked if set(_LOOKS_AFTER[grain]) & set(succeeded)]
-        just_built = [grain for grain in variables["just_built"] if _LOOKS_AFTER[grain][1] in succeeded]
+        just_built = [grain for grain in variables["just_built"] if _TABLE_OF_GRAIN[grain] in succeeded]
         # One by one, because the table of one grain may be what is broken.
         checked = [grain for grain in checked if _look_again(engine, variables, grain, just_built)]
-    if not checked:
-        return None
+    elif _followed_something(warehouse, succeeded):
+        others = [grain for grain in _TABLE_OF_GRAIN if grain not in checked]
+        checked += [grain for grain in others if _look_again(engine, variables, grain, ())]
+    return Stale(stored_stale(warehouse).rows, checked) if checked else None
+
+
+def _followed_something(warehouse: Warehouse, succeeded: Collection[str]) -> bool:
+    """Whether the run followed changed rules or renamed persons, which can make rows of every grain stale."""
+    rows = warehouse.rows("select distinct model from stitch.changed_rows")
+    return any(model in _FOLLOW_RULES and model in succeeded for (model,) in rows)
+
+
+def stored_stale(warehouse: Warehouse) -> Stale:
+    """What the last look at each grain found."""
     rows: dict[str, dict[date, int]] = {}
     for grain, day, count in warehouse.rows("select grain, day, row_count from stitch.stale_partitions"):
         rows.setdefault(grain, {})[day] = count
-    return Stale(rows, checked)
+    return Stale(rows)
 
 
 def _refuse_unresolved_graph(warehouse: Warehouse, options: Options) -> None:

@@ -51,14 +51,13 @@ def load(
     landed: Mapping[str, LandedFile],
     rules: ReadingRules,
     *,
-    before_commit: Callable[[frozenset[date]], None],
     report: Callable[[str], None],
 ) -> Loaded:
     """Make the warehouse hold exactly the indexed versions of the given files; all of them or none.
 
-    ``landed`` are the files in the landing zone now, by name; the rows of a file that is not there are deleted.
-    ``before_commit`` receives the days that change, before the change is committed. ``report`` receives lines for the
-    log. If reading fails in the middle of a file, the error is raised and nothing is loaded.
+    ``landed`` are the files in the landing zone now, by name; the rows of a file that is not there are deleted. The
+    days that change are marked in ``changed_days``. ``report`` receives lines for the log. If reading fails in the
+    middle of a file, the error is raised and nothing is loaded.
     """
     if not files:
         return Loaded(0, 0, frozenset())
@@ -69,7 +68,8 @@ def load(
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
-        before_commit(changed)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        warehouse.insert_rows("stitch.changed_days", ((day, now) for day in sorted(changed)))
     return Loaded(len(files), rows, changed)
 
 

@@ -77,6 +77,12 @@ class DuckDBWarehouse:
         self.connection.execute(f"insert into {table} by name select * from frame_to_insert")
         self.connection.unregister("frame_to_insert")
 
+    def marker(self) -> str:
+        # Closing the file would write the rest, and so change the marker.
+        self.connection.execute("checkpoint")
+        ((path,),) = self.rows("select path from duckdb_databases() where database_name = current_database()")
+        return _marker(Path(path))
+
     def load_events(self, batch: EventBatch) -> None:
         # Otherwise DuckDB copies the parsing of JSON into each filter above it, and parses every line two or three
         # times.
@@ -103,6 +109,9 @@ class DuckDBEngine:
 
     def exists(self) -> bool:
         return self.path.exists()
+
+    def marker(self) -> str | None:
+        return _marker(self.path) if self.exists() else None
 
     @property
     def dbt_environment(self) -> Mapping[str, str]:
@@ -193,6 +202,16 @@ class DuckDBEngine:
                         "STITCH_LOCK_WAIT_SECONDS."
                     ) from None
                 time.sleep(_RETRY_SECONDS)
+
+
+def _marker(path: Path) -> str:
+    """Sizes and times of the file and of its write-ahead log: they change with every commit."""
+    parts = []
+    for file in (path, path.with_name(path.name + ".wal")):
+        with suppress(FileNotFoundError):
+            stat = file.stat()
+            parts.append(f"{stat.st_size}-{stat.st_mtime_ns}")
+    return " ".join(parts)
 
 
 def _first_line(error: Exception) -> str:

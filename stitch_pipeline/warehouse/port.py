@@ -74,6 +74,9 @@ class Warehouse(Protocol):
     def insert_frame(self, table: str, frame: DataFrame) -> None:
         """Add many rows to a table; the frame's columns are matched by name."""
 
+    def marker(self) -> str:
+        """Write everything to disk, and name the state of the warehouse: see ``Engine.marker``."""
+
     def load_events(self, batch: EventBatch) -> None:
         """Add the batch's events to ``raw_events``, duplicates included."""
 
@@ -87,6 +90,12 @@ class Engine(Protocol):
 
     def exists(self) -> bool:
         """Whether the warehouse has been created yet."""
+
+    def marker(self) -> str | None:
+        """A text that changes whenever the warehouse may have changed; None if there is no warehouse.
+
+        It is found without opening the warehouse, so a process that has it open is no obstacle.
+        """
 
     def open(self, *, read_only: bool = False) -> AbstractContextManager[Warehouse]:
         """Open the warehouse, after waiting a bounded time for other processes that have it open.

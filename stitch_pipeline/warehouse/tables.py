@@ -108,6 +108,10 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "day": "date",
         "rows_changed": "bigint not null",
     },
+    # Days with changed events of which not everything is rebuilt yet, and when each was marked (UTC).
+    "changed_days": {"day": "date not null", "changed_at": "timestamp not null"},
+    # The settings under which links and sessions were built: one row (`Settings.building_rules`).
+    "built_rules": {"rules": "varchar not null"},
     # The number of stale rows by grain and day, as of the last look.
     "stale_partitions": {"grain": "varchar not null", "day": "date", "row_count": "bigint not null"},
     # The version of the dbt project that created the views.

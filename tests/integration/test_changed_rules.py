@@ -19,6 +19,8 @@ from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Request
 from stitch_pipeline.settings import Policy
+from stitch_pipeline.stitching.state import read_state
+from stitch_pipeline.warehouse.engine import engine_of
 
 WEEK = DayRange(START, at("2026-03-10").date())
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"
@@ -139,6 +141,14 @@ def test_view_stitching_switched_on_reaches_the_views_that_were_left_behind(ware
     assert credited(warehouse, "page_views", project="seldom") == BY_POLICY["first"]
 
 
+def follow(warehouse: Warehouse) -> None:
+    """What a run that has followed the rules notes at its end."""
+    with engine_of(warehouse.settings).open() as stored:
+        state = read_state(stored)
+    index = LandingIndex(warehouse.settings.index_path)
+    index.note(state, continues=True, followed_rules=warehouse.settings.all_crediting_rules)
+
+
 def test_the_sensor_asks_for_each_change_and_for_nothing_else(warehouse: Warehouse) -> None:
     def tick() -> list[str]:
         sensor = warehouse.defs.get_repository_def().get_sensor_def("rules_sensor")
@@ -153,7 +163,7 @@ def test_the_sensor_asks_for_each_change_and_for_nothing_else(warehouse: Warehou
             (key,) = tick()
             assert tick() == [key]
             keys.add(key)
-            LandingIndex(warehouse.settings.index_path).set_followed_rules(warehouse.settings.all_crediting_rules)
+            follow(warehouse)
             assert tick() == []
     assert len(keys) == 2 * (MAX_ATTEMPTS + 1)
 

@@ -52,6 +52,7 @@ def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
     assert sensors == {
         "landing_sensor": DefaultSensorStatus.RUNNING,
         "identify_sensor": DefaultSensorStatus.RUNNING,
+        "recovery_sensor": DefaultSensorStatus.RUNNING,
         "rules_sensor": DefaultSensorStatus.RUNNING,
     }
     schedules = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}

@@ -121,7 +121,10 @@ def test_settle_gives_its_numbers_to_programs_as_json(environment: dict[str, str
         {"stitched_sessions": 0, "page_views": 0},
         {"stitched_sessions": 0, "page_views": 0},
     )
-    assert json.loads(settle(environment, "--json").stdout) == {"is_settled": True, "gave_up": [], "runs": []}
+    assert json.loads(settle(environment, "--json").stdout) == {
+        **{"is_settled": True, "gave_up": [], "runs": []},
+        **{"waiting": [], "notices": []},
+    }
 
 
 def test_a_wrong_setting_is_one_sentence_and_ends_with_two(environment: dict[str, str]) -> None:
@@ -140,7 +143,7 @@ def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[s
     ended = settle({**environment, "STITCH_LOCK_WAIT_SECONDS": "1"})
     assert ended.returncode == 1
     assert "Set STITCH_DUCKDB_PATH to a DuckDB file you may write" in ended.stdout
-    assert "not settled: build_job: 2026-03-01 to 2026-03-11" in ended.stdout
+    assert "not settled: reconcile_job: all days" in ended.stdout
 
 
 @pytest.mark.slow

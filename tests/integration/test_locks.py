@@ -86,10 +86,12 @@ def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callabl
         broken.execute("alter table stitch.sessions alter session_id set data type integer using 1")
     warehouse.land("jitsu/b.ndjson", [{**event, "messageId": "n"}])
     settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
-    # The first run loads the file and so changes what is left to do, which is tried three times.
-    assert [run.succeeded for run in settled.runs] == [False] * 4
+    # The build is tried three times, and so is the look at what it left.
+    assert [(run.job_name, run.succeeded) for run in settled.runs] == [("build_job", False)] * 3 + [
+        ("reconcile_job", False)
+    ] * 3
     assert "sessions" in (settled.runs[0].error or "")
-    assert settled.gave_up == ["build_job: 2026-03-01 to 2026-03-04"]
+    assert settled.gave_up == ["build_job: 2026-03-01 to 2026-03-04", "reconcile_job: all days"]
     with held_by_another_process(warehouse.settings.duckdb_path):
         pass  # another process could open it
     # What comes before the broken model is done, what comes after it is as it was.

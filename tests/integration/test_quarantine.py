@@ -61,7 +61,6 @@ def load(warehouse: Warehouse) -> None:
             index.pending(),
             landed_files(settings),
             reading_rules(settings),
-            before_commit=lambda days: None,
             report=lambda text: None,
         )
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
+import pytest
 from dagster import (
-    AssetKey,
-    AssetObservation,
     DagsterRun,
     DagsterRunStatus,
-    MetadataValue,
     RunRequest,
     build_schedule_context,
     build_sensor_context,
@@ -19,11 +18,15 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from dagster._core.utils import make_new_run_id
 from warehouses import START, Warehouse, at, page_view
 
-from stitch_pipeline.orchestration.run_records import STALE_PAGE_VIEW_DAYS, STALE_SESSION_DAYS
+from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.orchestration.resource import BUSY_TAG
+from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.orchestration.settle import settle
-from stitch_pipeline.planning.days import ranges
+from stitch_pipeline.orchestration.triggers import TRIGGERS, FailsAgainAndAgain, Now, Wanted
 from stitch_pipeline.planning.requests import MAX_ATTEMPTS
+from stitch_pipeline.stitching.state import read_state
 from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.tables import create_tables
 
 NewWarehouse = Callable[..., Warehouse]
 
@@ -45,17 +48,25 @@ def days_of(request: RunRequest) -> tuple[str, str]:
     return request.tags[ASSET_PARTITION_RANGE_START_TAG], request.tags[ASSET_PARTITION_RANGE_END_TAG]
 
 
-def add_run(warehouse: Warehouse, request: RunRequest, job_name: str, status: DagsterRunStatus) -> None:
+def add_run(
+    warehouse: Warehouse,
+    request: RunRequest,
+    job_name: str,
+    status: DagsterRunStatus,
+    own_tags: Mapping[str, str] | None = None,
+) -> None:
     """What the daemon leaves in the instance after it has launched a request."""
-    tags = {**request.tags, "dagster/run_key": request.run_key or ""}
+    tags = {**request.tags, **(own_tags or {}), "dagster/run_key": request.run_key or ""}
     warehouse.instance.add_run(DagsterRun(job_name, run_id=make_new_run_id(), tags=tags, status=status))
 
 
-def note_stale(warehouse: Warehouse, key: str, days: list[date]) -> None:
-    listed = [[str(found.first), str(found.last)] for found in ranges(days)]
-    warehouse.instance.report_runless_asset_event(
-        AssetObservation(AssetKey("identity_map"), metadata={key: MetadataValue.json(listed)})
-    )
+def note_stale(warehouse: Warehouse, grain: str, days: list[date]) -> None:
+    """What a run notes that has found these days stale."""
+    with engine_of(warehouse.settings).open() as stored:
+        create_tables(stored)
+        state = read_state(stored)
+    stale = {**dict.fromkeys(("sessions", "page_views"), ()), grain: days}
+    LandingIndex(warehouse.settings.index_path).note(replace(state, stale=stale), continues=True)
 
 
 def test_a_new_file_is_asked_for_until_a_run_has_loaded_it(new_warehouse_on_disk: NewWarehouse) -> None:
@@ -82,35 +93,62 @@ def test_files_that_land_while_a_run_is_on_the_way_are_asked_for_besides(new_war
     assert days_of(second) == days_of(request)
 
 
-def test_a_failed_build_is_asked_for_again_and_given_up_in_the_end(new_warehouse_on_disk: NewWarehouse) -> None:
+def wanted(warehouse: Warehouse, sensor: str, seconds_from_now: float = 0) -> Wanted:
+    (trigger,) = (trigger for trigger in TRIGGERS if trigger.name == sensor)
+    now = Now(datetime.now(UTC) + timedelta(seconds=seconds_from_now))
+    return trigger.wanted(warehouse.settings, warehouse.instance, now)
+
+
+def test_a_failed_build_is_asked_for_again_with_growing_pauses_and_is_seen(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:00")])
-    keys = set()
-    for _ in range(MAX_ATTEMPTS):
-        (request,) = tick(warehouse, "landing_sensor")
-        keys.add(request.run_key)
-        add_run(warehouse, request, "build_job", DagsterRunStatus.FAILURE)
+    (request,) = tick(warehouse, "landing_sensor")
+    keys = {request.run_key}
+    add_run(warehouse, request, "build_job", DagsterRunStatus.FAILURE)
+    for pause in (10, 20):
+        assert tick(warehouse, "landing_sensor") == []
+        assert "build_job of 2026-03-04 to 2026-03-07 failed" in skip_message(warehouse, "landing_sensor")
+        assert wanted(warehouse, "landing_sensor", pause - 2).plan.requests == ()
+        (again,) = wanted(warehouse, "landing_sensor", pause + 1).plan.requests
+        keys.add(again.run_key)
+        add_run(warehouse, run_request(again), "build_job", DagsterRunStatus.FAILURE)
     assert len(keys) == MAX_ATTEMPTS
-    assert tick(warehouse, "landing_sensor") == []
-    assert "Gave up on 2026-03-04 to 2026-03-07" in skip_message(warehouse, "landing_sensor")
-    # A changed file is a new state, and worth a new try.
-    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:01")])
+    # From now on a tick fails, so that an alert can hang on it; the request is made all the same after its pause.
+    with pytest.raises(
+        FailsAgainAndAgain, match="build_job of 2026-03-04 to 2026-03-07 failed 3 times in a row"
+    ) as seen:
+        tick(warehouse, "landing_sensor")
+    assert "`stitch retry` tries at once" in str(seen.value)
+    assert len(wanted(warehouse, "landing_sensor", 41).plan.requests) == 1
+    LandingIndex(warehouse.settings.index_path).forget_failures()
     assert len(tick(warehouse, "landing_sensor")) == 1
+
+
+def test_a_build_that_found_the_warehouse_busy_has_not_failed(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-05 12:00")])
+    (request,) = tick(warehouse, "landing_sensor")
+    for _ in range(MAX_ATTEMPTS + 1):
+        add_run(warehouse, request, "build_job", DagsterRunStatus.FAILURE, {BUSY_TAG: "true"})
+    assert tick(warehouse, "landing_sensor") == []
+    assert "found the warehouse busy" in skip_message(warehouse, "landing_sensor")
+    assert len(wanted(warehouse, "landing_sensor", 11).plan.requests) == 1
 
 
 def test_a_failed_restitch_is_asked_for_again_without_a_new_login(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
-    note_stale(warehouse, STALE_SESSION_DAYS, [START, START + timedelta(days=1)])
+    note_stale(warehouse, "sessions", [START, START + timedelta(days=1)])
     (request,) = tick(warehouse, "identify_sensor")
     assert days_of(request) == ("2026-03-01", "2026-03-02")
     add_run(warehouse, request, "restitch_job", DagsterRunStatus.STARTED)
     assert tick(warehouse, "identify_sensor") == []
 
     failed = new_warehouse_on_disk()
-    note_stale(failed, STALE_SESSION_DAYS, [START, START + timedelta(days=1)])
+    note_stale(failed, "sessions", [START, START + timedelta(days=1)])
     (request,) = tick(failed, "identify_sensor")
     add_run(failed, request, "restitch_job", DagsterRunStatus.FAILURE)
-    (again,) = tick(failed, "identify_sensor")
+    (request_again,) = wanted(failed, "identify_sensor", 11).plan.requests
+    again = run_request(request_again)
     assert days_of(again) == days_of(request)
     assert again.run_key != request.run_key
 
@@ -118,7 +156,7 @@ def test_a_failed_restitch_is_asked_for_again_without_a_new_login(new_warehouse_
 def test_a_thousand_stale_days_become_few_ranges(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk(start_date=date(2020, 1, 1))
     days = [date(2020, 1, 1) + timedelta(days=n) for n in range(1003) if n not in (200, 201, 600)]
-    note_stale(warehouse, STALE_SESSION_DAYS, days)
+    note_stale(warehouse, "sessions", days)
     requests = tick(warehouse, "identify_sensor")
     assert [days_of(request) for request in requests] == [
         ("2020-01-01", "2020-07-18"),
@@ -129,8 +167,8 @@ def test_a_thousand_stale_days_become_few_ranges(new_warehouse_on_disk: NewWareh
 
 def test_only_the_newest_word_counts(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
-    note_stale(warehouse, STALE_SESSION_DAYS, [START])
-    note_stale(warehouse, STALE_SESSION_DAYS, [])
+    note_stale(warehouse, "sessions", [START])
+    note_stale(warehouse, "sessions", [])
     assert tick(warehouse, "identify_sensor") == []
     assert "No partition is known to hold a wrong answer" in skip_message(warehouse, "identify_sensor")
 
@@ -182,7 +220,7 @@ def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse_on_disk:
     warehouse = new_warehouse_on_disk()
     requests, reason = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
     assert (requests, reason) == ([], "No page view is credited wrongly")
-    note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START, START + timedelta(days=4)])
+    note_stale(warehouse, "page_views", [START, START + timedelta(days=4)])
     requests, _ = evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00")
     assert [days_of(request) for request in requests] == [("2026-03-01", "2026-03-01"), ("2026-03-05", "2026-03-05")]
     assert all(request.run_config["ops"]["stitch_models"]["config"]["only_pending"] for request in requests)
@@ -190,7 +228,7 @@ def test_the_view_schedule_asks_for_stale_partitions_only(new_warehouse_on_disk:
 
 def test_the_view_schedule_skips_while_view_stitching_is_off(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk(view_stitching="off")
-    note_stale(warehouse, STALE_PAGE_VIEW_DAYS, [START])
+    note_stale(warehouse, "page_views", [START])
     assert "View stitching is off" in str(evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00"))
 
 
@@ -204,7 +242,8 @@ def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWareh
     with engine_of(warehouse.settings).open() as wrong:
         wrong.execute("update stitch.stitched_sessions set stitched_user_id = 'x' where session_date = '2026-03-02'")
         wrong.execute("update stitch.page_views set stitched_user_id = 'x' where event_date = '2026-03-02'")
-    assert warehouse.settle().runs == []
+    # The file has changed, so recovery looks at what is pending, which is nothing.
+    assert [(run.job_name, run.rows_stale) for run in warehouse.settle().runs if sum(run.rows_stale.values())] == []
     settled = warehouse.settle(reconcile=True)
     assert [(run.job_name, str(run.days)) for run in settled.runs] == [
         ("reconcile_job", "None"),
@@ -222,7 +261,7 @@ def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_o
         broken.execute("alter table stitch.page_views alter event_id set data type integer using 1")
     warehouse.land_events("jitsu/b.ndjson", [page_view("e2", "2026-03-09 12:00", user_id="u")])
     settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
-    assert settled.gave_up == ["build_job: 2026-03-08 to 2026-03-11"]
+    assert settled.gave_up == ["build_job: 2026-03-08 to 2026-03-11", "reconcile_job: all days"]
     assert [run.job_name for run in settled.runs if run.succeeded] == ["restitch_job"]
     rows = warehouse.query("select stitched_user_id from stitch.stitched_sessions order by session_date")
     assert [row["stitched_user_id"] for row in rows] == ["u", "u"]
@@ -230,6 +269,6 @@ def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_o
 
 def test_days_before_a_start_date_that_was_moved_are_not_requested(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
-    note_stale(warehouse, STALE_SESSION_DAYS, [START - timedelta(days=1), START])
+    note_stale(warehouse, "sessions", [START - timedelta(days=1), START])
     (request,) = tick(warehouse, "identify_sensor")
     assert days_of(request) == ("2026-03-01", "2026-03-01")

@@ -1,18 +1,40 @@
-"""What a sensor asks for: nothing twice, nothing lost, and not for ever."""
+"""What a trigger requests: nothing twice, nothing lost, after a failure with growing pauses, and never for ever."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.requests import MAX_ATTEMPTS, Plan, RunState, plan_requests
+from stitch_pipeline.planning.requests import MAX_ATTEMPTS, PastRun, Patience, Plan, RunState, plan_requests
 
 DAY = date(2025, 1, 10)
+NOW = datetime(2025, 1, 11, 12, tzinfo=UTC)
+DAYS = DayRange(DAY, DAY)
+ALWAYS = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def run(
+    state: RunState, ended_seconds_ago: float = 0, key: str = "build:2025-01-10:2025-01-10:s1", **other: bool
+) -> PastRun:
+    ended_at = NOW - timedelta(seconds=ended_seconds_ago)
+    return PastRun(f"{state} {ended_at}", key, DAYS, state, ended_at, **other)
 
 
 def plan(
-    stale: set[date], past: list[RunState] | None = None, covered: tuple[DayRange, ...] = (), state: str = "s1"
+    stale: set[date],
+    past: list[PastRun] | None = None,
+    covered: tuple[DayRange, ...] = (),
+    state: str = "s1",
+    now: datetime = NOW,
+    since: datetime = ALWAYS,
+    gives_up: bool = False,
 ) -> Plan:
     return plan_requests(
-        stale, kind="build", state=lambda days: state, covered=covered, past=lambda base_key: past or []
+        stale,
+        kind="build",
+        state=lambda days: state,
+        covered=covered,
+        past=past or [],
+        patience=Patience(since, gives_up),
+        now=now,
     )
 
 
@@ -27,20 +49,61 @@ def test_a_thousand_scattered_stale_days_become_few_ranges() -> None:
 
 
 def test_the_same_state_is_not_asked_for_while_its_run_is_on_the_way() -> None:
-    assert plan({DAY}, past=["waiting"]).requests == ()
-    assert plan({DAY}, past=["failed", "running"]).requests == ()
+    assert plan({DAY}, past=[run("waiting")]) == Plan()
+    assert plan({DAY}, past=[run("running"), run("failed")]) == Plan()
 
 
 def test_a_failed_request_is_made_again_under_a_new_key() -> None:
-    first, second = plan({DAY}).requests[0], plan({DAY}, past=["failed"]).requests[0]
+    first, second = plan({DAY}).requests[0], plan({DAY}, past=[run("failed", 60)]).requests[0]
     assert first.base_key == second.base_key
     assert first.run_key != second.run_key
 
 
-def test_a_request_that_keeps_failing_is_given_up_and_reported() -> None:
-    given_up = plan({DAY}, past=["failed"] * MAX_ATTEMPTS)
+def test_pauses_grow_with_failures_in_a_row_and_have_an_end() -> None:
+    for failures, seconds in ((1, 10), (2, 20), (3, 40), (4, 80), (7, 640), (8, 900), (90, 900)):
+        past = [run("failed", ago) for ago in range(failures)]
+        (paused,) = plan({DAY}, past=past).paused
+        assert paused.until == NOW + timedelta(seconds=seconds)
+        assert paused.failures == failures
+        assert paused.needs_a_person == (failures >= MAX_ATTEMPTS)
+        assert len(plan({DAY}, past=past, now=paused.until).requests) == 1
+
+
+def test_a_success_forgets_the_failures_before_it() -> None:
+    past = [run("failed"), run("succeeded", 60, key="another"), *[run("failed", 120)] * 5]
+    assert [paused.failures for paused in plan({DAY}, past=past).paused] == [1]
+
+
+def test_a_run_that_succeeds_and_changes_nothing_counts_as_failed() -> None:
+    assert [paused.failures for paused in plan({DAY}, past=[run("succeeded"), run("succeeded", 60)]).paused] == [2]
+
+
+def test_failures_on_other_days_do_not_count() -> None:
+    other = PastRun("other", "k", DayRange(DAY + timedelta(days=1), DAY + timedelta(days=9)), "failed", NOW)
+    assert len(plan({DAY}, past=[other]).requests) == 1
+    touching = PastRun("other", "k", DayRange(DAY - timedelta(days=3), DAY), "failed", NOW)
+    assert len(plan({DAY}, past=[touching]).paused) == 1
+
+
+def test_a_busy_warehouse_is_not_a_failure() -> None:
+    busy = [run("failed", ago, found_warehouse_busy=True) for ago in (0, 60, 120, 180)]
+    (paused,) = plan({DAY}, past=busy).paused
+    assert (paused.failures, paused.needs_a_person) == (0, False)
+    assert paused.until == NOW + timedelta(seconds=10)
+    (paused,) = plan({DAY}, past=[*busy, run("failed", 240)]).paused
+    assert (paused.failures, paused.until) == (1, NOW + timedelta(seconds=10))
+
+
+def test_retry_forgets_the_failures_before_it() -> None:
+    assert len(plan({DAY}, past=[run("failed", 1)] * 9, since=NOW).requests) == 1
+
+
+def test_settle_retries_at_once_and_gives_up() -> None:
+    for failures in range(MAX_ATTEMPTS):
+        assert len(plan({DAY}, past=[run("failed")] * failures, gives_up=True).requests) == 1
+    given_up = plan({DAY}, past=[run("failed", found_warehouse_busy=True)] * MAX_ATTEMPTS, gives_up=True)
     assert given_up.requests == ()
-    assert given_up.gave_up == (DayRange(DAY, DAY),)
+    assert [(paused.request.days, paused.until) for paused in given_up.paused] == [(DAYS, None)]
 
 
 def test_a_new_state_is_a_new_request() -> None:

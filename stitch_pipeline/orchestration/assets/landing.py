@@ -6,6 +6,7 @@ whole. If that changes other days, they are marked as changed, and ``landing_sen
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from dagster import (
     AssetCheckResult,
@@ -23,7 +24,7 @@ from dagster import (
     multi_asset,
 )
 
-from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.index import LandingIndex, Vanished
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
@@ -31,10 +32,16 @@ from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load
 from stitch_pipeline.stitching.facts import facts_per_day
+from stitch_pipeline.stitching.state import build_under, read_state
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
 OWNERS = ["team:analytics-engineering"]
 POOL = "duckdb"
+WHOLE_ZONE_CHECK = "landing_zone_is_whole"
+HELD_BACK_REMEDY = (
+    "Their rows are kept. Bring the files back (is a disk not mounted, or STITCH_LANDING_DIR wrong?), or run "
+    "`stitch accept-vanished` to remove their rows"
+)
 
 
 def landing_zone_assets(settings: Settings) -> AssetsDefinition:
@@ -71,6 +78,11 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 description="Among the run's days no event id occurs twice within a project.",
             ),
             AssetCheckSpec(
+                WHOLE_ZONE_CHECK,
+                asset="raw_events",
+                description="No more of the known files vanished at once than STITCH_MAX_VANISHED_SHARE allows.",
+            ),
+            AssetCheckSpec(
                 "every_file_is_readable",
                 asset="quarantined_events",
                 description="No file of the landing zone failed to be read as a whole.",
@@ -87,8 +99,10 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         window = window_of(context)
         index = LandingIndex(settings.index_path)
         index.refresh(settings)
-        with warehouse.open() as open_warehouse, Parser(settings.memory_limit) as parser:
+        with warehouse.open_in_run(context) as open_warehouse, Parser(settings.memory_limit) as parser:
+            continues = index.describes(open_warehouse.marker())
             create_tables(open_warehouse)
+            build_under(open_warehouse, settings.building_rules)
             index.set_loaded(load.loaded_files(open_warehouse))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = load.load(
@@ -97,10 +111,8 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 pending,
                 landed_files(settings) if pending else {},
                 reading_rules(settings),
-                before_commit=index.mark_changed,
                 report=context.log.info,
             )
-            index.set_loaded(load.loaded_files(open_warehouse))
             seconds = time.monotonic() - started
             for name in ("raw_events", "quarantined_events"):
                 for day, facts in facts_per_day(open_warehouse, name, window).items():
@@ -108,6 +120,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             accounts = load.row_accounts(open_warehouse)
             repeated = load.repeated_events(open_warehouse, window)
             unreadable = load.unreadable_files(open_warehouse)
+            state = read_state(open_warehouse)
         yield MaterializeResult(asset_key="raw_events")
         yield MaterializeResult(asset_key="quarantined_events")
         yield AssetObservation(
@@ -138,5 +151,17 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             severity=AssetCheckSeverity.WARN,
             metadata={"unreadable_files": MetadataValue.json(unreadable)},
         )
+        yield whole_zone_check(index.held_back())
+        index.note(state, continues=continues)
 
     return landing_zone
+
+
+def whole_zone_check(vanished: Vanished | None) -> AssetCheckResult:
+    """The result of the check that no more files vanished at once than may. Sensors report it too."""
+    metadata: dict[str, Any] = {}
+    if vanished:
+        metadata = {"files_gone": vanished.count, "files_known": vanished.known, "to_do": HELD_BACK_REMEDY}
+    return AssetCheckResult(
+        check_name=WHOLE_ZONE_CHECK, asset_key="raw_events", passed=vanished is None, metadata=metadata
+    )

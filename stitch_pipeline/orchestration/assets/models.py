@@ -29,10 +29,11 @@ from stitch_pipeline.orchestration.partitions import daily_partitions, last_day,
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.orchestration.run_config import ModelsConfig
 from stitch_pipeline.orchestration.run_records import run_record
-from stitch_pipeline.planning.days import DayRange, settled_by
+from stitch_pipeline.planning.days import settled_by
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.build import TABLES, build, build_views
 from stitch_pipeline.stitching.facts import changed_rows, numbers_of_partitions
+from stitch_pipeline.stitching.state import changed_days, clear_changed_days, read_state
 from stitch_pipeline.warehouse import dbt_project
 
 Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]
@@ -56,7 +57,9 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         window = window_of(context)
         models = _selected(context)
         events = _DbtEvents(context, translator)
-        with warehouse.open() as open_warehouse:
+        index = LandingIndex(settings.index_path)
+        with warehouse.open_in_run(context) as open_warehouse:
+            continues = index.describes(open_warehouse.marker())
             try:
                 built = build(warehouse.engine, open_warehouse, settings, window, models, config.options, events.add)
             except SettingsError as error:
@@ -65,19 +68,24 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             for table, per_day in numbers_of_partitions(open_warehouse, window, changed).items():
                 for day, numbers in per_day.items():
                     context.add_asset_metadata(numbers, asset_key=table, partition_key=day.isoformat())
-        # Before anything is cleared, the event log has what is left to do.
+            is_complete = not built.failures and set(built.succeeded) == set(TABLES)
+            if is_complete:
+                marked = changed_days(open_warehouse)
+                clear_changed_days(open_warehouse, settled_by(marked, window, settings.start_date, last_day()))
+            state = read_state(open_warehouse)
         yield run_record(changed, built.seconds, built.stale)
-        is_complete = not built.failures and set(built.succeeded) == set(TABLES)
-        if is_complete:
-            _clear_changed_days(settings, window)
         yield from (Output(None, output_name=name) for name in built.succeeded)
         yield from events.checks
         yield from (AssetMaterialization(name) for name in built.views)
+        index.note(
+            state,
+            # What failed models have changed is not known.
+            continues=continues and not built.failures,
+            looked_at=built.stale.checked if built.stale else (),
+            followed_rules=settings.all_crediting_rules if is_complete else None,
+        )
         if built.failures:
             raise Failure("\n".join(built.failures))
-        if is_complete:
-            # Only now: this run's record in the event log has the partitions that the rules in force change.
-            LandingIndex(settings.index_path).set_followed_rules(settings.all_crediting_rules)
 
     @dbt_assets(
         name="stitch_views",
@@ -89,8 +97,12 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
     def stitch_views(context: AssetExecutionContext, warehouse: WarehouseResource) -> Events:
         views = _selected(context)
         events = _DbtEvents(context, translator)
-        with warehouse.open() as open_warehouse:
+        index = LandingIndex(settings.index_path)
+        with warehouse.open_in_run(context) as open_warehouse:
+            continues = index.describes(open_warehouse.marker())
             failures = build_views(warehouse.engine, open_warehouse, settings, views, events.add)
+            state = read_state(open_warehouse)
+        index.note(state, continues=continues)
         if failures:
             raise Failure("\n".join(failures))
         yield from (Output(None, output_name=name) for name in views)
@@ -124,11 +136,6 @@ class _DbtEvents:
         """A run also builds ``persons`` where it needs it, and dbt then runs the tests of that model."""
         test = dbt_project.assets_manifest()["nodes"][event["data"]["node_info"]["unique_id"]]
         return AssetKey(test["attached_node"].split(".")[-1]) in self._context.selected_asset_keys
-
-
-def _clear_changed_days(settings: Settings, window: DayRange) -> None:
-    index = LandingIndex(settings.index_path)
-    index.clear_changed(settled_by(index.changed_days(), window, settings.start_date, last_day()))
 
 
 class _Translator(DagsterDbtTranslator):
