@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey, DagsterInstance
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from stitch_pipeline.landing.index import Copy, IndexedFile, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
@@ -168,8 +169,9 @@ def _report_vanished(instance: DagsterInstance, index: LandingIndex) -> None:
     result = whole_zone_check(index.held_back())
     key = AssetCheckKey(AssetKey("raw_events"), WHOLE_ZONE_CHECK)
     known = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
-    event = known.event.dagster_event if known and known.event else None
-    was_passed = event.asset_check_evaluation_data.passed if event else True
+    # A run that is underway, or was killed, has only planned its check: which is neither red nor green.
+    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
+    was_passed = ended.get(known.status) if known else True
     if was_passed != result.passed:
         instance.report_runless_asset_event(
             AssetCheckEvaluation(

@@ -1,6 +1,6 @@
 """Killed at any moment, in whatever it did: a plain ``settle`` then gives what an undisturbed build gives.
 
-By default a few kills per scenario. ``STITCH_KILLS=600`` spreads 600 over the scenarios, and a fifth of them at random
+By default a few kills per scenario. ``KILLS=600`` spreads 600 over the scenarios, and a fifth of them at random
 times instead of points; it takes about an hour.
 """
 
@@ -29,8 +29,8 @@ from warehouses import Row, differences
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("STITCH_KILLS", "25"))
-SEED = int(os.environ.get("STITCH_KILLS_SEED", "1"))
+KILLS = int(os.environ.get("KILLS", "25"))
+SEED = int(os.environ.get("KILLS_SEED", "1"))
 # In memory, where SQLite does not wait for a disk: what a killed process has written is there all the same.
 IN_MEMORY = Path("/dev/shm")
 
@@ -104,7 +104,7 @@ def test_killed_at_any_moment_a_plain_settle_completes_it(scenario: str, directo
     at_random = count // 5
     kills: list[dict[str, Any]] = [{"kill_at": n} for n in sampled(run.points, count - at_random, random)]
     kills += [{"kill_after": random.uniform(0, run.seconds)} for _ in range(at_random)]
-    failures: list[str] = []
+    failures = Failures()
     killed = Counter[bool]()
     for kill in kills:
         point = run.points[kill["kill_at"] - 1] if "kill_at" in kill else "a random moment"
@@ -120,9 +120,18 @@ def test_killed_at_any_moment_a_plain_settle_completes_it(scenario: str, directo
         elif wrong := is_as(contents_of(copy), expected):
             failures.append(f"{kill} ({point}): {wrong}")
         shutil.rmtree(copy)
+        print(f"{scenario}: {kill} ({point}) {len(failures)} failures", flush=True)
     print(f"\n{scenario}: {len(run.points)} points, {killed[True]} kills, {killed[False]} ended before")
     assert not failures, f"{len(failures)} of {len(kills)}:\n" + "\n".join(failures)
     assert killed[True] >= 0.9 * (count - at_random)
+
+
+class Failures(list[str]):
+    """Prints a failure at once, because the next kills take a while."""
+
+    def append(self, failure: str) -> None:
+        print(failure, flush=True)
+        super().append(failure)
 
 
 def contents_of(directory: Path) -> dict[str, list[Row]]:
