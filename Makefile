@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
+# The UI has no login. Said here too, because DAGSTER_WEBSERVER_HOST would change Dagster's default.
+LOOPBACK := --host 127.0.0.1
 
 export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # One telemetry-free, colour-free environment for every tool that is started from here.
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help demo demo-ui dev settle test check format bench screenshots clean
+.PHONY: help demo demo-ui dev settle test check format audit bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,13 +29,13 @@ demo: $(READY) ## simulate a shop, stitch it, let late logins arrive, stitch aga
 
 dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 	@mkdir -p data/landing
-	$(BIN)/dagster dev -w workspace.yaml
+	$(BIN)/dagster dev -w workspace.yaml $(LOOPBACK)
 
 demo-ui: $(READY) ## the Dagster UI on the data that `make demo` left
 	@test -f data/demo/warehouse.duckdb || { echo "run 'make demo' first"; exit 1; }
 	DAGSTER_HOME=$(CURDIR)/data/demo/dagster_home STITCH_LANDING_DIR=data/demo/landing \
 	STITCH_DUCKDB_PATH=data/demo/warehouse.duckdb STITCH_START_DATE=2025-01-01 \
-	$(BIN)/dagster dev -w workspace.yaml
+	$(BIN)/dagster dev -w workspace.yaml $(LOOPBACK)
 
 settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do
 	@$(BIN)/stitch settle
@@ -50,6 +53,12 @@ format: $(READY) ## put code into the project's format
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Not part of .ci/run: it needs the advisory service. --strict, because a package that it cannot look up is no pass.
+audit: $(READY) ## look up the locked dependencies in PyPI's list of known vulnerabilities
+	$(BIN)/uv export --frozen --quiet --all-groups --no-emit-project --format requirements-txt -o $(VENV)/requirements.txt
+	$(BIN)/uv tool run --quiet --from pip-audit==$(PIP_AUDIT_VERSION) pip-audit --strict --disable-pip --require-hashes \
+	    --progress-spinner off --requirement $(VENV)/requirements.txt
 
 bench: $(READY) ## every benchmark but the largest; results in benchmarks/results, chart in docs/images (hours)
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --group bench --quiet

@@ -137,10 +137,10 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
     names = ["policy", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
     names += ["unique_identifiers", "max_ids_per_person"]
     return "".join(
-        f"[projects.{project}]\n"
+        f"[projects.{value(project)}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
         + "".join(
-            f"[projects.{project}.identifiers.{kind}]\n"
+            f"[projects.{value(project)}.identifiers.{kind}]\n"
             f"paths = {value(found.paths)}\nnormalise = {value(found.normalise)}\n"
             for kind, found in own.identifiers.items()
         )

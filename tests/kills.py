@@ -189,7 +189,6 @@ def deployment(directory: Path) -> Iterator[Warehouse]:
         shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
         (directory / "stitch.toml").write_text(STITCH_TOML)
         write_settings(directory)
-    os.environ["DAGSTER_HOME"] = str(home)
     settings = json.loads((directory / "settings.json").read_text())
     with DagsterInstance.from_config(str(home)) as instance:
         yield Warehouse(directory, instance, stitch_toml=(directory / "stitch.toml").read_text(), **settings)
@@ -501,7 +500,7 @@ def _work(task: Mapping[str, Any], outcome: Path) -> None:
     points = Points(task["kill_at"])
     error = None
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        os.environ["DAGSTER_HOME"] = str(directory / "dagster_home")
         if task["step"] == run_what_is_killed.__name__:
             points.install()
         with deployment(directory) as warehouse:

@@ -1,5 +1,6 @@
-"""The command line: ``stitch settle``, ``stitch status``, ``stitch retry``, ``stitch accept-vanished``, ``stitch why``,
-``stitch preview``, ``stitch sources check DIR``, ``stitch settings`` and ``stitch demo``."""
+"""The command line: ``stitch settle``, ``stitch status``, ``stitch retry``, ``stitch accept-vanished``,
+``stitch rebuild``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR``, ``stitch settings`` and
+``stitch demo``."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.index import IndexUnusable, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         _complain(error)
         return EXIT_WRONG_SETTINGS
-    except (AlreadySettling, WarehouseError) as error:
+    except (AlreadySettling, IndexUnusable, WarehouseError) as error:
         _complain(error)
         return EXIT_FAILED
 
@@ -69,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
         "accept-vanished", help="let the rows of files that are gone from the landing zone be removed"
     )
     accept.set_defaults(command=_accept_vanished)
+    rebuild = commands.add_parser(
+        "rebuild", help="keep the warehouse aside and build every table from the landing zone; deletes nothing"
+    )
+    rebuild.set_defaults(command=_rebuild)
     sources = commands.add_parser("sources", help="formats of event files")
     about_sources = sources.add_subparsers(required=True, metavar="COMMAND")
     check = about_sources.add_parser("check", help="show how files would be read and what is wrong; writes nothing")
@@ -123,6 +128,24 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
         progress.close(settled)
     if options.json:
         print(as_json(settled))
+    return EXIT_OK if settled.is_settled else EXIT_FAILED
+
+
+def _rebuild(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.cli.progress import Progress
+    from stitch_pipeline.cli.rebuild import print_started_anew
+    from stitch_pipeline.definitions import build_defs
+    from stitch_pipeline.orchestration.abandoned_runs import sole_settler
+    from stitch_pipeline.orchestration.settle import settle
+    from stitch_pipeline.stitching.rebuild import start_anew
+
+    settings = Settings.load()
+    with _dagster_instance() as instance:
+        with sole_settler(settings, instance):
+            print_started_anew(start_anew(settings), console)
+        with Progress(console) as progress:
+            settled = settle(settings, build_defs(settings), instance, report=progress.show)
+            progress.close(settled)
     return EXIT_OK if settled.is_settled else EXIT_FAILED
 
 

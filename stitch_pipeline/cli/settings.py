@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
@@ -45,9 +46,9 @@ class Setting:
         return ", ".join(place for place, may_be_set in places.items() if may_be_set)
 
 
-def all_settings() -> list[Setting]:
+def all_settings(cls: type[Settings] = Settings) -> list[Setting]:
     """Settings for all projects only, then rules, then settings for single projects only."""
-    own = {name: field for name, field in Settings.model_fields.items() if name not in FROM_FILES}
+    own = {name: field for name, field in cls.model_fields.items() if name not in FROM_FILES}
     rules = {name: own.pop(name) for name in StitchingRules.model_fields}
     of_projects = {name: field for name, field in ProjectSettings.model_fields.items() if name not in rules}
     return [
@@ -69,7 +70,7 @@ def markdown_table() -> str:
 
 def print_settings(settings: Settings, console: Console) -> None:
     """Print every setting with its value in force, its default and its description."""
-    for setting in all_settings():
+    for setting in all_settings(type(settings)):
         values = "; ".join(_values(settings, setting)) or "not set"
         default = f"default {setting.default}" if setting.default else "no default"
         console.print(f"[bold]{setting.name}[/] = {escape(values)}  [dim]({escape(default)}; {setting.places})[/]")
@@ -96,6 +97,8 @@ def _shown(value: Any, is_rule: bool) -> str:
     """A value as a person writes it. None is "unlimited" for a rule, and no value for another setting."""
     if value is None and not is_rule:
         return ""
+    if isinstance(value, SecretStr):
+        return "(secret)"
     if isinstance(value, tuple | dict):
         return ", ".join(value)
     return f"{value:g}" if isinstance(value, float) else as_text(value)

@@ -90,7 +90,8 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
         accuracies = _accuracies(warehouse, truth, "policy_preview_events")
     accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
-    look = "make demo-ui" if IS_CHECKOUT else f"DAGSTER_HOME={home} dagster dev -m stitch_pipeline.definitions"
+    by_hand = f"DAGSTER_HOME={home} dagster dev --host 127.0.0.1 -m stitch_pipeline.definitions"
+    look = "make demo-ui" if IS_CHECKOUT else by_hand
     console.print(f"\nLook at it in the Dagster UI: [bold]{look}[/]   (data in {_shown(directory)})")
     return settled.is_settled
 

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from stitch_pipeline.landing import reading
+from stitch_pipeline.landing import reading, staging
 from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
@@ -127,12 +127,19 @@ class Check:
 
     def look_at(self, file: LandedFile) -> CheckedFile:
         """Check one file and add its rows to those that ``identifiers`` counts."""
-        if not file.size:
+        if not file.size and file.problem is None:
             return CheckedFile(file)
         if file.has_no_events and file.source is not None:
             lookup = file.source.lookup
             is_looked_up = lookup is not None and lookup.is_lookup_file(file.landing_file)
             return CheckedFile(file, completes_others=is_looked_up)
+        try:
+            if file.problem is not None:
+                raise UnreadableFile(file.problem)
+            file = self._parser.staged(file)
+            staging.verify(file)
+        except UnreadableFile as error:
+            return CheckedFile(file, problem=str(error))
         fits = self._fits(file)
         if file.source is not None:
             try:
@@ -191,6 +198,8 @@ class Check:
                 source,
                 file.size,
                 file.modified_ns,
+                encoding=file.encoding,
+                staged=file.staged,
                 lookup_files=tuple(
                     other.path
                     for other in self.files

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from stitch_pipeline.landing.landed_file import Columns
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constant, is_lookup, is_wildcard, parse_path
@@ -13,8 +15,12 @@ from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constan
 FOUND = "found"
 """The column that holds the result of ``found_sql`` in a query over JSON lines."""
 
-ColumnTypes = Mapping[str, Any]
-"""Names and types of a relation's columns, the types as DuckDB's Python objects."""
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    sql: str
+    type: Any
 
 
 class DocumentFields:
@@ -68,12 +74,31 @@ class DocumentFields:
 
 
 class ColumnFields:
-    """Values of a relation with columns: a CSV file or a Parquet file."""
+    """Values of a relation with columns: a CSV file or a Parquet file.
 
-    def __init__(self, types: ColumnTypes, layout: Layout) -> None:
-        self._names = {name.lower(): name for name in types}
-        self._types = types
+    The SQL calls the columns ``c0``, ``c1`` and so on (``names_sql``): a file may name them as it likes, or not at all.
+    """
+
+    def __init__(self, columns: Columns, layout: Layout) -> None:
+        self._columns = [_Column(name, f"c{number}", kind) for number, (name, kind) in enumerate(columns)]
+        self._by_name = {column.name.lower(): column for column in reversed(self._columns)}
         self._layout = layout
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns in SQL, in the order of the file."""
+        return [column.sql for column in self._columns]
+
+    @property
+    def row_sql(self) -> str:
+        """SQL for the whole row as JSON text."""
+        values = ", ".join(f"{literal(column.name)}, {column.sql}" for column in self._columns)
+        return f"json_object({values})::varchar"
+
+    @property
+    def is_missing_sql(self) -> str:
+        """SQL that is never true, and needs the value of every column."""
+        return f"coalesce({', '.join([*self.names, repr('')])}) is null"
 
     def value(self, path: str) -> str | None:
         """SQL for the text at the path; None if the relation has no such column."""
@@ -83,41 +108,51 @@ class ColumnFields:
             return None
         if is_wildcard(path):
             return self._wildcard(path)
-        name = self._names.get(path.lower())
-        if name is not None:
-            return _as_text(identifier(name), self._types[name])
+        column = self._by_name.get(path.lower())
+        if column is not None:
+            return _as_text(column.sql, column.type)
         segments = parse_path(path)
         first = segments[0]
-        name = self._names.get(first.name.lower()) if isinstance(first, Key) else None
-        if name is None or len(segments) == 1:
+        column = self._by_name.get(first.name.lower()) if isinstance(first, Key) else None
+        if column is None or len(segments) == 1:
             return None
-        return _descend(identifier(name), self._types[name], segments[1:])
+        return _descend(column.sql, column.type, segments[1:])
 
     def timestamp(self, path: str) -> str | None:
         """SQL for the UTC timestamp at the path; None unless the path is a column with a timestamp type."""
-        name = self._names.get(path.lower())
-        kind = self._types[name].id if name is not None else None
-        if name is None or kind not in ("timestamp", "timestamp_ms", "timestamp_ns", "timestamp with time zone"):
+        column = self._by_name.get(path.lower())
+        kinds = ("timestamp", "timestamp_ms", "timestamp_ns", "timestamp with time zone")
+        if column is None or column.type.id not in kinds:
             return None
         # The session's zone is UTC.
-        return f"{identifier(name)}::timestamp"
+        return f"{column.sql}::timestamp"
 
     def _wildcard(self, path: str) -> str | None:
         prefix = path.removesuffix("*").lower()
         used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.all_paths()}
         excluded = [*(name for name in used if not is_wildcard(name)), *self._layout.envelope]
-        names = [
-            name
-            for lower, name in self._names.items()
+        columns = [
+            column
+            for lower, column in self._by_name.items()
             if (lower.startswith(prefix) if prefix else not any(fnmatch(lower, pattern) for pattern in excluded))
         ]
-        if not names:
+        if not columns:
             return None
-        pairs = ", ".join(
-            f"{literal(name[len(prefix) :])}: {_as_json(identifier(name), self._types[name])}" for name in sorted(names)
-        )
+        # Lists, because planning takes a time that grows with the square of the number of expressions.
+        texts = [column for column in columns if column.type.id == "varchar"]
+        others = [column for column in columns if column.type.id != "varchar"]
+        entries = []
+        if texts:
+            pairs = ", ".join(_entry(column.name[len(prefix) :], column.sql) for column in texts)
+            filled = f"list_filter([{pairs}], lambda entry: entry.value <> '')"
+            as_json = f"{{'key': entry.key, 'value': {_text_as_json('entry.value')}}}"
+            entries.append(f"list_transform({filled}, lambda entry: {as_json})")
+        if others:
+            pairs = ", ".join(_entry(column.name[len(prefix) :], f"to_json({column.sql})") for column in others)
+            entries.append(f"list_filter([{pairs}], lambda entry: entry.value is not null)")
+        found = f"to_json(map_from_entries({' || '.join(entries)}))"
         # Merging into an empty object removes the nulls.
-        return f"nullif(json_merge_patch('{{}}', to_json({{{pairs}}}))::varchar, '{{}}')"
+        return f"nullif(json_merge_patch('{{}}', {found})::varchar, '{{}}')"
 
 
 def _stem(segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -179,12 +214,14 @@ def _as_text(expression: str, column_type: Any) -> str:
     return f"nullif({expression}::varchar, '')"
 
 
-def _as_json(expression: str, column_type: Any) -> str:
-    if column_type.id != "varchar":
-        return f"to_json({expression})"
+def _entry(key: str, value: str) -> str:
+    return f"{{'key': {literal(key)}, 'value': {value}}}"
+
+
+def _text_as_json(expression: str) -> str:
     # Tables without a type for objects and lists hold them as text.
     structured = f"case when starts_with({expression}, '{{') or starts_with({expression}, '[') then {expression} end"
-    return f"coalesce(try_cast({structured} as json), to_json(nullif({expression}, '')))"
+    return f"coalesce(try_cast({structured} as json), to_json({expression}))"
 
 
 def _json_path(segments: Sequence[Segment]) -> str:

@@ -11,19 +11,23 @@ not describe the warehouse as it is. The trigger for recovery sees that and requ
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.parser import Parser, Profile
-from stitch_pipeline.landing.zone import landed_files, reading_rules
+from stitch_pipeline.landing.zone import is_below_unlisted, landed_files, reading_rules
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.settings.folder import prepare_folder
 
 _SCHEMA = """
 create table if not exists files (
@@ -44,6 +48,16 @@ create table if not exists notes (name text primary key, value text not null);
 _FILES_AT_ONCE = 100
 _EXAMPLES = 3
 _HELD_BACK = "held_back"
+_DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+_OF_ANOTHER_PROGRAM = ("no such column", "no such table", "has no column named", "is not a table")
+
+
+class IndexUnusable(Exception):
+    """The index cannot be read or written now; the message says why and what to do."""
+
+
+class IndexReplaced(IndexUnusable):
+    """The index was damaged and is empty now. Trying again succeeds."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +118,54 @@ class LandingIndex:
     """The index at ``path``, created if it does not exist. Each method is one transaction, or several."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        prepare_folder(path)
         self.path = path
+        try:
+            self._create()
+        except IndexReplaced:
+            self._create()
+
+    def _create(self) -> None:
         with self._transaction() as db:
             db.executescript(_SCHEMA)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.path, timeout=30)
+        """Raises IndexUnusable. A damaged index is replaced by an empty one, and IndexReplaced is raised."""
         try:
-            with db:
-                yield db
+            db = sqlite3.connect(self.path, timeout=30)
+            try:
+                with db:
+                    yield db
+            finally:
+                db.close()
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error):
+                raise self._replaced(error) from error
+            raise IndexUnusable(
+                f"The index of the landing zone '{self.path}' cannot be used now ({error}): make room on its disk, or "
+                "make it and its directory writable. Nothing is lost: the next run goes on."
+            ) from error
+
+    def _replaced(self, error: sqlite3.DatabaseError) -> IndexReplaced:
+        """Set a damaged index aside. It only copies what the warehouse and the landing zone know."""
+        aside = self.path.with_name(self.path.name + ".damaged")
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            # Unless another process was first.
+            if not _is_sound(self.path):
+                self.path.replace(aside)
+                for log in ("-journal", "-wal", "-shm"):
+                    self.path.with_name(self.path.name + log).unlink(missing_ok=True)
         finally:
-            db.close()
+            os.close(folder)
+        message = (
+            f"The index of the landing zone '{self.path}' was damaged ({error}). It is kept as '{aside.name}', and a "
+            "new one is filled from the landing zone and the warehouse. Nothing is lost: the next run goes on."
+        )
+        logging.getLogger(__name__).warning(message)
+        return IndexReplaced(message)
 
     def files(self) -> dict[str, IndexedFile]:
         """Every entry by the file's name, in that order."""
@@ -157,7 +206,7 @@ class LandingIndex:
         new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
         with self._transaction() as db:
             present = [name for name, file in known.items() if file.version is not None]
-            gone = [name for name in present if name not in found]
+            gone = [name for name in present if name not in found and not is_below_unlisted(name, found)]
             is_held_back = len(gone) > settings.max_vanished_share * len(present)
             _set_note(db, _HELD_BACK, json.dumps([gone[:_EXAMPLES], len(gone), len(present)]) if is_held_back else None)
             if not is_held_back:
@@ -174,8 +223,11 @@ class LandingIndex:
 
     def _index(self, parser: Parser, settings: Settings, files: list[LandedFile]) -> None:
         # An empty file is read only where its directory is not a feed, because that is a problem to report.
-        to_read = [file for file in files if file.source is None or (file.size and not file.has_no_events)]
+        to_read = [
+            file for file in files if file.source is None or file.problem or (file.size and not file.has_no_events)
+        ]
         batches, problems = parser.batches(to_read, reading_rules(settings))
+        problems |= parser.problems_of_lookups(files)
         profiles = {name: Profile(problem=problem) for name, problem in problems.items()}
         for batch in batches:
             profiles.update(parser.profiles(batch))
@@ -225,12 +277,19 @@ class LandingIndex:
             text = _note(db, _HELD_BACK)
         return Vanished(*json.loads(text)) if text else None
 
+    def note_reported(self, *, held_back: bool) -> bool:
+        """Note that the check shows whether files are held back; returns whether that is news."""
+        with self._transaction() as db:
+            is_news = held_back != (_note(db, "held_back_reported") is not None)
+            _set_note(db, "held_back_reported", "yes" if held_back else None)
+        return is_news
+
     def accept_vanished(self, settings: Settings) -> int:
         """Let the rows of all vanished files be removed; returns the number of files. Raises as ``refresh``."""
         found = landed_files(settings)
         with self._transaction() as db:
             rows = db.execute("select landing_file from files where version is not null").fetchall()
-            gone = [name for (name,) in rows if name not in found]
+            gone = [name for (name,) in rows if name not in found and not is_below_unlisted(name, found)]
             _mark_gone(db, gone)
             _set_note(db, _HELD_BACK, None)
         return len(gone)
@@ -299,7 +358,7 @@ class LandingIndex:
         self.set_loaded({})
         with self._transaction() as db:
             db.execute("delete from changed_days")
-            kept = ("failures_forgotten_at", _HELD_BACK)
+            kept = ("failures_forgotten_at", "held_back_reported", _HELD_BACK)
             db.execute(f"delete from notes where name not in ({', '.join('?' * len(kept))})", kept)
             _set_note(db, "history", datetime.now(UTC).isoformat())
 
@@ -352,3 +411,23 @@ def _days(text: str) -> frozenset[date]:
 
 def _text(days: Iterable[date]) -> str:
     return json.dumps([day.isoformat() for day in sorted(days)])
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # A full disk or a lock leaves the file sound.
+    return error.sqlite_errorname.startswith(_DAMAGED) or any(part in str(error) for part in _OF_ANOTHER_PROGRAM)
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether the file is a whole index with the tables of this version."""
+    try:
+        with closing(sqlite3.connect(path, timeout=30)) as db, closing(sqlite3.connect(":memory:")) as new:
+            new.executescript(_SCHEMA)
+            tables = [name for (name,) in new.execute("select name from sqlite_master where type = 'table'")]
+            expected, found = (
+                {table: base.execute(f"select name from pragma_table_info('{table}')").fetchall() for table in tables}
+                for base in (new, db)
+            )
+            return found == expected and db.execute("pragma quick_check").fetchall() == [("ok",)]
+    except sqlite3.DatabaseError:
+        return False

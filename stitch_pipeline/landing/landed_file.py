@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,12 @@ class LandedFile:
     """The file's type according to its feed; it wins over the name."""
     lookup_files: tuple[Path, ...] = ()
     """Files in the same directory with the source's lookup table."""
+    problem: str | None = None
+    """Why it is no file that can be read, as the listing of its directory shows."""
+    latest_arrival: datetime | None = None
+    """Set where the file is dated in the future: its rows count as arrived then."""
+    staged: Path | None = None
+    """A link or a copy that the reader can open where it cannot read ``path`` itself."""
     version: str = ""
     """Changes when the file changes, or the way it is read."""
 
@@ -72,21 +79,37 @@ class LandedFile:
 
     @property
     def modified_at(self) -> datetime:
-        return datetime.fromtimestamp(self.modified_ns / 1e9, tz=UTC)
+        """When the file was modified, which is when its rows have arrived at the latest."""
+        if self.latest_arrival is not None:
+            return self.latest_arrival
+        return datetime.fromtimestamp(max(self.modified_ns, 0) / 1e9, tz=UTC)
+
+    @property
+    def read_path(self) -> Path:
+        """What the reader opens."""
+        return self.staged or self.path
 
     def has_changed(self) -> bool:
         """Whether the file has grown, was replaced or is gone since it was found."""
         try:
             stat = self.path.stat()
-        except FileNotFoundError:
+        except OSError:
             return True
         return (stat.st_size, stat.st_mtime_ns) != (self.size, self.modified_ns)
 
     def open(self) -> IO[bytes]:
         """Open the file for reading, decompressed."""
-        if self.path.suffix.lower() == ".gz":
-            return gzip.open(self.path, "rb")  # type: ignore[return-value]
-        return self.path.open("rb")
+        if self.is_compressed:
+            return gzip.open(self.read_path, "rb")  # type: ignore[return-value]
+        return self.read_path.open("rb")
+
+    @property
+    def is_compressed(self) -> bool:
+        return self.read_path.suffix.lower() == ".gz"
+
+    @property
+    def is_delimited(self) -> bool:
+        return self.file_type in FILE_TYPES and self.file_type not in (*_DOCUMENT_TYPES, ".parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +190,10 @@ def _shape(file: LandedFile, source: Source, layout: Layout, file_type: str, **p
 
 def _delimited_shape(file: LandedFile, source: Source, encoding: str, head: str) -> Shape:
     delimiter = "\t" if file.file_type == ".tsv" else max(_DELIMITERS, key=head.count)
-    names = next(csv.reader([head.rstrip("\r\n")], delimiter=delimiter), [])
+    try:
+        names = next(csv.reader([head.rstrip("\r\n")], delimiter=delimiter), [])
+    except csv.Error:  # a field of more than 128 KiB, which is no name; the file may have no header
+        names = []
     recognised = source.layout_of(file.landing_file, frozenset(name.lower() for name in names))
     if recognised is None:
         fields = head.rstrip("\r\n").split("\t")
@@ -205,29 +231,25 @@ def _layout_of_columns(file: LandedFile, source: Source, names: list[str]) -> La
 
 def _head(file: LandedFile) -> tuple[str, str]:
     """The encoding and the first line that is not blank."""
+    encoding = file.encoding or "utf-8"
     try:
         with file.open() as stream:
-            head = stream.read(2)
-            encoding = "utf-16" if head in (b"\xff\xfe", b"\xfe\xff") else file.encoding or "utf-8"
-            head += stream.readline(_HEAD_BYTES)
-            while encoding != "utf-16" and not head.strip():
+            head = stream.readline(_HEAD_BYTES)
+            while not head.strip():
                 line = stream.readline(_HEAD_BYTES)
                 if not line:
                     break
                 head = line
-            if encoding == "utf-16":
-                head += stream.read(1)
-            if file.file_type == ".json" and head.strip() == b"[":
+            if file.file_type == ".json" and head.strip() in (b"[", b"\xef\xbb\xbf["):
                 head += stream.readline(_HEAD_BYTES)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"its first line cannot be read ({error})") from None
     try:
-        if encoding == "utf-16":
-            return encoding, head.decode(encoding, errors="ignore")  # the line may end within a character
         return encoding, head.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         if file.file_type in _DOCUMENT_TYPES:
-            return encoding, ""  # this line is quarantined; other lines may be good
+            # This line is quarantined; others may be good.
+            return encoding, head.decode(encoding, errors="replace")
         raise UnreadableFile(
             f"its first line cannot be read ({error}); save it as UTF-8, or state its encoding on the feed"
         ) from None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +15,26 @@ from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 
-from stitch_pipeline.landing import reading
-from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile, shape_of_columns, shape_of_text
+from stitch_pipeline.landing import reading, staging
+from stitch_pipeline.landing.landed_file import (
+    FILE_TYPES,
+    LandedFile,
+    Shape,
+    UnreadableFile,
+    shape_of_columns,
+    shape_of_text,
+)
 from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
 from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
+from stitch_pipeline.planning.error_text import without_values
 from stitch_pipeline.planning.sql_text import literal
+from stitch_pipeline.sources.source import Lookup
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 _FILES_PER_BATCH = 100
+_LONGEST_PROBLEM = 500
 _VECTORS_PER_FRAME = 20  # of 2,048 rows each
 
 # The reader does not count the lines that it refuses, so this adds them to each row's line number.
@@ -58,12 +69,16 @@ class Profile:
 class Parser:
     """A context manager. A query that fails raises UnreadableFile, because only the files can be at fault.
 
+    A disk without room is not the files' fault: then it raises what DuckDB raises.
+
     ``memory_limit`` is a size such as ``4GB``; by default DuckDB's own limit applies.
     """
 
     def __init__(self, memory_limit: str | None = None) -> None:
         self._memory_limit = memory_limit
         self._opened = ExitStack()
+        self._staged = itertools.count(1)
+        self._lookups: dict[Path, tuple[Path | None, str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +87,14 @@ class Parser:
         self._opened.close()
 
     @cached_property
+    def _scratch(self) -> Path:
+        return Path(self._opened.enter_context(TemporaryDirectory(prefix="stitch-parser-")))
+
+    @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         """Opened at the first query, because most runs only need the shapes of text files, which take none."""
         # By default the parsers of several processes share the directory `.tmp` below the current directory.
-        scratch = self._opened.enter_context(TemporaryDirectory(prefix="stitch-parser-"))
-        connection = self._opened.enter_context(duckdb.connect(config={"temp_directory": scratch}))
+        connection = self._opened.enter_context(duckdb.connect(config={"temp_directory": str(self._scratch)}))
         if self._memory_limit is not None:
             connection.execute(f"set memory_limit = {literal(self._memory_limit)}")
         # Times without an offset are UTC; the machine's zone must not matter.
@@ -89,20 +107,29 @@ class Parser:
 
     def execute(self, sql: str, **parameters: Any) -> None:
         """Run one statement; parameters are written ``$name``."""
-        with _unreadable():
+        with self._unreadable():
             self._connection.execute(sql, parameters or None)
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """All rows of a query; parameters are written ``$name``."""
-        with _unreadable():
+        with self._unreadable():
             return self._connection.execute(sql, parameters or None).fetchall()
 
+    def staged(self, file: LandedFile) -> LandedFile:
+        """The file as DuckDB can read it, as long as this parser is open. Raises UnreadableFile if nothing helps."""
+        if file.source is None or file.file_type not in FILE_TYPES:
+            return file  # its shape says what is wrong
+        return staging.stage(self._with_readable_lookups(file), self._scratch / str(next(self._staged)))
+
     def shape_of(self, file: LandedFile) -> Shape:
-        """How the file is read. Raises UnreadableFile if that cannot be determined."""
+        """How a staged file is read. Raises UnreadableFile if that cannot be determined."""
+        if file.problem is not None:
+            raise UnreadableFile(file.problem)
         if file.source is None or file.file_type != ".parquet":
             return shape_of_text(file)
-        with _unreadable():
-            relation = self._connection.sql(f"select * from read_parquet({literal(str(file.path))})")
+        with self._unreadable():
+            path = literal(str(file.read_path))
+            relation = self._connection.sql(f"select * from read_parquet({path}, hive_partitioning = false)")
             columns = tuple(zip(relation.columns, relation.types, strict=True))
         return shape_of_columns(file, columns)
 
@@ -112,7 +139,8 @@ class Parser:
         problems: dict[str, str] = {}
         for file in files:
             try:
-                by_shape.setdefault(self.shape_of(file), []).append(file)
+                staged = self.staged(file)
+                by_shape.setdefault(self.shape_of(staged), []).append(staged)
             except UnreadableFile as error:
                 problems[file.landing_file] = str(error)
         batches = [
@@ -122,12 +150,53 @@ class Parser:
         ]
         return batches, problems
 
+    def problems_of_lookups(self, files: Iterable[LandedFile]) -> dict[str, str]:
+        """By file name, why a lookup table among the files cannot be read. Events are read as if it were not there."""
+        problems = {}
+        for file in files:
+            if file.source is not None and file.source.lookup is not None and file.size:
+                if not file.source.lookup.is_lookup_file(file.landing_file):
+                    continue
+                readable, problem = self._lookup(file.path, file.source.lookup)
+                if readable is None:
+                    problems[file.landing_file] = problem
+        return problems
+
+    def _with_readable_lookups(self, file: LandedFile) -> LandedFile:
+        if file.source is None or file.source.lookup is None or not file.lookup_files:
+            return file
+        found = [self._lookup(path, file.source.lookup)[0] for path in file.lookup_files]
+        return replace(file, lookup_files=tuple(path for path in found if path is not None))
+
+    def _lookup(self, path: Path, lookup: Lookup) -> tuple[Path | None, str]:
+        """The lookup table as DuckDB can read it, or None and the problem."""
+        if path not in self._lookups:
+            link = self._scratch / f"{next(self._staged)}{''.join(path.suffixes[-2:])}"
+            try:
+                link.symlink_to(path)
+                self.rows(f"select bit_xor(hash(lookups)) from ({reading.lookup_sql((link,), lookup)}) as lookups")
+                self._lookups[path] = link, ""
+            except (UnreadableFile, OSError) as error:
+                self._lookups[path] = None, str(error).replace(str(link), path.name)
+        return self._lookups[path]
+
+    def problem_of(self, batch: EventBatch) -> str | None:
+        """Why the batch's one file cannot be loaded, though it could be indexed; None if it can."""
+        self.forget_refused_lines()
+        try:
+            self.rows(f"select bit_xor(hash(events)) from ({batch.events_sql}) as events")
+        except UnreadableFile as error:
+            return str(error)
+        return None
+
     def profiles(self, batch: EventBatch) -> dict[str, Profile]:
         """The profile of every file by name: from one query, or from one per file if some file cannot be read."""
         profiles = {file.landing_file: Profile() for file in batch.files}
-        names = {str(file.path): file.landing_file for file in batch.files}
+        names = {str(file.read_path): file.landing_file for file in batch.files}
         self.forget_refused_lines()
         try:
+            for file in batch.files:
+                staging.verify(file)
             for name, day, count in self.rows(reading.profile_sql(batch)):
                 profiles[name].counts[day] = count
         except UnreadableFile as error:
@@ -155,9 +224,14 @@ class Parser:
             f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
         )
         self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")
-        found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})
-        while len(frame := found.fetch_df_chunk(_VECTORS_PER_FRAME)):
+        with self._unreadable():
+            found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})
+        while len(frame := self._next_frame(found)):
             yield frame
+
+    def _next_frame(self, found: duckdb.DuckDBPyConnection) -> DataFrame:
+        with self._unreadable():
+            return found.fetch_df_chunk(_VECTORS_PER_FRAME)
 
     def forget_refused_lines(self) -> None:
         """Drop what the reader noted about refused lines. Call it before a query that fills REJECTS_TABLE."""
@@ -172,13 +246,25 @@ class Parser:
         nothing = "null::varchar as file_path, null::bigint as line, null::varchar as raw_row, null::varchar as reason"
         return f"select {nothing} limit 0"
 
+    @contextmanager
+    def _unreadable(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.FatalException, duckdb.InternalException) as error:
+            del self.__dict__["_connection"]  # unusable from now on: the next query opens another
+            raise UnreadableFile(_sentence(error)) from error
+        # Damaged files make DuckDB raise other exceptions than its own, for instance `RuntimeError: std::bad_cast`.
+        except Exception as error:
+            if "No space left" in str(error):
+                raise
+            raise UnreadableFile(_sentence(error)) from error
 
-@contextmanager
-def _unreadable() -> Iterator[None]:
-    try:
-        yield
-    except duckdb.Error as error:
-        raise UnreadableFile(str(error).splitlines()[0]) from error
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, UnicodeError):  # DuckDB's message about text that is not UTF-8 is itself none
+        return "it holds text that is not UTF-8"
+    # Without what is quoted from the file: the sentence goes into logs and the metadata of checks.
+    return without_values(str(error))[:_LONGEST_PROBLEM] or type(error).__name__
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], path: Path) -> None:

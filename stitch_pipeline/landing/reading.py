@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
+from pathlib import Path
 
 from stitch_pipeline.landing.fields import ColumnFields, DocumentFields
 from stitch_pipeline.landing.landed_file import LandedFile, Shape
@@ -103,14 +104,14 @@ def numbered_rows_sql(batch: EventBatch) -> str:
     Running the query to its end fills REJECTS_TABLE with the lines that the reader itself refused (text that is not
     UTF-8, a CSV record with too few columns). Those lines are not among the rows, and ``line`` does not count them.
     """
-    raw_row = "line" if batch.shape.is_document else "to_json(records)::varchar"
+    raw_row = "line" if batch.shape.is_document else ColumnFields(batch.shape.columns, batch.shape.layout).row_sql
     number = f"row_number() over () + {1 if batch.shape.has_header else 0}"
-    return _canonical(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row, keep_rejects=True))
+    return _canonical(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row))
 
 
 def profile_sql(batch: EventBatch) -> str:
     """A query for the rows per file and event day, with null for rows that are not events. Fills REJECTS_TABLE too."""
-    picked = _picked(batch, _DECIDING_FIELDS, "null::bigint", "null::varchar", keep_rejects=True)
+    picked = _picked(batch, _DECIDING_FIELDS, "null::bigint", "null::varchar")
     return f"select landing_file, event_date, count(*) from ({_canonical(batch, picked)}) group by all"
 
 
@@ -120,7 +121,7 @@ def written_times_sql(batch: EventBatch) -> str:
     return f"select {_WRITTEN_TIME} as occurred_at_text from ({picked})"
 
 
-def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, *, keep_rejects: bool = False) -> str:
+def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) -> str:
     """SQL with one text column per canonical field, so that the rest does not depend on the file's own names."""
     shape, layout = batch.shape, batch.shape.layout
     lookup = shape.source.lookup if any("lookup:" in path for path in layout.all_paths()) else None
@@ -129,13 +130,18 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, 
         paths = [path for column in columns for path in layout.paths(column)]
         keys = [lookup.key] if lookup else []
         fields = DocumentFields([*paths, *layout.event_id_from, *keys], layout)
-        found = f", {fields.found_sql} as found"
+        names, found = ["line"], f", {fields.found_sql} as found"
         kept, broken = " where found is not null or trim(line) <> ''", "found is null"
     else:
-        fields = ColumnFields(dict(shape.columns), layout)
-        found, kept, broken = "", "", "false"
+        fields = ColumnFields(shape.columns, layout)
+        names, found, kept = fields.names, "", ""
+        # A CSV line is refused for a value that is not in the encoding only if the query needs that value. Every query
+        # must refuse the same lines, so each needs all values.
+        broken = "false" if shape.file_type == ".parquet" else fields.is_missing_sql
+    # The columns get names of our own, because the file's may be the ones that the query uses itself.
     records = (
-        f"select *{found}, {line} as line_number, {raw_row} as raw_row from {_relation(batch, keep_rejects)} as records"
+        f"select *{found}, {line} as line_number, {raw_row} as raw_row "
+        f"from {_relation(batch)} as records({', '.join([*names, 'file_path'])})"
     )
 
     def value(path: str) -> str | None:
@@ -173,20 +179,21 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str, 
     )
     joined = ""
     if lookup and batch.files[0].lookup_files:
-        joined = f" left join ({_lookup_sql(batch.files[0], lookup)}) as lookups on {value(lookup.key)} = lookup_key"
+        found_by_key = lookup_sql(batch.files[0].lookup_files, lookup)
+        joined = f" left join ({found_by_key}) as lookups on {value(lookup.key)} = lookup_key"
     return (
-        f"select\n    {picked},\n    filename, line_number, raw_row, {broken} as is_broken\n"
+        f"select\n    {picked},\n    file_path, line_number, raw_row, {broken} as is_broken\n"
         f"  from ({records}) as records{joined}{kept}"
     )
 
 
-def _lookup_sql(file: LandedFile, lookup: Lookup) -> str:
-    """SQL for the lookup tables beside the file: one row per key, with a column ``lookup:<name>`` for each column."""
+def lookup_sql(paths: Sequence[Path], lookup: Lookup) -> str:
+    """A query over the source's lookup tables: one row per key, with a column ``lookup:<name>`` for each column."""
     tables = " union all by name ".join(
         f"select * from read_parquet({literal(str(path))})"
         if path.suffix.lower() == ".parquet"
         else f"select * from read_csv({literal(str(path))}, header = true, all_varchar = true)"
-        for path in file.lookup_files
+        for path in paths
     )
 
     def column(name: str) -> str:
@@ -200,37 +207,42 @@ def _lookup_sql(file: LandedFile, lookup: Lookup) -> str:
     names = ", ".join(f"null::varchar as {identifier(name)}" for name in (lookup.key, *lookup.columns))
     return (
         f"select {column(lookup.key)} as lookup_key, {wanted} "
-        f"from ((select {names} limit 0) union all by name {tables}) group by lookup_key"
+        f"from ((select {names} limit 0) union all by name {tables}) group by 1"
     )
 
 
-def _relation(batch: EventBatch, keep_rejects: bool) -> str:
+def _relation(batch: EventBatch) -> str:
+    """The files' rows as they are, with the path of the file as last column."""
     shape = batch.shape
-    paths = f"[{literals(str(file.path) for file in batch.files)}]"
+    paths = f"[{literals(str(file.read_path) for file in batch.files)}]"
     if shape.file_type == ".parquet":
-        return f"read_parquet({paths}, filename = true)"
+        # The column of this option must have a name that no column of the file has.
+        taken = max((len(name) for name, _ in shape.columns), default=0)
+        return f"read_parquet({paths}, filename = '{'f' * (taken + 1)}', hive_partitioning = false)"
     if shape.file_type == "array":
         return (
-            "(select json::varchar as line, filename from "
-            f"read_json({paths}, format = 'array', records = false, columns = {{json: 'JSON'}}, filename = true))"
+            "(select coalesce(json::varchar, 'null'), filename from "
+            f"read_json({paths}, format = 'array', records = false, columns = {{json: 'JSON'}}, filename = true, "
+            "hive_partitioning = false))"
         )
     if shape.is_document:
-        # A separator that JSON text cannot contain unescaped makes one column of the whole line.
-        columns, header, dialect = "{'line': 'VARCHAR'}", False, "delim = E'\\x01', quote = '', escape = ''"
+        # A separator that no text contains makes one column of the whole line.
+        columns, header = "{'line': 'VARCHAR'}", False
+        dialect = "delim = E'\\x01\\x02\\x03\\x04', quote = '', escape = ''"
         dialect += ", strict_mode = false"
     else:
-        columns = "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name, _ in shape.columns) + "}"
+        columns = (
+            "{" + ", ".join(f"{name}: 'VARCHAR'" for name in ColumnFields(shape.columns, shape.layout).names) + "}"
+        )
         header = shape.has_header
         quote = '"' if shape.has_header else ""
         dialect = f"delim = {literal(shape.delimiter)}, quote = {literal(quote)}, escape = {literal(quote)}"
-    rejects = (
-        f"store_rejects = true, rejects_table = '{REJECTS_TABLE}', rejects_scan = '{REJECTS_TABLE}_scan'"
-        if keep_rejects
-        else "ignore_errors = true"
-    )
+    # Not `ignore_errors`: it also leaves out good lines beside a refused one.
+    rejects = f"store_rejects = true, rejects_table = '{REJECTS_TABLE}', rejects_scan = '{REJECTS_TABLE}_scan'"
     return (
         f"read_csv({paths}, columns = {columns}, header = {header}, auto_detect = false, {dialect}, "
-        f"encoding = {literal(shape.encoding)}, filename = true, max_line_size = {_MAX_LINE_BYTES}, {rejects})"
+        f"encoding = {literal(shape.encoding)}, filename = true, hive_partitioning = false, "
+        f"max_line_size = {_MAX_LINE_BYTES}, {rejects})"
     )
 
 
@@ -244,8 +256,8 @@ def _facts_of_files(batch: EventBatch) -> tuple[str, str]:
     if len(batch.files) == 1:
         landing_file, modified_at = facts(batch.files[0])
         return f"{landing_file} as landing_file, {modified_at} as modified_at", ""
-    rows = ", ".join(f"({literal(str(file.path))}, {', '.join(facts(file))})" for file in batch.files)
-    join = f" inner join (values {rows}) as files(file_path, landing_file, modified_at) on filename = file_path"
+    rows = ", ".join(f"({literal(str(file.read_path))}, {', '.join(facts(file))})" for file in batch.files)
+    join = f" inner join (values {rows}) as files(read_path, landing_file, modified_at) on file_path = read_path"
     return "files.landing_file, files.modified_at", join
 
 
@@ -276,13 +288,18 @@ mapped as not materialized (
     coalesce(page_path_text, regexp_extract(page_url_text, '^[a-z]+://[^/?#]+([^?#]*)', 1)) as page_path
   from picked{joined}
 ),
-judged as not materialized (
+screened as not materialized (
   select
     *,
     {_is_blocked("anonymous_id_text", rules)} as anonymous_id_is_blocked,
-    {_is_blocked("user_id_text", rules)} as user_id_is_blocked,
-    case {conditions} end as problem
+    {_is_blocked("user_id_text", rules)} as user_id_is_blocked
   from mapped
+),
+judged as not materialized (
+  select
+    *,
+    case {conditions} end as problem
+  from screened
 )
 select
   {literal(batch.shape.source.name)} as source,
@@ -386,10 +403,12 @@ def _whens(mapping: Mapping[str, str]) -> str:
 
 def _is_blocked(column: str, rules: ReadingRules) -> str:
     bare = f"lower(trim({column}, E' \\t\\r\\n\"\\'`'))"
-    own = "".join(
-        f" or (project_id = {literal(project)} and {bare} = {literal(value.strip().lower())})"
-        for project, value in rules.blocked_ids
-    )
+    own = ""
+    if rules.blocked_ids:
+        projects, values = zip(*rules.blocked_ids, strict=True)
+        # Two lists and not `values`, because DuckDB plans 30,000 rows of constants for seconds.
+        both = f"select unnest([{literals(projects)}]), unnest([{literals(v.strip().lower() for v in values)}])"
+        own = f" or (project_id, {bare}) in ({both})"
     # Trimming every id would cost more than parsing it, so first check whether it can be on the list: it is short, or
     # it has many zeros and begins with a zero or with a character that is trimmed off.
     longest = 8 + max([len("not_authenticated"), *(len(value.encode()) for _, value in rules.blocked_ids)])

@@ -5,14 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from stat import S_ISDIR, S_ISREG
+from typing import NamedTuple
 
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import ReadingRules
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Layout, Source
+
+# Clocks of file servers differ that much; a file that is further ahead is dated in the future.
+_CLOCK_DIFFERENCE_SECONDS = 300
+_CAN_ASK_FOR_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
 def reading_rules(settings: Settings) -> ReadingRules:
@@ -28,7 +35,8 @@ def reading_rules(settings: Settings) -> ReadingRules:
 def landed_files(settings: Settings, root: Path | None = None) -> dict[str, LandedFile]:
     """Every file of the landing zone by its name, in that order, except hidden and ``_``-prefixed ones.
 
-    ``root`` replaces the configured landing directory. Raises SettingsError if the directory does not exist.
+    What is there and cannot be read as a file is among them, with its ``problem``. ``root`` replaces the configured
+    landing directory. Raises SettingsError if the directory does not exist or cannot be listed.
     """
     root = root or settings.landing_dir
     if not root.is_dir():
@@ -40,50 +48,108 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
     how_read: dict[str, str] = {}
     sources: dict[str, Source | None] = {}
     lookups: dict[Path, list[tuple[Path, str]]] = {}
-    landed = []
-    for path, relative, stat in _listed(root):
-        name, feed = relative.as_posix(), relative.parts[0]
+    landed: dict[str, LandedFile] = {}
+    now = datetime.now(UTC)
+    for entry in sorted(_listed(root), key=lambda entry: entry.name):
+        name, feed = entry.name, entry.name.split("/")[0]
+        while name in landed:  # two names that are not UTF-8 may be written alike
+            name += "~"
         # Once per feed rather than per file, because the sensor calls this every few seconds.
         if feed not in sources:
             sources[feed] = _source(settings, feed)
-        source = sources[feed] if len(relative.parts) > 1 else None
+        source = sources[feed] if "/" in name else None
+        if entry.stat is None:
+            landed[name] = LandedFile(
+                entry.path, name, source, 0, 0, problem=entry.problem, version=f"problem: {entry.problem}"
+            )
+            continue
+        size, modified_ns = entry.stat.st_size, entry.stat.st_mtime_ns
         if source is None:
-            landed.append(LandedFile(path, name, None, stat.st_size, stat.st_mtime_ns, version="no feed"))
+            landed[name] = LandedFile(entry.path, name, None, size, modified_ns, version="no feed")
             continue
         own = settings.feed(feed)
         if feed not in how_read:
             reading = rules + json.dumps([asdict(source), own.model_dump()], default=str)
             how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
-        version = f"{stat.st_size}-{stat.st_mtime_ns}-{how_read[feed]}"
+        version = f"{size}-{modified_ns}-{how_read[feed]}"
+        latest_arrival = None
+        if modified_ns / 1e9 > now.timestamp() + _CLOCK_DIFFERENCE_SECONDS:
+            # The same all day, so that every load of the day has the same result; read again on the next day.
+            latest_arrival = now.replace(hour=0, minute=0, second=0, microsecond=0)
+            version += f"-{latest_arrival.date()}"
+        if not os.access(entry.path, os.R_OK, effective_ids=_CAN_ASK_FOR_EFFECTIVE_IDS):
+            version += "-unreadable"  # so that the file is read again once it may be read
         if source.lookup is not None and source.lookup.is_lookup_file(name):
-            lookups.setdefault(path.parent, []).append((path, version))
-        landed.append(
-            LandedFile(
-                path=path,
-                landing_file=name,
-                source=source,
-                size=stat.st_size,
-                modified_ns=stat.st_mtime_ns,
-                project_id=own.project_id,
-                encoding=own.encoding,
-                stated_type=own.file_type,
-                version=version,
-            )
+            lookups.setdefault(entry.path.parent, []).append((entry.path, version))
+        landed[name] = LandedFile(
+            path=entry.path,
+            landing_file=name,
+            source=source,
+            size=size,
+            modified_ns=modified_ns,
+            project_id=own.project_id,
+            encoding=own.encoding,
+            stated_type=own.file_type,
+            version=version,
+            latest_arrival=latest_arrival,
         )
-    return {file.landing_file: _with_lookups(file, lookups.get(file.path.parent, [])) for file in landed}
+    return {name: _with_lookups(file, lookups.get(file.path.parent, [])) for name, file in landed.items()}
 
 
-def _listed(root: Path) -> Iterator[tuple[Path, Path, os.stat_result]]:
-    for path in sorted(root.rglob("*")):
-        relative = path.relative_to(root)
-        if any(part.startswith((".", "_")) for part in relative.parts):
-            continue
+def is_below_unlisted(landing_file: str, found: Mapping[str, LandedFile]) -> bool:
+    """Whether the file is below a directory that could not be listed: then nothing is known about it."""
+    return any(str(parent) in found for parent in PurePosixPath(landing_file).parents)
+
+
+class _Entry(NamedTuple):
+    path: Path
+    name: str
+    """Relative to the landing directory; bytes that are not UTF-8 are escaped."""
+    stat: os.stat_result | None
+    problem: str | None = None
+
+
+def _listed(root: Path) -> Iterator[_Entry]:
+    """Every file below the directory, and everything else that is not simply a directory, with the problem."""
+    directories = [root]
+    while directories:
+        directory = directories.pop()
         try:
-            stat = path.stat()
-        except FileNotFoundError:  # removed since the listing
+            with os.scandir(directory) as listed:
+                entries = [entry for entry in listed if not entry.name.startswith((".", "_"))]
+        except FileNotFoundError:  # removed since its own listing
             continue
-        if path.is_file():
-            yield path, relative, stat
+        except OSError as error:
+            if directory == root:
+                raise SettingsError(
+                    f"STITCH_LANDING_DIR '{root}' cannot be listed ({error.strerror}): let this user read it."
+                ) from None
+            yield _Entry(directory, _name(directory, root), None, f"it cannot be listed ({error.strerror})")
+            continue
+        for entry in entries:
+            path = directory / entry.name
+            try:
+                stat = entry.stat()
+                is_directory = S_ISDIR(stat.st_mode)
+            except FileNotFoundError:
+                if entry.is_symlink():
+                    yield _Entry(path, _name(path, root), None, "it is a link to nothing")
+                continue  # otherwise removed since the listing
+            except OSError as error:
+                yield _Entry(path, _name(path, root), None, f"it cannot be looked at ({error.strerror})")
+                continue
+            if S_ISREG(stat.st_mode):
+                yield _Entry(path, _name(path, root), stat)
+            elif not is_directory:
+                yield _Entry(path, _name(path, root), None, "it is a pipe, a socket or a device, and not a file")
+            elif entry.is_symlink():
+                yield _Entry(path, _name(path, root), None, "it is a link to a directory, and such are not followed")
+            else:
+                directories.append(path)
+
+
+def _name(path: Path, root: Path) -> str:
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _with_lookups(file: LandedFile, lookups: list[tuple[Path, str]]) -> LandedFile:

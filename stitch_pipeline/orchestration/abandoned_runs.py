@@ -19,6 +19,7 @@ from dagster import DagsterInstance, RunsFilter
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.settings.folder import prepare_folder
 
 SETTLE_TAG = "stitch/settle"
 
@@ -60,7 +61,7 @@ def fail_abandoned_runs(settings: Settings, instance: DagsterInstance) -> None:
 
 @contextmanager
 def _lock(settings: Settings) -> Iterator[bool]:
-    settings.settle_lock_path.parent.mkdir(parents=True, exist_ok=True)
+    prepare_folder(settings.duckdb_path)
     with settings.settle_lock_path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

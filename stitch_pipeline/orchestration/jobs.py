@@ -21,6 +21,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import POOL
+from stitch_pipeline.orchestration.exposure import hides_values, shown
 from stitch_pipeline.orchestration.resource import WarehouseResource
 from stitch_pipeline.orchestration.run_config import ProposedRules, ReconcileConfig, models_config
 from stitch_pipeline.orchestration.run_records import run_record
@@ -66,6 +67,7 @@ def reconcile_job(settings: Settings) -> JobDefinition:
     """The job that looks for stale rows over all days and records them; it corrects nothing."""
 
     @op(pool=POOL, description="Compare every stored answer with the one that links and rules give now.")
+    @hides_values(settings)
     def find_stale_partitions(
         context: OpExecutionContext, config: ReconcileConfig, warehouse: WarehouseResource
     ) -> Iterator[AssetObservation | Output[None]]:
@@ -84,7 +86,7 @@ def reconcile_job(settings: Settings) -> JobDefinition:
             followed_rules=None if built.failures else settings.all_crediting_rules,
         )
         if built.failures:
-            raise Failure("\n".join(built.failures))
+            raise Failure("\n".join(shown(settings, failure) for failure in built.failures))
         yield Output(None)
 
     @job(
@@ -104,6 +106,7 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
     """The job that tries rules and shows in the UI what they would change."""
 
     @op(pool=POOL, description="Compare what is stored with what the proposed rules would give. Writes nothing.")
+    @hides_values(settings)
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
         proposal = Proposal(config.project_id, config.rules)
         try:
@@ -113,15 +116,16 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
         for sentence in sentences(preview):
             context.log.info(sentence)
         # The page of this asset then lists all previews.
-        yield AssetObservation(AssetKey("stitched_sessions"), metadata=_preview_metadata(preview, proposal))
+        yield AssetObservation(AssetKey("stitched_sessions"), metadata=_preview_metadata(settings, preview, proposal))
         yield Output(None)
 
     @job(
         name=PREVIEW_RULES_JOB,
         description=(
             "What another policy, window or sharing limit would change: how many sessions, page views and people would "
-            "move, per day and with a sample, in the metadata of the run's observation of stitched_sessions. "
-            "Nothing is written. `link_on` and the session timeout cannot be tried: they need a rebuild of every day."
+            "move, per day (and with STITCH_SHOW_IDS a sample), in the metadata of the run's observation of "
+            "stitched_sessions. Nothing is written. `link_on` and the session timeout cannot be tried: they need a "
+            "rebuild of every day."
         ),
     )
     def preview() -> None:
@@ -130,13 +134,14 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
     return preview
 
 
-def _preview_metadata(preview: RulesPreview, proposal: Proposal) -> dict[str, Any]:
+def _preview_metadata(settings: Settings, preview: RulesPreview, proposal: Proposal) -> dict[str, Any]:
     numbers = (
         *("sessions", "sessions_that_move", "sessions_that_change"),
         *("page_views", "page_views_that_move", "page_views_that_change"),
         *("people_that_change", "visitors_before", "visitors_after", "due_anyway"),
     )
-    tables = {"rules": preview.changed_rules, "moves_per_day": preview.days, "sample": preview.sample}
+    sample = preview.sample if settings.show_ids else ()
+    tables = {"rules": preview.changed_rules, "moves_per_day": preview.days, "sample": sample}
     return {
         "summary": MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences(preview))),
         **{name: MetadataValue.int(getattr(preview, name)) for name in numbers},

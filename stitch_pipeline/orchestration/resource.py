@@ -45,7 +45,7 @@ class WarehouseResource(DuckDBResource):
             with self.open() as warehouse:
                 yield warehouse
         except WarehouseBusy:
-            context.instance.add_run_tags(context.run_id, {BUSY_TAG: "true"})
+            context.instance.add_run_tags(context.run.run_id, {BUSY_TAG: "true"})
             raise
 
     # Overrides DuckDBResource.get_connection, which keeps the file's lock when the body raises.

@@ -13,10 +13,10 @@ import re
 from dataclasses import astuple
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from croniter import croniter
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_decisions
@@ -67,6 +67,9 @@ class Settings(StitchingRules, BaseSettings):
     # The process itself needs some 500 MB more.
     memory_limit: str | None = None
     """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
+
+    show_ids: bool = False
+    """On: run metadata, log lines and errors of runs may hold ids and values of events, such as a preview's sample."""
 
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
@@ -145,10 +148,11 @@ class Settings(StitchingRules, BaseSettings):
 
     def crediting_rules(self, project_id: str) -> str:
         """The settings of one project on which answers depend, as JSON; when they change, its rows are re-stitched."""
+        own = self.rules(project_id)
         fields = {*StitchingRules.model_fields, "unique_identifiers"} - {"link_on"}
-        if self.rules(project_id).policy != Policy.graph:
+        if own.policy != Policy.graph:
             fields -= {"max_ids_per_person", "unique_identifiers"}
-        rules = self.rules(project_id).model_dump(mode="json", include=fields)
+        rules = own.model_dump(mode="json", include=fields)
         return json.dumps({**rules, "view_stitching": self.view_stitching_is_on}, sort_keys=True)
 
     @property
@@ -170,7 +174,7 @@ class Settings(StitchingRules, BaseSettings):
         try:
             settings = cls(**overrides)
         except ValidationError as error:
-            raise SettingsError(sentences(error, "STITCH_")) from None
+            raise SettingsError(sentences(error, "STITCH_", _secrets(cls))) from None
         project_file = _project_file(settings)
         return settings.model_copy(
             update={
@@ -179,6 +183,12 @@ class Settings(StitchingRules, BaseSettings):
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
+
+
+def _secrets(cls: type[Settings]) -> list[str]:
+    return [
+        name for name, field in cls.model_fields.items() if SecretStr in (field.annotation, *get_args(field.annotation))
+    ]
 
 
 def _project_file(settings: Settings) -> ProjectFile:

@@ -7,7 +7,7 @@ the launchpad, or in a preview. Its docstring is its description everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -174,8 +174,11 @@ class ProjectSettings(StitchingRules):
         return self
 
 
-def sentences(error: ValidationError, prefix: str) -> str:
-    """The error as text, a sentence for each wrong key: ``prefix`` and the key, the value and what is expected."""
+def sentences(error: ValidationError, prefix: str, secrets: Collection[str] = ()) -> str:
+    """The error as text, a sentence for each wrong key: ``prefix`` and the key, the value and what is expected.
+
+    The values of the keys in ``secrets`` are left out.
+    """
 
     def sentence(item: Any) -> str:
         path = ".".join(str(part) for part in item["loc"])
@@ -183,6 +186,7 @@ def sentences(error: ValidationError, prefix: str) -> str:
         if item["type"] == "extra_forbidden":
             return f"{name} is not a setting: check the spelling against the settings table in the README."
         message = item["msg"].removeprefix("Value error, ")
-        return f"{name} = {str(item['input'])!r}: {message[0].lower()}{message[1:]}."
+        value = "(secret)" if path in secrets else repr(str(item["input"]))
+        return f"{name} = {value}: {message[0].lower()}{message[1:]}."
 
     return " ".join(dict.fromkeys(sentence(item) for item in error.errors()))

@@ -246,7 +246,8 @@ def _refuse_unresolved_graph(warehouse: Warehouse, options: Options) -> None:
     resolved = warehouse.rows("select project_id, resolves_persons from stitch.configured_rules order by project_id")
     if all(is_resolved for _, is_resolved in resolved):
         return
-    others = ", ".join(repr(project) for project, is_resolved in resolved if not is_resolved)
+    unresolved = [repr(project) for project, is_resolved in resolved if not is_resolved]
+    others = ", ".join(unresolved[:10]) + (", …" if len(unresolved) > 10 else "")
     raise SettingsError(
         f"policy 'graph' cannot be followed for one run: the persons of {others} are not resolved. Set it in "
         "stitch.toml, or preview with preview_rules_job what it would change."

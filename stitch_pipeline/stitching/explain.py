@@ -87,13 +87,14 @@ def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | No
             f"select * from {STORED}.stitch.persons where project_id = {literal(project_id)} and "
             f"(id = {literal(anonymous_id)} or id in (select id from {links}) "
             f"or id in (select user_id from {STORED}.stitch.raw_events where {of_device}) "
-            f"or id in (select other_id from {STORED}.stitch.decisions where kind = 'same_person'))"
+            f"or id in (select other_id from {STORED}.stitch.decisions "
+            f"where project_id = {literal(project_id)} and kind = 'same_person'))"
         ),
     }
     with trial(settings, replaced, [_VIEW]) as (_, warehouse):
         found = warehouse.records(
             f"select * from stitch.{_VIEW} "
-            "order by row_at, grain <> 'session', row_id, candidate_at, candidate_event_id"
+            "order by row_at, grain <> 'session', row_id, candidate_at, candidate_event_id, candidate_user_id"
         )
         if not found:
             raise SettingsError(_what_is_unknown(warehouse, project_id, anonymous_id))

@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import Any
 
 from stitch_pipeline.landing.index import IndexedFile
-from stitch_pipeline.landing.landed_file import LandedFile
+from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_REMEDY, WHOLE_FILE
-from stitch_pipeline.landing.reading import ReadingRules
+from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
+from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.warehouse.port import Warehouse
 
@@ -55,16 +57,38 @@ def load(
 ) -> Loaded:
     """Make the warehouse hold exactly the indexed versions of the given files; all of them or none.
 
-    ``landed`` are the files in the landing zone now, by name; the rows of a file that is not there are deleted. The
-    days that change are marked in ``changed_days``. ``report`` receives lines for the log. If reading fails in the
-    middle of a file, the error is raised and nothing is loaded.
+    ``landed`` are the files in the landing zone now, by name; the rows of a file that is not there are deleted.
+    The days that change are marked in ``changed_days``. ``report`` receives lines for the log. A file whose reading
+    fails is quarantined, and the others are loaded. If the files are not the cause of a failure, it is raised, and
+    nothing is loaded.
     """
-    if not files:
-        return Loaded(0, 0, frozenset())
+    files = [file for file in files if file.version is None or not is_below_unlisted(file.landing_file, landed)]
+    failed: dict[str, str] = {}
+    while files:
+        try:
+            return _load(warehouse, parser, files, landed, rules, failed, report=report)
+        except _ReadingFailed as error:
+            problems = {name: text for name, text in error.problems.items() if name not in failed}
+            if not problems:
+                raise error.__cause__ or error from None
+            failed |= problems
+    return Loaded(0, 0, frozenset())
+
+
+def _load(
+    warehouse: Warehouse,
+    parser: Parser,
+    files: Sequence[IndexedFile],
+    landed: Mapping[str, LandedFile],
+    rules: ReadingRules,
+    failed: Mapping[str, str],
+    *,
+    report: Callable[[str], None],
+) -> Loaded:
     with warehouse.transaction():
         _take_out(warehouse, [file.landing_file for file in files])
         report(f"{len(files):,} files to load")
-        rows = _insert_files(warehouse, parser, files, landed, rules, report)
+        rows = _insert_files(warehouse, parser, files, landed, rules, failed, report)
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
@@ -90,6 +114,38 @@ def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
     return accounts
 
 
+def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
+    """Up to 100 files, with their days, that have more or fewer rows than are stored of them."""
+    return warehouse.records(
+        """
+        with stored as (
+          select
+            landing_file, sum(events)::bigint as events, sum(duplicates)::bigint as duplicates,
+            sum(quarantined)::bigint as quarantined
+          from (
+            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined from stitch.raw_events
+            union all
+            select landing_file, 0, 1, 0 from stitch.duplicate_events
+            union all
+            select landing_file, 0, 0, 1 from stitch.quarantined_events where line is not null
+          ) as rows_of_files
+          group by landing_file
+        ),
+        accounts as (
+          select
+            landing_file, files.days, coalesce(files.row_count, 0) as rows_landed, coalesce(events, 0) as events,
+            coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined
+          from stitch.landing_files as files
+          full join stored using (landing_file)
+        )
+        select * from accounts
+        where rows_landed <> events + duplicates + quarantined
+        order by landing_file
+        limit 100
+        """
+    )
+
+
 def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
     """Delete all rows of these files, and note in ``temp.touched`` which events that affects."""
     warehouse.execute("create or replace temp table to_load (landing_file varchar)")
@@ -109,14 +165,19 @@ def _insert_files(
     files: Sequence[IndexedFile],
     landed: Mapping[str, LandedFile],
     rules: ReadingRules,
+    failed: Mapping[str, str],
     report: Callable[[str], None],
 ) -> int:
-    present = {file.landing_file: file for file in files if file.version is not None and file.landing_file in landed}
+    present = {
+        file.landing_file: _unreadable(file, landed[file.landing_file], failed[file.landing_file], rules)
+        if file.landing_file in failed
+        else file
+        for file in files
+        if file.version is not None and file.landing_file in landed
+    }
     for file in files:
         if file.landing_file not in present:
             report(f"{file.landing_file} is gone: its rows are deleted")
-        elif file.problem is not None:
-            _quarantine_file(warehouse, file)
     to_read = [landed[name] for name, file in present.items() if file.row_count and file.problem is None]
     grown: set[str] = set()
     rows = 0
@@ -125,30 +186,83 @@ def _insert_files(
     for name in problems:
         report(f"{name} vanished or was cut off since it was found: the next run looks at it again")
     for batch in batches:
-        warehouse.load_events(batch)
+        try:
+            warehouse.load_events(batch)
+        except Exception as error:
+            # A failed statement ends the transaction, so all is done again without the files that make it fail.
+            raise _ReadingFailed(_problems_of(parser, batches)) from error
+        warehouse.execute(f"drop table if exists {REJECTS_TABLE}")
+        warehouse.execute(f"drop table if exists {REJECTS_TABLE}_scan")
         for alone in batch.alone():
             (landed_file,) = alone.files
             file = present[landed_file.landing_file]
             if file.bad_row_count and file.bad_row_day is not None:
-                for frame in parser.quarantined(alone, file.bad_row_day):
-                    warehouse.insert_frame("stitch.quarantined_events", frame)
+                try:
+                    for frame in parser.quarantined(alone, file.bad_row_day):
+                        warehouse.insert_frame("stitch.quarantined_events", frame)
+                except UnreadableFile as error:
+                    raise _ReadingFailed({file.landing_file: str(error)}) from error
             if landed_file.version != file.version or landed_file.has_changed():
                 grown.add(file.landing_file)
             rows += file.row_count
         if time.monotonic() - reported >= _REPORT_SECONDS:
             report(f"{rows:,} rows read, up to {batch.files[-1].landing_file}")
             reported = time.monotonic()
-    loaded = [
-        _as_read(warehouse, file, report) if name in grown else file
-        for name, file in present.items()
-        if name not in problems
-    ]
+    read = _rows_read(warehouse)
+    loaded = []
+    for name, file in present.items():
+        if name in problems:
+            continue
+        if name in grown:
+            file = _as_read(warehouse, file, report)
+        elif file.problem is None and read.get(name, 0) != file.row_count:
+            report(f"{name} has {file.row_count:,} rows, of which {read.get(name, 0):,} were read: it is quarantined")
+            for table in ("raw_events", "quarantined_events"):
+                warehouse.execute(f"delete from stitch.{table} where landing_file = $file", file=name)
+            file = _unreadable(file, landed[name], "its rows are not the same each time that they are read", rules)
+        if file.problem is not None:
+            _quarantine_file(warehouse, file)
+        loaded.append(file)
     now = datetime.now(UTC).replace(tzinfo=None)
     warehouse.insert_rows(
         "stitch.landing_files",
         ((file.landing_file, file.version, sorted(file.days), file.row_count, file.problem, now) for file in loaded),
     )
     return rows
+
+
+class _ReadingFailed(Exception):
+    """A batch cannot be loaded. ``problems`` has the files that are the cause, by name; none if it is another."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("the landed files cannot be loaded")
+        self.problems = problems
+
+
+def _problems_of(parser: Parser, batches: Sequence[EventBatch]) -> dict[str, str]:
+    """The files that cannot be loaded though they could be indexed, by name, each with its problem."""
+    found = {alone.files[0].landing_file: parser.problem_of(alone) for batch in batches for alone in batch.alone()}
+    return {name: problem for name, problem in found.items() if problem is not None}
+
+
+def _unreadable(file: IndexedFile, landed: LandedFile, problem: str, rules: ReadingRules) -> IndexedFile:
+    """The entry of a file that could be indexed, and then not be loaded."""
+    day = min(file.days) if file.days else max(landed.modified_at.date(), rules.start_date)
+    return replace(
+        file, row_count=0, bad_row_count=0, bad_row_day=day, days=file.days | frozenset([day]), problem=problem
+    )
+
+
+def _rows_read(warehouse: Warehouse) -> dict[str, int]:
+    """The rows of the files to load that are stored by now, by file: events and lines in quarantine."""
+    return dict(
+        warehouse.rows(
+            "select landing_file, count(*) from ("
+            f"select landing_file from stitch.raw_events where {_IS_LOADED} union all "
+            f"select landing_file from stitch.quarantined_events where {_IS_LOADED} and line is not null"
+            ") as stored group by landing_file"
+        )
+    )
 
 
 def _as_read(warehouse: Warehouse, file: IndexedFile, report: Callable[[str], None]) -> IndexedFile:

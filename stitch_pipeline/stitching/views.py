@@ -14,6 +14,7 @@ from stitch_pipeline.settings.decisions import Decision
 from stitch_pipeline.stitching.rules import follow
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.migrations import check_version
 from stitch_pipeline.warehouse.port import STORED, Engine, Warehouse, WarehouseError
 from stitch_pipeline.warehouse.tables import TABLES_OF_RULES
 
@@ -80,6 +81,7 @@ def views_are_current(warehouse: Warehouse) -> bool:
 
 def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
     """Raise WarehouseError for views of another version of the project, because their answers may differ."""
+    check_version(warehouse)
     if not views_are_current(warehouse):
         raise WarehouseError(
             f"The views of the warehouse '{place}' are not those of this version: run `stitch settle --reconcile`, "

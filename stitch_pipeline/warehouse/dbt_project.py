@@ -145,7 +145,8 @@ def run_models(
     """Run ``dbt build`` for the named models and their tests; returns one result for each.
 
     ``on_event`` receives dbt's events about results (RESULT_EVENTS) as dicts, as they happen. A model or test that
-    fails is a result, and dbt skips the models that depend on it. Raises DbtError only if dbt itself cannot run.
+    fails is a result, and dbt skips the models that depend on it. Raises DbtError only if dbt itself cannot run, and
+    WarehouseError if one failed because of the warehouse as a whole (see ``Engine.problem``).
     """
     from google.protobuf.json_format import MessageToDict
 
@@ -175,9 +176,9 @@ def run_models(
         finally:
             _release_connections()
     if result.exception is not None:
-        raise DbtError(str(result.exception))
+        raise engine.problem(str(result.exception)) or DbtError(str(result.exception))
     executed = getattr(result.result, "results", [])
-    return [
+    results = [
         ModelResult(
             name=item.node.unique_id.split(".")[2],
             is_model=item.node.resource_type == "model",
@@ -187,6 +188,10 @@ def run_models(
         )
         for item in executed
     ]
+    for failed in results:
+        if not failed.succeeded and (problem := engine.problem(failed.message)):
+            raise problem
+    return results
 
 
 def _where() -> list[str]:

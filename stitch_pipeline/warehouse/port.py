@@ -26,6 +26,14 @@ class WarehouseBusy(WarehouseError):
     """Another process has the warehouse open and did not release it in time."""
 
 
+class WarehouseFull(WarehouseError):
+    """There is no room left for the warehouse or its temporary files. What was committed is safe."""
+
+
+class WarehouseDamaged(WarehouseError):
+    """The warehouse's files are damaged, or not a warehouse's; ``stitch rebuild`` builds them from the landing zone."""
+
+
 class EventBatch(Protocol):
     """Landed files of one shape, as canonical events (see ``landing.reading``)."""
 
@@ -100,7 +108,17 @@ class Engine(Protocol):
     def open(self, *, read_only: bool = False) -> AbstractContextManager[Warehouse]:
         """Open the warehouse, after waiting a bounded time for other processes that have it open.
 
-        Raises WarehouseBusy if they take longer, and WarehouseError if it cannot be opened at all.
+        Raises WarehouseBusy if they take longer, WarehouseFull or WarehouseDamaged if a statement of the body finds
+        that (see ``problem``), and WarehouseError if it cannot be opened at all.
+        """
+
+    def problem(self, message: str) -> WarehouseError | None:
+        """What the message of a failed statement says about the warehouse itself; None if it is about the statement."""
+
+    def set_aside(self, suffix: str) -> Engine:
+        """Rename the warehouse's files and return the engine that reads them. The next ``open`` creates a warehouse.
+
+        Raises WarehouseBusy if another process has the warehouse open, and WarehouseError if there is none.
         """
 
     def trial(

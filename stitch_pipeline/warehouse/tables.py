@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from stitch_pipeline.settings.rules import StitchingRules, as_stored
 from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.migrations import migrate
 from stitch_pipeline.warehouse.port import Warehouse, WarehouseError
 
 _DECISION_COLUMNS = {
@@ -161,11 +162,13 @@ def _column(described: Mapping[str, Any]) -> Column:
 
 
 def create_tables(warehouse: Warehouse) -> None:
-    """Create missing tables and add missing nullable columns, so that every table exists before any model runs.
+    """Migrate an older warehouse, create missing tables and add missing nullable columns, before any model runs.
 
-    Raises WarehouseError if the columns of a stored table differ from its description in any other way.
+    Raises WarehouseError if a newer version wrote the warehouse, or if the columns of a stored table differ from its
+    description in any other way.
     """
     warehouse.execute("create schema if not exists stitch")
+    migrate(warehouse)
     stored: dict[str, list[str]] = {}
     for table, column in warehouse.rows(
         "select table_name, column_name from information_schema.columns "
@@ -173,9 +176,6 @@ def create_tables(warehouse: Warehouse) -> None:
         "order by table_name, ordinal_position"
     ):
         stored.setdefault(table, []).append(column)
-    if "override_history" in stored:  # its name before version 0.2
-        warehouse.execute("alter table stitch.override_history rename to decision_history")
-        stored["decision_history"] = stored.pop("override_history")
     for table, columns in _all_tables().items():
         is_from_settings = table in (*TABLES_OF_RULES, "configured_rules")
         if is_from_settings and stored.get(table, list(columns)) != list(columns):
@@ -206,8 +206,8 @@ def _add_columns(warehouse: Warehouse, table: str, stored: set[str], columns: Ma
     if stored - set(columns) or any(columns[name].endswith(" not null") for name in missing):
         raise WarehouseError(
             f"The table stitch.{table} was created by another version of this project (its columns differ: "
-            f"{', '.join(sorted(stored ^ set(columns)))}): delete the warehouse and run `settle` again, which builds "
-            "every table from the files of the landing zone."
+            f"{', '.join(sorted(stored ^ set(columns)))}): run `stitch rebuild`, which keeps the warehouse aside and "
+            "builds every table from the landing zone."
         )
     for name in missing:
         warehouse.execute(f"alter table stitch.{table} add column {name} {columns[name]}")

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -123,6 +123,21 @@ def wait_for(
             )
         time.sleep(every)
     return found
+
+
+def listening_addresses(server: DagsterServer) -> set[str]:
+    """The addresses at which processes of the server accept TCP connections, as /proc writes them: in hexadecimal."""
+    sockets = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        # Processes and descriptors come and go.
+        with suppress(OSError):
+            if os.getpgid(int(descriptor.parts[2])) == server.process.pid:
+                sockets.add(os.readlink(descriptor))
+    lines = [
+        line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    listens = "0A"
+    return {line[1].split(":")[0] for line in lines if line[3] == listens and f"socket:[{line[9]}]" in sockets}
 
 
 @contextmanager

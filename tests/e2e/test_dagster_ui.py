@@ -18,6 +18,7 @@ from dagster_server import (
     chromium,
     dagster_server,
     launch_backfill,
+    listening_addresses,
     new_page,
     switch_sensor,
     wait_for,
@@ -39,6 +40,10 @@ BUILT_RANGE = (START_DATE, START_DATE + timedelta(days=6))
 SENSORS = ("landing_sensor", "identify_sensor")
 RUNNING_STATUSES = {"STARTING", "STARTED"}
 UNFINISHED_STATUSES = {"QUEUED", "NOT_STARTED", "CANCELING", *RUNNING_STATUSES}
+
+
+def test_the_server_accepts_connections_of_this_machine_only(server: DagsterServer) -> None:
+    assert listening_addresses(server) == {"0100007F"}  # 127.0.0.1
 
 
 def test_a_person_materializes_and_backfills_and_then_the_sensors_stitch_a_late_login(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
+import duckdb
 import pytest
 from dagster import AssetCheckKey, AssetKey, AssetRecordsFilter
 from warehouses import Warehouse, page_view
@@ -84,6 +85,32 @@ def test_what_cannot_be_read_is_reported_and_does_not_stop_the_rest(new_warehous
     )
     passed = {key.name: record.event.dagster_event.event_specific_data.passed for key, record in summary.items()}
     assert passed == {"every_file_is_readable": False, "no_row_lost": True}
+
+
+def test_a_file_whose_rows_do_not_add_up_is_named_and_holds_up_nothing(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00"), page_view("e2", "2026-03-03 12:00")])
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e3", "2026-03-05 12:00")])
+    warehouse.settle()
+    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
+        con.execute("delete from stitch.raw_events where event_id = 'e1'")
+        con.execute(
+            "insert into stitch.raw_events by name select * replace ('e4' as event_id, 'gone' as landing_file) "
+            "from stitch.raw_events where event_id = 'e3'"
+        )
+    warehouse.land_events("jitsu/c.ndjson", [page_view("e5", "2026-03-09 12:00")])
+    warehouse.settle()
+    assert [row["session_date"].day for row in warehouse.rows("sessions")][-1] == 9
+    key = AssetCheckKey(AssetKey("raw_events"), "no_row_lost")
+    records: Any = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+    check = records[key].event.dagster_event.event_specific_data
+    assert not check.passed
+    numbers = {"rows_landed": 2, "events": 1, "duplicates": 0, "quarantined": 0}
+    assert check.metadata["files"].value == [
+        {"landing_file": "gone", "days": [], "rows_landed": 0, "events": 1, "duplicates": 0, "quarantined": 0},
+        {"landing_file": "jitsu/a.ndjson", "days": ["2026-03-02", "2026-03-03"], **numbers},
+    ]
+    assert check.metadata["days"].value == ["2026-03-02", "2026-03-03"]
 
 
 def test_a_file_that_grows_is_loaded_again_and_counted_once(new_warehouse: NewWarehouse) -> None:

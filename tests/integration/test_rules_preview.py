@@ -75,7 +75,7 @@ def story(project: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
-    with ephemeral_warehouse(tmp_path_factory.mktemp("preview")) as warehouse:
+    with ephemeral_warehouse(tmp_path_factory.mktemp("preview"), show_ids=True) as warehouse:
         yield warehouse
 
 

@@ -253,6 +253,7 @@ def test_no_stale_row_is_left_when_a_day_loses_rows_or_becomes_empty(deployment:
     _agrees_with_oracle(warehouse, expected)
     assert {row["stitched_user_id"] for row in expected["users"]} == {"owl", "someone", "other"}
 
+    warehouse.load_settings(max_vanished_share=1)
     warehouse.take_away("jitsu/gone.ndjson")
     warehouse.take_away("jitsu/bad.ndjson")
     warehouse.settle()

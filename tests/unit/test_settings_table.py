@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field, SecretStr
+from rich.console import Console
 
 from stitch_pipeline.cli.main import main
-from stitch_pipeline.cli.settings import all_settings
+from stitch_pipeline.cli.settings import all_settings, print_settings
 from stitch_pipeline.orchestration.run_config import ModelsConfig, ProposedRules
-from stitch_pipeline.settings import Policy
+from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
 
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
@@ -62,3 +65,26 @@ def test_the_launchpad_has_the_rules_that_may_be_given_for_one_run() -> None:
     }
     assert ModelsConfig().options.exceptions == {}
     assert {"policy", "lookback_days", "carry_forward_days", "max_users_per_device"} < ProposedRules.model_fields.keys()
+
+
+class SettingsWithSecrets(Settings):
+    """As a deployment has them that needs a password."""
+
+    signing_key: Annotated[SecretStr | None, Field(min_length=8)] = None
+    """A key that nobody may read."""
+
+
+def test_a_secret_is_neither_printed_nor_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STITCH_SIGNING_KEY", "hunter2-hunter2")
+    print_settings(SettingsWithSecrets.load(), Console(highlight=False, soft_wrap=True))
+    printed = capsys.readouterr().out
+    assert "STITCH_SIGNING_KEY = (secret)  (no default; environment)" in printed
+    assert "hunter2" not in printed
+    monkeypatch.setenv("STITCH_SIGNING_KEY", "hunter2")
+    with pytest.raises(SettingsError) as error:
+        SettingsWithSecrets.load()
+    assert "STITCH_SIGNING_KEY = (secret): " in str(error.value)
+    assert "hunter2" not in str(error.value)

@@ -6,6 +6,8 @@ whole. If that changes other days, they are marked as changed, and ``landing_sen
 
 import time
 from collections.abc import Iterator
+from datetime import date
+from itertools import islice
 from typing import Any
 
 from dagster import (
@@ -27,6 +29,7 @@ from dagster import (
 from stitch_pipeline.landing.index import LandingIndex, Vanished
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
+from stitch_pipeline.orchestration.exposure import hides_values, samples
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
@@ -42,6 +45,7 @@ HELD_BACK_REMEDY = (
     "Their rows are kept. Bring the files back (is a disk not mounted, or STITCH_LANDING_DIR wrong?), or run "
     "`stitch accept-vanished` to remove their rows"
 )
+_FILES_NAMED = 100
 
 
 def landing_zone_assets(settings: Settings) -> AssetsDefinition:
@@ -68,8 +72,8 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             AssetCheckSpec(
                 "no_row_lost",
                 asset="raw_events",
-                blocking=True,
-                description="Rows of the loaded files = events + duplicates + quarantined rows.",
+                # It names the files and days: what is wrong with one file does not hold up the days of the others.
+                description="Rows of each loaded file = its events + duplicates + quarantined rows.",
             ),
             AssetCheckSpec(
                 "raw_events_has_one_row_per_event",
@@ -92,6 +96,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         backfill_policy=BackfillPolicy.single_run(),
         pool=POOL,
     )
+    @hides_values(settings)
     def landing_zone(
         context: AssetExecutionContext, warehouse: WarehouseResource
     ) -> Iterator[MaterializeResult[None] | AssetObservation | AssetCheckResult]:
@@ -118,6 +123,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 for day, facts in facts_per_day(open_warehouse, name, window).items():
                     context.add_asset_metadata(facts, asset_key=name, partition_key=day.isoformat())
             accounts = load.row_accounts(open_warehouse)
+            unbalanced = load.unbalanced_files(open_warehouse)
             repeated = load.repeated_events(open_warehouse, window)
             unreadable = load.unreadable_files(open_warehouse)
             state = read_state(open_warehouse)
@@ -135,21 +141,28 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         yield AssetCheckResult(
             check_name="no_row_lost",
             asset_key="raw_events",
-            passed=accounts["rows_landed"] == accounts["events"] + accounts["duplicates"] + accounts["quarantined"],
-            metadata=accounts,
+            passed=not unbalanced,
+            metadata={
+                **accounts,
+                "files": MetadataValue.json([{**file, "days": _texts(file["days"])} for file in unbalanced]),
+                "days": MetadataValue.json(sorted({day for file in unbalanced for day in _texts(file["days"])})),
+            },
         )
         yield AssetCheckResult(
             check_name="raw_events_has_one_row_per_event",
             asset_key="raw_events",
             passed=not repeated,
-            metadata={"repeated_ids": MetadataValue.json(repeated)},
+            metadata={"repeated": len(repeated), **samples(settings, repeated_ids=repeated)},
         )
         yield AssetCheckResult(
             check_name="every_file_is_readable",
             asset_key="quarantined_events",
             passed=not unreadable,
             severity=AssetCheckSeverity.WARN,
-            metadata={"unreadable_files": MetadataValue.json(unreadable)},
+            metadata={
+                "unreadable_files": MetadataValue.json(dict(islice(unreadable.items(), _FILES_NAMED))),
+                "unreadable_file_count": len(unreadable),
+            },
         )
         yield whole_zone_check(index.held_back())
         index.note(state, continues=continues)
@@ -165,3 +178,7 @@ def whole_zone_check(vanished: Vanished | None) -> AssetCheckResult:
     return AssetCheckResult(
         check_name=WHOLE_ZONE_CHECK, asset_key="raw_events", passed=vanished is None, metadata=metadata
     )
+
+
+def _texts(days: list[date] | None) -> list[str]:
+    return [day.isoformat() for day in days or ()]

@@ -25,6 +25,7 @@ from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import OWNERS, POOL
+from stitch_pipeline.orchestration.exposure import hides_values, shown
 from stitch_pipeline.orchestration.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.orchestration.run_config import ModelsConfig
@@ -53,10 +54,11 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         partitions_def=daily_partitions(settings),
         pool=POOL,
     )
+    @hides_values(settings)
     def stitch_models(context: AssetExecutionContext, config: ModelsConfig, warehouse: WarehouseResource) -> Events:
         window = window_of(context)
         models = _selected(context)
-        events = _DbtEvents(context, translator)
+        events = _DbtEvents(context, translator, settings)
         index = LandingIndex(settings.index_path)
         with warehouse.open_in_run(context) as open_warehouse:
             continues = index.describes(open_warehouse.marker())
@@ -85,7 +87,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             followed_rules=settings.all_crediting_rules if is_complete else None,
         )
         if built.failures:
-            raise Failure("\n".join(built.failures))
+            raise Failure("\n".join(shown(settings, failure) for failure in built.failures))
 
     @dbt_assets(
         name="stitch_views",
@@ -94,9 +96,10 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         dagster_dbt_translator=translator,
         pool=POOL,
     )
+    @hides_values(settings)
     def stitch_views(context: AssetExecutionContext, warehouse: WarehouseResource) -> Events:
         views = _selected(context)
-        events = _DbtEvents(context, translator)
+        events = _DbtEvents(context, translator, settings)
         index = LandingIndex(settings.index_path)
         with warehouse.open_in_run(context) as open_warehouse:
             continues = index.describes(open_warehouse.marker())
@@ -104,7 +107,7 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
             state = read_state(open_warehouse)
         index.note(state, continues=continues)
         if failures:
-            raise Failure("\n".join(failures))
+            raise Failure("\n".join(shown(settings, failure) for failure in failures))
         yield from (Output(None, output_name=name) for name in views)
 
     return [stitch_models, stitch_views]
@@ -117,15 +120,16 @@ def _selected(context: AssetExecutionContext) -> list[str]:
 class _DbtEvents:
     """Logs each of dbt's results as it comes, and collects those of tests as asset checks."""
 
-    def __init__(self, context: AssetExecutionContext, translator: DagsterDbtTranslator) -> None:
+    def __init__(self, context: AssetExecutionContext, translator: DagsterDbtTranslator, settings: Settings) -> None:
         self._context = context
+        self._settings = settings
         self._translator = translator
         self.checks: list[Any] = []
 
     def add(self, event: dbt_project.DbtEvent) -> None:
         info = event["info"]
         log = self._context.log.error if info["level"] == "error" else self._context.log.info
-        log(info["msg"])
+        log(shown(self._settings, info["msg"]) if info["level"] == "error" else info["msg"])
         if info["name"] == "LogTestResult" and self._is_of_selected_asset(event):
             message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
             self.checks += message.to_default_asset_events(

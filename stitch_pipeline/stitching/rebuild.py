@@ -1,0 +1,66 @@
+"""Begin anew: keep the warehouse aside, and take over the histories that no file can bring back.
+
+Everything else is built from the landing zone by the next ``settle``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import Engine, Warehouse, WarehouseError
+from stitch_pipeline.warehouse.tables import create_tables
+
+HISTORIES = ("user_mapping_history", "decision_history", "rules_history", "person_name_history")
+
+
+@dataclass(frozen=True)
+class StartedAnew:
+    """Where the former warehouse is kept, and by history the rows that were taken over, or why it begins anew."""
+
+    kept_as: str
+    rows_taken_over: Mapping[str, int]
+    begins_anew: Mapping[str, str]
+
+
+def start_anew(settings: Settings) -> StartedAnew:
+    """Keep the warehouse aside and create one with the histories only. Call it with the lock of ``settle``.
+
+    Raises WarehouseBusy if a process has the warehouse open, and WarehouseError if there is none.
+    """
+    engine = engine_of(settings)
+    kept = engine.set_aside(f".set-aside-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    # It only copies what is known elsewhere, and knows files as loaded that are not loaded any more.
+    settings.index_path.unlink(missing_ok=True)
+    rows: dict[str, int] = {}
+    lost: dict[str, str] = {}
+    with engine.open() as warehouse:
+        create_tables(warehouse)
+        for history in HISTORIES:
+            try:
+                rows[history] = _take_over(history, kept, warehouse)
+            except Exception as error:  # whatever a damaged file brings up: the rest can be built all the same
+                lost[history] = str(error).splitlines()[0]
+    return StartedAnew(kept.place, rows, lost)
+
+
+def _take_over(history: str, kept: Engine, warehouse: Warehouse) -> int:
+    if warehouse.rows(f"select 1 from stitch.{history} limit 1"):
+        raise WarehouseError("a run was faster and has begun it.")
+    with kept.open(read_only=True) as stored:
+        if not stored.rows("select 1 from information_schema.tables where table_name = $history", history=history):
+            return 0  # of a version without this history
+        columns = [column for (column,) in warehouse.rows(_COLUMNS, history=history)]
+        rows = stored.rows(f"select {', '.join(columns)} from stitch.{history}")
+    with warehouse.transaction():
+        warehouse.insert_rows(f"stitch.{history}", rows)
+    return len(rows)
+
+
+_COLUMNS = (
+    "select column_name from information_schema.columns where table_catalog = current_database() "
+    "and table_schema = 'stitch' and table_name = $history order by ordinal_position"
+)

@@ -1,0 +1,120 @@
+"""What `settle` and `stitch status` say: what waits, is quarantined, vanished or fails, and how to go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import NewWarehouse
+from dagster import AssetCheckKey, AssetKey
+from test_locks import held_by_another_process
+from warehouses import Warehouse, page_view
+
+from stitch_pipeline.cli.progress import as_json as settled_as_json
+from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.orchestration.settle import Settled, settle
+from stitch_pipeline.orchestration.status import status
+
+DAYS = ("02", "03", "04")
+
+
+@pytest.fixture
+def warehouse(new_warehouse_on_disk: NewWarehouse) -> Warehouse:
+    warehouse = new_warehouse_on_disk(lock_wait_seconds=0.2)
+    for day in DAYS:
+        warehouse.land_events(f"jitsu/{day}.ndjson", [page_view(f"e{day}", f"2026-03-{day} 12:00")])
+    warehouse.settle()
+    return warehouse
+
+
+def settled(warehouse: Warehouse) -> Settled:
+    return settle(warehouse.settings, warehouse.defs, warehouse.instance)
+
+
+def check_passed(warehouse: Warehouse) -> bool | None:
+    key = AssetCheckKey(AssetKey("raw_events"), "landing_zone_is_whole")
+    found = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert found.event is not None
+    assert found.event.dagster_event is not None
+    return found.event.dagster_event.asset_check_evaluation_data.passed
+
+
+def event_days(warehouse: Warehouse) -> list[int]:
+    return [row["event_date"].day for row in warehouse.rows("raw_events")]
+
+
+def test_files_that_vanish_at_once_are_held_back_until_somebody_accepts_it(warehouse: Warehouse) -> None:
+    zone, elsewhere = warehouse.settings.landing_dir, warehouse.directory / "elsewhere"
+    assert check_passed(warehouse)
+    shutil.move(zone / "jitsu", elsewhere)
+    held = settled(warehouse)
+    assert (held.runs, held.gave_up) == ([], ["files that vanished are held back"])
+    assert held.notices[0].startswith("3 of 3 files are gone from the landing zone, for instance jitsu/02.ndjson.")
+    assert "run `stitch accept-vanished`" in held.notices[0]
+    assert event_days(warehouse) == [2, 3, 4]
+    assert not check_passed(warehouse)
+    # The disk is mounted again.
+    shutil.move(elsewhere, zone / "jitsu")
+    assert settled(warehouse).is_settled
+    assert check_passed(warehouse)
+    # It was meant.
+    shutil.rmtree(zone / "jitsu")
+    assert not settled(warehouse).is_settled
+    assert LandingIndex(warehouse.settings.index_path).accept_vanished(warehouse.settings) == 3
+    warehouse.settle()
+    assert event_days(warehouse) == []
+    assert check_passed(warehouse)
+
+
+def test_a_few_files_may_vanish_and_a_setting_lets_all_of_them(warehouse: Warehouse) -> None:
+    warehouse.take_away("jitsu/02.ndjson")
+    warehouse.settle()
+    assert event_days(warehouse) == [3, 4]
+    warehouse.load_settings(max_vanished_share=1)
+    warehouse.take_away("jitsu/03.ndjson")
+    warehouse.take_away("jitsu/04.ndjson")
+    warehouse.settle()
+    assert event_days(warehouse) == []
+
+
+def test_settle_says_that_page_views_wait_for_their_schedule(warehouse: Warehouse) -> None:
+    warehouse.land_events("jitsu/09.ndjson", [page_view("e09", "2026-03-09 12:00", user_id="u")])
+    found = warehouse.settle(view_stitching=False)
+    assert found.waiting == ["page views of 3 days wait for view_stitching_schedule"]
+    again = warehouse.settle(view_stitching=False)
+    assert (again.runs, again.waiting) == ([], found.waiting)
+    assert json.loads(settled_as_json(again))["waiting"] == found.waiting
+    assert warehouse.settle().waiting == []
+
+
+def test_settle_says_what_is_quarantined_and_which_checks_failed(warehouse: Warehouse) -> None:
+    warehouse.land("jitzu/a.ndjson", [{"messageId": "m"}])
+    warehouse.land("jitsu/b.ndjson", ["{", "{"])
+    found = warehouse.settle()
+    bad, unreadable = found.notices
+    assert bad.startswith("2 rows of 1 file cannot be events: stitch.quarantined_events has each")
+    assert unreadable.startswith("1 file cannot be read, for instance jitzu/a.ndjson: its directory is no feed")
+    assert "every_file_is_readable" in {check for run in found.runs for check in run.failed_checks}
+
+
+def test_status_says_what_fails_and_why_and_retry_forgets_it(warehouse: Warehouse) -> None:
+    calm = status(warehouse.settings, warehouse.instance)
+    assert calm.is_settled
+    assert [trigger.requests for trigger in calm.triggers] == [[]] * 5
+    warehouse.land_events("jitsu/09.ndjson", [page_view("e09", "2026-03-09 12:00")])
+    assert not status(warehouse.settings, warehouse.instance).is_settled
+    with held_by_another_process(warehouse.settings.duckdb_path) as holder:
+        given_up = settled(warehouse)
+        assert given_up.gave_up == ["build_job: 2026-03-08 to 2026-03-11"]
+        assert all(f"process {holder.pid}" in (run.error or "") for run in given_up.runs)
+        landing = status(warehouse.settings, warehouse.instance).triggers[0]
+        (sentence,) = landing.paused
+        assert sentence.startswith("build_job of 2026-03-08 to 2026-03-11 found the warehouse busy: ")
+        assert f"process {holder.pid}" in sentence
+        assert not landing.needs_a_person
+        LandingIndex(warehouse.settings.index_path).forget_failures()
+        assert status(warehouse.settings, warehouse.instance).triggers[0].requests == ["2026-03-08 to 2026-03-11"]
+    # The reader has gone, and nobody has to do anything.
+    warehouse.settle()
+    assert event_days(warehouse) == [2, 3, 4, 9]
