@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -28,11 +28,6 @@ from typing import IO, Any
 import duckdb
 from dagster import DagsterInstance
 from warehouses import REPOSITORY, START, TABLES, VIEWS, Row, Warehouse, at, comparable, ordered
-
-from stitch_pipeline.orchestration.jobs import BUILD_JOB
-from stitch_pipeline.orchestration.run_records import run_request
-from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.requests import Request
 
 HISTORIES = {
     "user_mapping_history": ("known_since", "known_until"),

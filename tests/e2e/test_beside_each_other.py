@@ -152,7 +152,9 @@ def worker_of(server: DagsterServer, run_id: str) -> int:
 def backfill(server: DagsterServer, first: date, last: date) -> None:
     """Launch a backfill of every table over the days, as the UI does."""
     days = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-    assets = [{"path": [name]} for name in ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")]
+    assets = [
+        {"path": [name]} for name in ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")
+    ]
     launched = server.query(
         "mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) "
         "{ __typename ... on PythonError { message } } }",
