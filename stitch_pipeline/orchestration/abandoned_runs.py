@@ -1,8 +1,9 @@
-"""Clean up after a ``settle`` that was killed: mark its runs as failed and free their pool slots.
+"""Clean up after processes that were killed: mark their runs as failed and free their pool slots.
 
-Dagster's run monitoring covers only runs that the daemon launches. A run inside a killed ``settle`` would stay
-"started" for ever, and the triggers would wait for it for ever. So ``settle`` holds a file lock while it runs, and a
-process that gets the lock knows that no ``settle`` is alive.
+Such a run would stay "started" for ever, and the triggers would wait for it for ever. ``settle`` holds a file lock
+while it runs, so a process that gets the lock knows that no ``settle`` is alive. A run that a daemon launched is looked
+after by the code server that started its process. If that server has ended as well, nobody but a look at the process
+can tell.
 
 Such a run also keeps its pool slot, and every later run would wait for it. Dagster's daemon frees the slots of ended
 runs (``free_slots_after_run_end_seconds``); ``settle`` frees them where there is no daemon.
@@ -11,12 +12,15 @@ runs (``free_slots_after_run_end_seconds``); ``settle`` frees them where there i
 from __future__ import annotations
 
 import fcntl
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from dagster import DagsterInstance, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter, TextMetadataValue
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.folder import prepare_folder
@@ -39,6 +43,7 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
         with _lock(settings) as is_ours:
             if is_ours:
                 _fail_unfinished(instance)
+                _fail_dead_workers(instance)
                 _free_slots_of_ended_runs(instance)
                 yield
                 return
@@ -51,7 +56,8 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
 
 
 def fail_abandoned_runs(settings: Settings, instance: DagsterInstance) -> None:
-    """Mark the unfinished runs of a dead ``settle`` as failed, so that their work is requested again."""
+    """Mark the unfinished runs of dead processes as failed, so that their work is requested again."""
+    _fail_dead_workers(instance)
     if not _unfinished(instance):
         return
     with _lock(settings) as is_ours:
@@ -78,6 +84,29 @@ def _unfinished(instance: DagsterInstance) -> bool:
 def _fail_unfinished(instance: DagsterInstance) -> None:
     for run in instance.get_runs(filters=_FILTER):
         instance.report_run_failed(run, "The settle process that ran it has ended.")
+
+
+def _fail_dead_workers(instance: DagsterInstance) -> None:
+    """Mark runs as failed that a code server of this machine started in a process that has ended since."""
+    # The command line needs an exception of this module, and not all that jobs need.
+    from stitch_pipeline.orchestration.jobs import JOBS
+
+    for run in instance.get_runs(filters=RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING])):
+        launched_by = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+        if run.job_name not in JOBS or launched_by.get("host") != "localhost":
+            continue
+        process = _process_of(instance, run.run_id)
+        if process is not None and not Path(f"/proc/{process}").exists() and Path("/proc/self").exists():
+            instance.report_run_failed(run, f"Its process ({process}) has ended.")
+
+
+def _process_of(instance: DagsterInstance, run_id: str) -> int | None:
+    """The process that executes the run, from the first event that names it."""
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
+        named = entry.dagster_event.engine_event_data.metadata.get("pid") if entry.dagster_event else None
+        if isinstance(named, TextMetadataValue) and named.value:
+            return int(named.value)
+    return None
 
 
 def _free_slots_of_ended_runs(instance: DagsterInstance) -> None:
