@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 0.1
 # By itself, DuckDB 2.0 writes files that DuckDB 1.5 cannot open. The version is a property of the file, so no later
-# connection has to state it.
-_STORAGE_VERSION = "v1.2.0"
+# connection has to state it. Before 1.4, DuckDB would replay the write-ahead log of another database without a word.
+_STORAGE_VERSION = "v1.4.0"
 _LOCKED = "Could not set lock on file"
 # "File too large" is the limit of a process (ulimit -f).
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|failed to offload data block")

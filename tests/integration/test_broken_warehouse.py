@@ -88,8 +88,8 @@ def test_no_damage_crashes_the_process_or_passes_as_something_else(tmp_path: Pat
         (file, b""),
     ]
     places = []
-    for number, (content, beside) in enumerate([*damaged, *may_be_whole]):
-        place = tmp_path / str(number)
+    for index, (content, beside) in enumerate([*damaged, *may_be_whole]):
+        place = tmp_path / str(index)
         place.mkdir()
         (place / "w.duckdb").write_bytes(content)
         if beside is not None:
@@ -99,10 +99,10 @@ def test_no_damage_crashes_the_process_or_passes_as_something_else(tmp_path: Pat
     assert read.returncode == 0, read.stderr
     found = [json.loads(line) for line in read.stdout.splitlines()]
     assert len(found) == len(places)
-    for tried, answer in zip(places, found, strict=True):
+    for number, answer in enumerate(found):
         if isinstance(answer, int):
             # What a torn log holds was not committed as a whole: the state before it, or that with it.
-            assert int(Path(tried).name) >= len(damaged)
+            assert number >= len(damaged)
             assert answer in (50_000, 70_000)
         else:
             assert answer.startswith("WarehouseDamaged: ")
