@@ -116,8 +116,8 @@ class Parser:
 
     def staged(self, file: LandedFile) -> LandedFile:
         """The file as DuckDB can read it, as long as this parser is open. Raises UnreadableFile if nothing helps."""
-        if file.source is None or file.file_type not in FILE_TYPES:
-            return file  # its shape says what is wrong
+        if file.file_type not in FILE_TYPES:
+            return file  # `shape_of` says what is wrong
         return staging.stage(self._with_readable_lookups(file), self._scratch / str(next(self._staged)))
 
     def shape_of(self, file: LandedFile) -> Shape:
@@ -138,7 +138,7 @@ class Parser:
         problems: dict[str, str] = {}
         for file in files:
             try:
-                staged = self.staged(file)
+                staged = file if file.source is None else self.staged(file)
                 by_shape.setdefault(self.shape_of(staged), []).append(staged)
             except UnreadableFile as error:
                 problems[file.landing_file] = str(error)
