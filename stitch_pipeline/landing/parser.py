@@ -179,11 +179,12 @@ class Parser:
                 self._lookups[path] = None, str(error).replace(str(link), path.name)
         return self._lookups[path]
 
-    def problem_of(self, batch: EventBatch) -> str | None:
+    def problem_of(self, batch: EventBatch, *, has_bad_rows: bool) -> str | None:
         """Why the batch's one file cannot be loaded, though it could be indexed; None if it can."""
         self.forget_refused_lines()
+        sql = reading.numbered_rows_sql(batch) if has_bad_rows else batch.events_sql
         try:
-            self.rows(f"select bit_xor(hash(events)) from ({batch.events_sql}) as events")
+            self.rows(f"select bit_xor(hash(events)) from ({sql}) as events")
         except UnreadableFile as error:
             return str(error)
         return None
@@ -250,7 +251,7 @@ class Parser:
         try:
             yield
         except (duckdb.FatalException, duckdb.InternalException) as error:
-            del self.__dict__["_connection"]  # unusable from now on: the next query opens another
+            self.__dict__.pop("_connection", None)  # unusable from now on: the next query opens another
             raise UnreadableFile(_sentence(error)) from error
         # Damaged files make DuckDB raise other exceptions than its own, for instance `RuntimeError: std::bad_cast`.
         except Exception as error:

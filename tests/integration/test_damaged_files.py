@@ -121,6 +121,18 @@ def test_a_parquet_page_that_is_damaged_where_nothing_reads_it(zone: Deployment)
     assert quarantined(zone) == set()
 
 
+def test_parquet_files_with_bad_rows_that_cannot_be_shown(zone: Deployment) -> None:
+    """The raw row of a bad row needs every column, so damage in any of them costs the file."""
+    for number in range(3):
+        ids = f"(values ('{number}'), (null)) as ids (id)"
+        query = f"select id as event_id, {SNOWPLOW}, 'ZZZUNUSED' as unused from {ids}"
+        path = put_parquet(zone, f"snowplow/{number}.parquet", query)
+        path.write_bytes(path.read_bytes().replace(b"ZZZUNUSED", b"ZZZ\xff\xfe\xfdSED"))
+    zone.load()
+    assert set(events(zone)) == GOOD
+    assert quarantined(zone) == whole(*(f"snowplow/{number}.parquet" for number in range(3)))
+
+
 def test_a_line_of_more_than_ten_megabytes_costs_itself(zone: Deployment) -> None:
     put(zone, "jitsu/long.ndjson", documents("1") + documents("2", title="x" * 10_000_001) + documents("3"))
     zone.load()
