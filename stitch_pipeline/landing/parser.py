@@ -117,8 +117,8 @@ class Parser:
 
     def staged(self, file: LandedFile) -> LandedFile:
         """The file as DuckDB can read it, as long as this parser is open. Raises UnreadableFile if nothing helps."""
-        if file.source is None or file.file_type not in FILE_TYPES:
-            return file  # its shape says what is wrong
+        if file.file_type not in FILE_TYPES:
+            return file  # `shape_of` says what is wrong
         return staging.stage(self._with_readable_lookups(file), self._scratch / str(next(self._staged)))
 
     def shape_of(self, file: LandedFile) -> Shape:
@@ -139,7 +139,7 @@ class Parser:
         problems: dict[str, str] = {}
         for file in files:
             try:
-                staged = self.staged(file)
+                staged = file if file.source is None else self.staged(file)
                 by_shape.setdefault(self.shape_of(staged), []).append(staged)
             except UnreadableFile as error:
                 problems[file.landing_file] = str(error)
@@ -180,11 +180,12 @@ class Parser:
                 self._lookups[path] = None, str(error).replace(str(link), path.name)
         return self._lookups[path]
 
-    def problem_of(self, batch: EventBatch) -> str | None:
+    def problem_of(self, batch: EventBatch, *, has_bad_rows: bool) -> str | None:
         """Why the batch's one file cannot be loaded, though it could be indexed; None if it can."""
         self.forget_refused_lines()
+        sql = reading.numbered_rows_sql(batch) if has_bad_rows else batch.events_sql
         try:
-            self.rows(f"select bit_xor(hash(events)) from ({batch.events_sql}) as events")
+            self.rows(f"select bit_xor(hash(events)) from ({sql}) as events")
         except UnreadableFile as error:
             return str(error)
         return None
@@ -254,7 +255,7 @@ class Parser:
         try:
             yield
         except (duckdb.FatalException, duckdb.InternalException) as error:
-            del self.__dict__["_connection"]  # unusable from now on: the next query opens another
+            self.__dict__.pop("_connection", None)  # unusable from now on: the next query opens another
             raise UnreadableFile(_sentence(error)) from error
         # Damaged files make DuckDB raise other exceptions than its own, for instance `RuntimeError: std::bad_cast`.
         except Exception as error:

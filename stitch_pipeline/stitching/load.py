@@ -203,7 +203,7 @@ def _insert_files(
             warehouse.load_events(batch)
         except Exception as error:
             # A failed statement ends the transaction, so all is done again without the files that make it fail.
-            raise _ReadingFailed(_problems_of(parser, batches)) from error
+            raise _ReadingFailed(_problems_of(parser, batches, present)) from error
         warehouse.execute(f"drop table if exists {REJECTS_TABLE}")
         warehouse.execute(f"drop table if exists {REJECTS_TABLE}_scan")
         for alone in batch.alone():
@@ -214,7 +214,7 @@ def _insert_files(
                     for frame in parser.quarantined(alone, file.bad_row_day):
                         warehouse.insert_frame("stitch.quarantined_events", frame)
                 except UnreadableFile as error:
-                    raise _ReadingFailed({file.landing_file: str(error)}) from error
+                    raise _ReadingFailed(_problems_of(parser, batches, present)) from error
             if landed_file.version != file.version or landed_file.has_changed():
                 grown.add(file.landing_file)
             rows += file.row_count
@@ -252,9 +252,16 @@ class _ReadingFailed(Exception):
         self.problems = problems
 
 
-def _problems_of(parser: Parser, batches: Sequence[EventBatch]) -> dict[str, str]:
-    """The files that cannot be loaded though they could be indexed, by name, each with its problem."""
-    found = {alone.files[0].landing_file: parser.problem_of(alone) for batch in batches for alone in batch.alone()}
+def _problems_of(parser: Parser, batches: Sequence[EventBatch], indexed: Mapping[str, IndexedFile]) -> dict[str, str]:
+    """The files that cannot be loaded though they could be indexed, by name, each with its problem.
+
+    All files and not only the batch that failed, so that the load is done again once and not once per bad file.
+    """
+    found = {}
+    for batch in batches:
+        for alone in batch.alone():
+            name = alone.files[0].landing_file
+            found[name] = parser.problem_of(alone, has_bad_rows=indexed[name].bad_row_count > 0)
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
