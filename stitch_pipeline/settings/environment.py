@@ -213,7 +213,8 @@ class Settings(StitchingRules, BaseSettings):
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
-        assert loaded.forgotten is not None  # refuses a list without its key now, and not in the middle of a run
+        # A list without its key is refused now, and not in the middle of a run.
+        read_forgotten(loaded.forgotten_path, loaded.forget_key_in_environment)
         return loaded
 
 

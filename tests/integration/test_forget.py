@@ -539,7 +539,7 @@ def test_whatever_happens_around_it_with_more_histories(seed: int, new_warehouse
 
 @pytest.mark.slow
 def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
-    """Measured on two slow cores: 60 seconds, of which most is building 20 days again."""
+    """Measured: 16 CPU seconds to forget and settle, a little more than the first settle took."""
     warehouse = new_warehouse(policy="device_split")
     path = warehouse.settings.landing_dir / "jitsu/a.ndjson"
     path.parent.mkdir()
@@ -610,7 +610,7 @@ sys.exit(main(["forget", "--project", "shop", "--user", sys.argv[2], "--forget"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statement", [5, 60, 100, 130, 160])
+@pytest.mark.parametrize("statement", [5, 40, 85, 100])
 def test_a_killed_forget_is_finished_by_the_next_settle(
     statement: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -698,3 +698,25 @@ def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWareho
     assert "forgotten:" in shown
     assert "a user who was forgotten: the row is credited to nobody else, and stays with the device" in shown
     assert "takes no row over from a user who was forgotten" in shown
+
+
+def test_restored_tables_bring_nothing_back(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(policy="device_split")
+    warehouse.land_events("jitsu/a.ndjson", SHARED)
+    warehouse.settle()
+    tables = ("raw_events", "identity_map", "page_views", "users", "user_mapping_history")
+    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
+        for table in tables:
+            con.execute(f"create table backup_{table} as select * from stitch.{table}")
+    forget(warehouse, ANN)
+    warehouse.settle()
+    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
+        for table in tables:
+            con.execute(f"delete from stitch.{table}")
+            con.execute(f"insert into stitch.{table} select * from backup_{table}")
+            con.execute(f"drop table backup_{table}")
+    assert holding(warehouse, ANN)
+    warehouse.settle(reconcile=True)
+    assert holding(warehouse, ANN) == {}
+    assert credited(warehouse) == AFTER["device_split"]
+    assert_as_from_nothing(warehouse, new_warehouse(policy="device_split"))
