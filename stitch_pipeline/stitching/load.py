@@ -230,7 +230,7 @@ def _insert_files(
             file = _as_read(warehouse, file, report)
         elif file.problem is None and read.get(name, 0) != file.row_count:
             report(f"{name} has {file.row_count:,} rows, of which {read.get(name, 0):,} were read: it is quarantined")
-            for table in ("raw_events", "quarantined_events"):
+            for table in ("raw_events", "forgotten_events", "quarantined_events"):
                 warehouse.execute(f"delete from stitch.{table} where landing_file = $file", file=name)
             file = _unreadable(file, landed[name], "its rows are not the same each time that they are read", rules)
         if file.problem is not None:
@@ -274,11 +274,12 @@ def _unreadable(file: IndexedFile, landed: LandedFile, problem: str, rules: Read
 
 
 def _rows_read(warehouse: Warehouse) -> dict[str, int]:
-    """The rows of the files to load that are stored by now, by file: events and lines in quarantine."""
+    """The rows of the files to load that are stored by now, by file: events, forgotten rows and lines in quarantine."""
     return dict(
         warehouse.rows(
             "select landing_file, count(*) from ("
             f"select landing_file from stitch.raw_events where {_IS_LOADED} union all "
+            f"select landing_file from stitch.forgotten_events where {_IS_LOADED} union all "
             f"select landing_file from stitch.quarantined_events where {_IS_LOADED} and line is not null"
             ") as stored group by landing_file"
         )
