@@ -131,6 +131,8 @@ class Parser:
             path = literal(str(file.read_path))
             relation = self._connection.sql(f"select * from read_parquet({path}, hive_partitioning = false)")
             columns = tuple(zip(relation.columns, relation.types, strict=True))
+            # A type with a field whose name is not UTF-8 raises only where it is written as text.
+            _ = [str(column_type) for column_type in relation.types]
         return shape_of_columns(file, columns)
 
     def batches(self, files: Iterable[LandedFile], rules: ReadingRules) -> tuple[list[EventBatch], dict[str, str]]:
@@ -187,7 +189,7 @@ class Parser:
         try:
             self.rows(f"select bit_xor(hash(events)) from ({sql}) as events")
         except UnreadableFile as error:
-            return str(error)
+            return _about(batch.files[0], error)
         return None
 
     def profiles(self, batch: EventBatch) -> dict[str, Profile]:
@@ -202,7 +204,7 @@ class Parser:
                 profiles[name].counts[day] = count
         except UnreadableFile as error:
             if len(batch.files) == 1:
-                return {batch.files[0].landing_file: Profile(problem=str(error))}
+                return {batch.files[0].landing_file: Profile(problem=_about(batch.files[0], error))}
             for alone in batch.alone():
                 profiles.update(self.profiles(alone))
             return profiles
@@ -262,6 +264,11 @@ class Parser:
             if "No space left" in str(error):
                 raise
             raise UnreadableFile(_sentence(error)) from error
+
+
+def _about(file: LandedFile, error: UnreadableFile) -> str:
+    """The message, with the file's name in place of that of its link or copy."""
+    return str(error).replace(str(file.read_path), file.landing_file)
 
 
 def _sentence(error: Exception) -> str:
