@@ -323,7 +323,6 @@ class DuckDBEngine:
             with scratch.open() as warehouse:
                 attach = f"attach {literal(str(self.path))} as {STORED} (read_only)"
                 self._wait_for(lambda: warehouse.execute(attach))
-                warehouse.execute("create schema stitch")
                 tables = warehouse.rows(
                     "select table_name from duckdb_tables() where database_name = $stored and schema_name = 'stitch'",
                     stored=STORED,
