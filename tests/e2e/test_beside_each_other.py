@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -56,7 +57,8 @@ def directory(tmp_path: Path) -> Path:
 @contextmanager
 def daemon(directory: Path, **settings: str) -> Iterator[DagsterServer]:
     toml = {"project_file": str(directory / "stitch.toml")}
-    with dagster_server(directory, **{**SETTINGS, **toml, **settings}) as server:
+    every: dict[str, Any] = {**SETTINGS, **toml, **settings}
+    with dagster_server(directory, **every) as server:
         yield server
 
 
@@ -80,8 +82,6 @@ def settle(directory: Path, **settings: str) -> None:
 
 def land_late_logins(directory: Path) -> None:
     aside = directory / "late.ndjson.part"
-    import json
-
     aside.write_text("".join(json.dumps(as_jitsu(event)) + "\n" for event in late_logins()))
     aside.rename(directory / "landing" / "jitsu" / "late.ndjson")
 
@@ -152,7 +152,9 @@ def worker_of(server: DagsterServer, run_id: str) -> int:
 def backfill(server: DagsterServer, first: date, last: date) -> None:
     """Launch a backfill of every table over the days, as the UI does."""
     days = [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
-    assets = [{"path": [name]} for name in ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")]
+    assets = [
+        {"path": [name]} for name in ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")
+    ]
     launched = server.query(
         "mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) "
         "{ __typename ... on PythonError { message } } }",
