@@ -2,8 +2,8 @@
 
 A run whose process was killed may stay "started" for ever, and the triggers would wait for it for ever:
 
-- Dagster's run monitoring does not know the runs inside ``settle``. So ``settle`` holds a file lock while it runs, and a
-  process that gets the lock knows that no ``settle`` is alive.
+- Dagster's run monitoring does not know the runs inside ``settle``. So ``settle`` holds a file lock while it runs, and
+  a process that gets the lock knows that no ``settle`` is alive.
 - With the default launcher, Dagster notices a dead process only as long as the code server that started it is alive.
   The run's events name its process, and a process that is gone, or is younger than this event, is not the run's.
 

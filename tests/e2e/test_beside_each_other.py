@@ -1,4 +1,4 @@
-"""Several processes on one warehouse: nobody's work fails because another is busy, is killed or is ended by a person."""
+"""Several processes on one warehouse: no work fails because another is busy, is killed or is ended by a person."""
 
 from __future__ import annotations
 
@@ -74,10 +74,11 @@ def start_settle(directory: Path, **settings: str) -> subprocess.Popen[str]:
     )
 
 
-def settle(directory: Path, **settings: str) -> None:
+def settle(directory: Path, **settings: str) -> str:
     process = start_settle(directory, **settings)
     printed = process.communicate(timeout=600)[0]
     assert process.returncode == 0, printed
+    return printed
 
 
 def land_late_logins(directory: Path) -> None:
@@ -263,5 +264,6 @@ def test_settle_makes_good_a_killed_worker_when_there_is_no_daemon(
         os.kill(worker, signal.SIGKILL)
         server.process.wait()
     land_late_logins(directory)
-    settle(directory)
+    printed = settle(directory)
+    assert "build_job" in printed, printed
     assert not wrong(directory, expected)

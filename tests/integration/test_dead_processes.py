@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
@@ -57,6 +58,20 @@ def test_settle_goes_on_where_a_run_of_the_daemon_has_died(status: DagsterRunSta
     warehouse.settle()
     assert status_of(warehouse, dead) == DagsterRunStatus.FAILURE
     assert len(warehouse.rows("sessions")) == 1
+
+
+@pytest.mark.parametrize("days", [DayRange(START, START), DayRange(date(2026, 3, 9), date(2026, 3, 9))], ids=str)
+def test_settle_does_not_wait_for_the_queue_of_a_daemon_that_is_gone(days: DayRange, warehouse: Warehouse) -> None:
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", f"{START} 12:00")])
+    tags = run_request(Request(days, "landed")).tags
+    queued = DagsterRun(BUILD_JOB, run_id=make_new_run_id(), tags=dict(tags), status=DagsterRunStatus.NOT_STARTED)
+    warehouse.instance.add_run(queued)
+    # A copy that is missing makes recovery look first, which must not wait either.
+    warehouse.settle()
+    warehouse.settings.index_path.unlink()
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e2", f"{START} 18:00")])
+    warehouse.settle()
+    assert len(warehouse.rows("sessions")) == 2
 
 
 def test_a_tick_marks_only_runs_whose_process_has_ended(warehouse: Warehouse) -> None:
