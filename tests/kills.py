@@ -105,7 +105,8 @@ def settle_and_reconcile(warehouse: Warehouse) -> None:
 
 
 def build_as_the_daemon_does(warehouse: Warehouse) -> None:
-    warehouse.build(START, START + timedelta(days=5))
+    """Build the days that the late logins reach, which makes sessions of earlier days stale."""
+    warehouse.build(START + timedelta(days=2), START + timedelta(days=5))
 
 
 def nothing(warehouse: Warehouse) -> None:
@@ -298,8 +299,8 @@ class Points:
                 points.reach("warehouse before close")
             points.reach("warehouse closed")
 
-        DuckDBWarehouse.transaction = counted_transaction  # type: ignore[method-assign]
-        DuckDBEngine.open = counted_open  # type: ignore[method-assign]
+        DuckDBWarehouse.transaction = counted_transaction  # type: ignore[method-assign, assignment]
+        DuckDBEngine.open = counted_open  # type: ignore[method-assign, assignment]
 
     def _in_dbt(self) -> None:
         from dbt.adapters.duckdb.environments.local import DuckDBCursorWrapper
@@ -357,7 +358,7 @@ class Points:
             store_event(storage, event)
             self.reach(f"dagster after {what}")
 
-        SqliteEventLogStorage.store_event = counted  # type: ignore[method-assign]
+        SqliteEventLogStorage.store_event = counted  # type: ignore[method-assign, assignment]
 
     def _before(self, owner: type, name: str, label: Callable[..., str]) -> None:
         original = getattr(owner, name)

@@ -99,9 +99,12 @@ def underway(instance: DagsterInstance, job_names: Collection[str]) -> list[str]
 
 
 def is_underway(instance: DagsterInstance, job_names: Collection[str], assets: Collection[AssetKey]) -> bool:
-    """Whether an unfinished run may change the warehouse: of one of the jobs, or of some of the assets alone."""
-    unfinished = [status for status, state in _STATES.items() if state in ("waiting", "running")]
-    runs = instance.get_runs(RunsFilter(statuses=unfinished))
+    """Whether a run that has started may change the warehouse: of one of the jobs, or of some of the assets alone.
+
+    A run that waits in the queue does not count: where no daemon is alive, it waits for ever.
+    """
+    started = [status for status, state in _STATES.items() if state == "running"]
+    runs = instance.get_runs(RunsFilter(statuses=started))
     return any(run.job_name in job_names or (run.asset_selection or set()) & set(assets) for run in runs)
 
 

@@ -8,7 +8,7 @@ keeps a cursor, and a missed tick costs time and nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -35,7 +35,16 @@ from stitch_pipeline.orchestration.run_records import (
     past_runs,
 )
 from stitch_pipeline.planning.days import DayRange, days_to_rebuild
-from stitch_pipeline.planning.requests import Patience, Paused, Plan, Request, plan_request, plan_requests
+from stitch_pipeline.planning.requests import (
+    PastRun,
+    Patience,
+    Paused,
+    Plan,
+    Request,
+    RunState,
+    plan_request,
+    plan_requests,
+)
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.engine import engine_of
 
@@ -50,6 +59,15 @@ class Now:
     """See ``Patience.gives_up``."""
     since: datetime | None = None
     """Failures before this time do not count."""
+
+    @property
+    def states_that_count(self) -> tuple[RunState, ...]:
+        """The states in which a run covers its days: ``settle`` does not wait for a queue, whose daemon may be gone."""
+        return ("running",) if self.gives_up else ("waiting", "running")
+
+    def counted(self, past: Sequence[PastRun]) -> Sequence[PastRun]:
+        """The runs of ``past`` that have ended, or whose state covers their days."""
+        return [run for run in past if run.state in ("succeeded", "failed", *self.states_that_count)]
 
     def patience(self, index: LandingIndex) -> Patience:
         forgotten_at = index.failures_forgotten_at()
@@ -124,7 +142,7 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         return Wanted(Plan(), "The index is new: recovery_sensor requests a look at the warehouse first")
     pending = index.pending()
     # A run that has started clears the changed days that it builds; files that land after its start are pending.
-    underway = covered_ranges(instance, BUILD_JOB, "waiting", "running")
+    underway = covered_ranges(instance, BUILD_JOB, *now.states_that_count)
     unbuilt = {
         day: reason
         for day, reason in _unbuilt(settings, index, copy).items()
@@ -140,8 +158,8 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         stale,
         kind="build",
         state=lambda days: _landing_state(index.history(), days, pending, unbuilt),
-        covered=covered_ranges(instance, BUILD_JOB, "waiting"),
-        past=past_runs(instance, BUILD_JOB) if stale else (),
+        covered=() if now.gives_up else covered_ranges(instance, BUILD_JOB, "waiting"),
+        past=now.counted(past_runs(instance, BUILD_JOB)) if stale else (),
         patience=now.patience(index),
         now=now.time,
     )
@@ -202,7 +220,7 @@ def _recovery(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted
         plan_request(
             f"recovery:{_digest(index.history(), marker)}",
             None,
-            past=past_runs(instance, RECONCILE_JOB),
+            past=now.counted(past_runs(instance, RECONCILE_JOB)),
             patience=now.patience(index),
             now=now.time,
         ),
@@ -221,7 +239,7 @@ def _rules(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
             # With the time of the copy, so rules that are changed and changed back are requested again.
             f"rules:{_digest(copy.noted_at, rules)}",
             None,
-            past=past_runs(instance, RECONCILE_JOB),
+            past=now.counted(past_runs(instance, RECONCILE_JOB)),
             patience=now.patience(index),
             now=now.time,
         ),
@@ -253,8 +271,8 @@ def _restitch_plan(settings: Settings, instance: DagsterInstance, now: Now, job_
         kind=job_name,
         state=lambda days: copy.noted_at,
         # An unfinished run renews the copy when it ends, and what is still stale is requested then.
-        covered=covered_ranges(instance, job_name, "waiting", "running"),
-        past=past_runs(instance, job_name),
+        covered=covered_ranges(instance, job_name, *now.states_that_count),
+        past=now.counted(past_runs(instance, job_name)),
         patience=now.patience(index),
         now=now.time,
     )
