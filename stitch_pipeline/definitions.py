@@ -9,7 +9,7 @@ from dagster import Definitions, in_process_executor
 
 from stitch_pipeline.orchestration.assets.landing import landing_zone_assets
 from stitch_pipeline.orchestration.assets.models import model_assets
-from stitch_pipeline.orchestration.jobs import asset_jobs, preview_rules_job, reconcile_job
+from stitch_pipeline.orchestration.jobs import asset_jobs, forget_job, preview_rules_job, reconcile_job
 from stitch_pipeline.orchestration.resource import warehouse_resource
 from stitch_pipeline.orchestration.schedules import schedules
 from stitch_pipeline.orchestration.sensors import sensors
@@ -20,7 +20,7 @@ def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None 
     """All of Dagster's definitions for these settings. ``resource_overrides`` replaces resources by name."""
     return Definitions(
         assets=[landing_zone_assets(settings), *model_assets(settings)],
-        jobs=[*asset_jobs(), reconcile_job(settings), preview_rules_job(settings)],
+        jobs=[*asset_jobs(), reconcile_job(settings), preview_rules_job(settings), forget_job(settings)],
         sensors=sensors(settings),
         schedules=schedules(settings),
         resources={

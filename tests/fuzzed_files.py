@@ -178,7 +178,7 @@ def _documents_changed(content: bytes, dice: random.Random) -> bytes:
         place = dice.randrange(len(lines))
         try:
             document = json.loads(lines[place].strip(b", "))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(document, dict) or not document:
             continue

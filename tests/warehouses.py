@@ -159,7 +159,7 @@ class Warehouse:
         """What ``persons`` would hold if it were resolved at once, and not run by run."""
         with rules_trial(self.settings) as trial:
             rules = {project: self.settings.rules(project) for project in project_ids(trial.warehouse)}
-            trial.follow(rules, self.settings.decisions)
+            trial.follow(rules, self.settings.followed_decisions)
             return ordered(map(comparable, trial.warehouse.records("select * from stitch.persons")))
 
     def contents(self, tables: Iterable[str] = TABLES) -> dict[str, list[Row]]:

@@ -1,10 +1,11 @@
 """The command line: ``stitch settle``, ``stitch status``, ``stitch retry``, ``stitch accept-vanished``,
-``stitch rebuild``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR``, ``stitch settings`` and
-``stitch demo``."""
+``stitch rebuild``, ``stitch forget``, ``stitch why``, ``stitch preview``, ``stitch sources check DIR``,
+``stitch settings`` and ``stitch demo``."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import shutil
@@ -41,9 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AlreadySettling, IndexUnusable, WarehouseError) as error:
         _complain(error)
         return EXIT_FAILED
+    except Exception as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        home = os.environ.get("DAGSTER_HOME", "")
+        _complain(
+            f"Dagster's records in DAGSTER_HOME '{home}' cannot be written, because there is no room left or the disk "
+            "fails: free some space there and run the command again. What was committed to the warehouse is safe."
+        )
+        return EXIT_FAILED
 
 
-def _complain(error: Exception) -> None:
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # SQLite's words, wrapped by SQLAlchemy. The second is about a limit of the process (ulimit -f), for example.
+        if full or any(words in str(error) for words in ("database or disk is full", "disk I/O error")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _complain(error: Exception | str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print("[red]error:[/]", escape(str(error)))
 
 
@@ -98,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         flag = "--" + name.replace("_", "-")
         preview.add_argument(flag, default=argparse.SUPPRESS, help=rule.description, **values)
     preview.set_defaults(command=_preview)
+    _add_forget(commands)
     settings = commands.add_parser("settings", help="show every setting, its default and its value in force")
     settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
     settings.set_defaults(command=_settings)
@@ -107,6 +128,51 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--people", type=int, default=1200)
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _add_forget(commands: Any) -> None:
+    forget = commands.add_parser(
+        "forget", help="forget a user, device or identifier for good; without --forget it shows what would go"
+    )
+    forget.add_argument("--project", required=True, metavar="P", help="the project_id")
+    which = forget.add_mutually_exclusive_group(required=True)
+    # Read from standard input, the id is neither in the shell's history nor in the list of processes.
+    which.add_argument("--user", metavar="ID", help="a user id; - reads it from standard input")
+    which.add_argument("--device", metavar="ID", help="an anonymous id; - reads it from standard input")
+    which.add_argument("--identifier", metavar="KIND=VALUE", help="as email=ann@example.com; KIND=- reads the value")
+    forget.add_argument(
+        "--pseudonymise", action="store_true", help="keep the rows under a pseudonym, for totals; default is to delete"
+    )
+    what = forget.add_mutually_exclusive_group()
+    what.add_argument("--forget", action="store_true", help="do it, and settle")
+    what.add_argument("--prove", action="store_true", help="search everything that was written, print a certificate")
+    forget.set_defaults(command=_forget)
+
+
+def _forget(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.cli.forget import print_certificate, print_concerned, print_done, request_of
+    from stitch_pipeline.stitching.forget import add_to_list, forget, look
+    from stitch_pipeline.warehouse.engine import engine_of
+
+    settings = Settings.load()
+    request, engine = request_of(options), engine_of(settings)
+    if options.prove:
+        return print_certificate(settings, request, _dagster_home(), console)
+    if not options.forget:
+        with engine.open(read_only=True) as warehouse:
+            print_concerned(look(warehouse, settings, request), console)
+        return EXIT_OK
+    add_to_list(settings, request)  # from here on no run loads it, also if the warehouse is busy now
+    print_done(settings, request, console)
+    with engine.open() as warehouse:
+        forget(warehouse, settings, [request])
+    return _settle(
+        argparse.Namespace(reconcile=False, view_stitching=settings.view_stitching_is_on, json=False), console
+    )
+
+
+def _dagster_home() -> Path:
+    return Path(os.environ.get("DAGSTER_HOME") or "dagster_home").resolve()
 
 
 def _settle(options: argparse.Namespace, console: Console) -> int:

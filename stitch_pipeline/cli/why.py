@@ -38,8 +38,8 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
                 escape(candidate.user_id),
                 _time(candidate.began_at),
                 f"{candidate.event_count:,}",
-                escape(f"{candidate.event_id} ({candidate.event_type})"),
-                escape(candidate.landing_file),
+                escape(f"{candidate.event_id} ({candidate.event_type or 'forgotten'})"),
+                escape(candidate.landing_file or ""),
                 _time(candidate.received_at, "minutes"),
                 _time(candidate.loaded_at, "minutes"),
             )

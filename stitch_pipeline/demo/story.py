@@ -120,7 +120,7 @@ def _accuracies_under_graph(settings: Settings, truth: Path) -> dict[str, Accura
     with rules_trial(settings, ["policy_preview_events"]) as trial:
         graph = {"policy": Policy.graph}
         rules = {project: settings.rules(project).changed_by(graph) for project in project_ids(trial.warehouse)}
-        trial.follow(rules, settings.decisions)
+        trial.follow(rules, settings.followed_decisions)
         return _accuracies(trial.warehouse, truth, "policy_preview_events", "where policy = 'graph'")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ class Check:
 
     def __init__(self, parser: Parser, settings: Settings, path: Path) -> None:
         self._parser = parser
-        self._rules = reading_rules(settings)
+        # The files as they are: what is forgotten is left out when they are loaded.
+        self._rules = replace(reading_rules(settings), forgetting=None)
         self.files = list(_files(settings, path.resolve()))
         if not self.files:
             raise SettingsError(f"There is no file in '{path}': name a directory of event files, or one file.")

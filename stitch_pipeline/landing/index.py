@@ -167,6 +167,14 @@ class LandingIndex:
         logging.getLogger(__name__).warning(message)
         return IndexReplaced(message)
 
+    def vacuum(self) -> None:
+        """Write the file anew, so that it holds nothing that was deleted."""
+        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        try:
+            db.execute("vacuum")
+        finally:
+            db.close()
+
     def files(self) -> dict[str, IndexedFile]:
         """Every entry by the file's name, in that order."""
         with self._transaction() as db:

@@ -117,8 +117,8 @@ class Parser:
 
     def staged(self, file: LandedFile) -> LandedFile:
         """The file as DuckDB can read it, as long as this parser is open. Raises UnreadableFile if nothing helps."""
-        if file.source is None or file.file_type not in FILE_TYPES:
-            return file  # its shape says what is wrong
+        if file.file_type not in FILE_TYPES:
+            return file  # `shape_of` says what is wrong
         return staging.stage(self._with_readable_lookups(file), self._scratch / str(next(self._staged)))
 
     def shape_of(self, file: LandedFile) -> Shape:
@@ -131,6 +131,8 @@ class Parser:
             path = literal(str(file.read_path))
             relation = self._connection.sql(f"select * from read_parquet({path}, hive_partitioning = false)")
             columns = tuple(zip(relation.columns, relation.types, strict=True))
+            # A type with a field whose name is not UTF-8 raises only where it is written as text.
+            _ = [str(column_type) for column_type in relation.types]
         return shape_of_columns(file, columns)
 
     def batches(self, files: Iterable[LandedFile], rules: ReadingRules) -> tuple[list[EventBatch], dict[str, str]]:
@@ -139,7 +141,7 @@ class Parser:
         problems: dict[str, str] = {}
         for file in files:
             try:
-                staged = self.staged(file)
+                staged = file if file.source is None else self.staged(file)
                 by_shape.setdefault(self.shape_of(staged), []).append(staged)
             except UnreadableFile as error:
                 problems[file.landing_file] = str(error)
@@ -180,13 +182,14 @@ class Parser:
                 self._lookups[path] = None, str(error).replace(str(link), path.name)
         return self._lookups[path]
 
-    def problem_of(self, batch: EventBatch) -> str | None:
+    def problem_of(self, batch: EventBatch, *, has_bad_rows: bool) -> str | None:
         """Why the batch's one file cannot be loaded, though it could be indexed; None if it can."""
         self.forget_refused_lines()
+        sql = reading.numbered_rows_sql(batch) if has_bad_rows else batch.events_sql
         try:
-            self.rows(f"select bit_xor(hash(events)) from ({batch.events_sql}) as events")
+            self.rows(f"select bit_xor(hash(events)) from ({sql}) as events")
         except UnreadableFile as error:
-            return str(error)
+            return _about(batch.files[0], error)
         return None
 
     def profiles(self, batch: EventBatch) -> dict[str, Profile]:
@@ -201,7 +204,7 @@ class Parser:
                 profiles[name].counts[day] = count
         except UnreadableFile as error:
             if len(batch.files) == 1:
-                return {batch.files[0].landing_file: Profile(problem=str(error))}
+                return {batch.files[0].landing_file: Profile(problem=_about(batch.files[0], error))}
             for alone in batch.alone():
                 profiles.update(self.profiles(alone))
             return profiles
@@ -224,6 +227,9 @@ class Parser:
             f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
         )
         self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")
+        if batch.forgets:
+            # Nobody can tell whether a line that cannot be parsed carries a forgotten id.
+            self.execute("update refused_lines set raw_row = null")
         with self._unreadable():
             found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})
         while len(frame := self._next_frame(found)):
@@ -251,13 +257,18 @@ class Parser:
         try:
             yield
         except (duckdb.FatalException, duckdb.InternalException) as error:
-            del self.__dict__["_connection"]  # unusable from now on: the next query opens another
+            self.__dict__.pop("_connection", None)  # unusable from now on: the next query opens another
             raise UnreadableFile(_sentence(error)) from error
         # Damaged files make DuckDB raise other exceptions than its own, for instance `RuntimeError: std::bad_cast`.
         except Exception as error:
             if "No space left" in str(error):
                 raise
             raise UnreadableFile(_sentence(error)) from error
+
+
+def _about(file: LandedFile, error: UnreadableFile) -> str:
+    """The message, with the file's name in place of that of its link or copy."""
+    return str(error).replace(str(file.read_path), file.landing_file)
 
 
 def _sentence(error: Exception) -> str:

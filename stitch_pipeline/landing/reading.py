@@ -18,9 +18,11 @@ from datetime import UTC, date
 from pathlib import Path
 
 from stitch_pipeline.landing.fields import ColumnFields, DocumentFields
+from stitch_pipeline.landing.forgetting import Forgetting, without_forgotten
 from stitch_pipeline.landing.landed_file import LandedFile, Shape
 from stitch_pipeline.landing.problems import problems_of_rows
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
+from stitch_pipeline.settings.forgotten import PREFIX
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, Lookup
 
@@ -67,6 +69,8 @@ class ReadingRules:
     start_date: date
     blocked_ids: tuple[tuple[str, str], ...] = ()
     """(project, value) pairs, in addition to BLOCKED_IDS."""
+    forgetting: Forgetting | None = None
+    """None if nobody was forgotten."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,16 @@ class EventBatch:
 
     @property
     def events_sql(self) -> str:
-        """A query for the events, with the columns of ``raw_events``."""
+        """A query for the events, with the columns of ``raw_events``; see ``forgets`` for further ones."""
         return (
             "select * exclude (problem, field, reason, remedy, line, raw_row) "
             f"from ({rows_sql(self)}) where problem is null"
         )
+
+    @property
+    def forgets(self) -> bool:
+        """Whether rows of forgotten ids are among the events, marked by ``is_forgotten`` (``landing.forgetting``)."""
+        return self.rules.forgetting is not None
 
     def alone(self) -> Iterator[EventBatch]:
         """Each file as a batch of its own."""
@@ -95,7 +104,7 @@ def rows_sql(batch: EventBatch) -> str:
 
     ``problem`` is null exactly for events.
     """
-    return _canonical(batch, _picked(batch, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
+    return _without_forgotten(batch, _picked(batch, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
 
 
 def numbered_rows_sql(batch: EventBatch) -> str:
@@ -106,7 +115,7 @@ def numbered_rows_sql(batch: EventBatch) -> str:
     """
     raw_row = "line" if batch.shape.is_document else ColumnFields(batch.shape.columns, batch.shape.layout).row_sql
     number = f"row_number() over () + {1 if batch.shape.has_header else 0}"
-    return _canonical(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row))
+    return _without_forgotten(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row))
 
 
 def profile_sql(batch: EventBatch) -> str:
@@ -261,6 +270,11 @@ def _facts_of_files(batch: EventBatch) -> tuple[str, str]:
     return "files.landing_file, files.modified_at", join
 
 
+def _without_forgotten(batch: EventBatch, picked: str) -> str:
+    rows, rule = _canonical(batch, picked), batch.rules.forgetting
+    return rows if rule is None else without_forgotten(rows, rule)
+
+
 def _canonical(batch: EventBatch, picked: str) -> str:
     layout, rules = batch.shape.layout, batch.rules
     project_id = batch.files[0].project_id
@@ -413,8 +427,9 @@ def _is_blocked(column: str, rules: ReadingRules) -> str:
     # it has many zeros and begins with a zero or with a character that is trimmed off.
     longest = 8 + max([len("not_authenticated"), *(len(value.encode()) for _, value in rules.blocked_ids)])
     begins_so = f"(ascii({column}) <= ascii('0') or ascii({column}) = ascii('`'))"
-    is_candidate = f"strlen({column}) <= {longest} or ({begins_so} and contains({column}, '00000000'))"
+    is_reserved = f"starts_with({column}, {literal(PREFIX)})"
+    is_candidate = f"strlen({column}) <= {longest} or ({begins_so} and contains({column}, '00000000')) or {is_reserved}"
     # The list is one text with a separator that no id contains: a list of constants would become a join, as `in` does.
     listed = "'\\x01" + "\\x01".join(BLOCKED_IDS) + "\\x01'"
-    is_listed = f"contains(E{listed}, E'\\x01' || {bare} || E'\\x01'){own}"
+    is_listed = f"contains(E{listed}, E'\\x01' || {bare} || E'\\x01') or {is_reserved}{own}"
     return f"case when {is_candidate} then coalesce({is_listed}, false) else false end"

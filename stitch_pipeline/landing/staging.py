@@ -8,6 +8,7 @@ bytes first, refuses a CSV file that mixes ends of lines, and does not notice a 
 from __future__ import annotations
 
 import codecs
+import errno
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ def _unreadable() -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # there is no room for the copy: not the file's fault
         raise UnreadableFile(f"it cannot be read to its end ({_without_path(error)})") from error
 
 

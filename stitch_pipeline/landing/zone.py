@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
+from stitch_pipeline.landing.forgetting import forgetting
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import ReadingRules
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
@@ -29,6 +30,7 @@ def reading_rules(settings: Settings) -> ReadingRules:
         blocked_ids=tuple(
             (project, value) for project, own in sorted(settings.projects.items()) for value in own.blocked_ids
         ),
+        forgetting=forgetting(settings.forgotten, settings.projects),
     )
 
 
@@ -44,7 +46,8 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             f"STITCH_LANDING_DIR is '{root}', which is not a directory: create it, or point the variable at "
             "the directory where your tracker's files arrive."
         )
-    rules = json.dumps(asdict(reading_rules(settings)), default=str)
+    # Not what is forgotten: that concerns few files, and ``stitching.forget`` has those read again.
+    rules = json.dumps(asdict(replace(reading_rules(settings), forgetting=None)), default=str)
     how_read: dict[str, str] = {}
     sources: dict[str, Source | None] = {}
     lookups: dict[Path, list[tuple[Path, str]]] = {}

@@ -1,11 +1,9 @@
-"""Clean up after processes that died with a run: mark their runs as failed and free their pool slots.
+"""Clean up after processes that were killed: mark their runs as failed and free their pool slots.
 
-A run whose process was killed may stay "started" for ever, and the triggers would wait for it for ever:
-
-- Dagster's run monitoring does not know the runs inside ``settle``. So ``settle`` holds a file lock while it runs, and
-  a process that gets the lock knows that no ``settle`` is alive.
-- With the default launcher, Dagster notices a dead process only as long as the code server that started it is alive.
-  The run's events name its process, and a process that is gone, or is younger than this event, is not the run's.
+Such a run would stay "started" for ever, and the triggers would wait for it for ever. ``settle`` holds a file lock
+while it runs, so a process that gets the lock knows that no ``settle`` is alive. A run that a daemon launched is looked
+after by the code server that started its process. If that server has ended as well, nobody but a look at the process
+can tell.
 
 Such a run also keeps its pool slot, and every later run would wait for it. Dagster's daemon frees the slots of ended
 runs (``free_slots_after_run_end_seconds``); ``settle`` frees them where there is no daemon.
@@ -14,15 +12,15 @@ runs (``free_slots_after_run_end_seconds``); ``settle`` frees them where there i
 from __future__ import annotations
 
 import fcntl
-import os
-import subprocess
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.launcher import DefaultRunLauncher
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunsFilter, TextMetadataValue
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.folder import prepare_folder
@@ -45,7 +43,7 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
         with _lock(settings) as is_ours:
             if is_ours:
                 _fail_unfinished(instance)
-                _fail_runs_of_dead_processes(instance)
+                _fail_dead_workers(instance)
                 _free_slots_of_ended_runs(instance)
                 yield
                 return
@@ -59,7 +57,7 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
 
 def fail_abandoned_runs(settings: Settings, instance: DagsterInstance) -> None:
     """Mark the unfinished runs of dead processes as failed, so that their work is requested again."""
-    _fail_runs_of_dead_processes(instance)
+    _fail_dead_workers(instance)
     if not _unfinished(instance):
         return
     with _lock(settings) as is_ours:
@@ -88,41 +86,36 @@ def _fail_unfinished(instance: DagsterInstance) -> None:
         instance.report_run_failed(run, "The settle process that ran it has ended.")
 
 
-def _fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """Mark as failed the runs that the daemon launched on this machine and whose process is gone."""
-    if not isinstance(instance.run_launcher, DefaultRunLauncher):
-        return  # other launchers can be asked, and run monitoring does so
+def _fail_dead_workers(instance: DagsterInstance) -> None:
+    """Mark runs as failed that a code server of this machine started in a process that has ended since."""
+    # The command line needs an exception of this module, and not all that jobs need.
+    from stitch_pipeline.orchestration.jobs import JOBS
+
     for run in instance.get_runs(filters=RunsFilter(statuses=_LAUNCHED)):
-        process = None if SETTLE_TAG in run.tags else _process_of(instance, run)
-        if process is not None and not _is_alive(*process):
-            instance.report_run_failed(run, f"The process that ran it (pid {process[0]}) has ended.")
+        launched_by = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+        if run.job_name not in JOBS or launched_by.get("host") != "localhost":
+            continue
+        process = _process_of(instance, run.run_id)
+        if process is not None and not _may_be_alive(process):
+            instance.report_run_failed(run, f"Its process ({process}) has ended.")
 
 
-def _process_of(instance: DagsterInstance, run: DagsterRun) -> tuple[int, float] | None:
-    """The process in which the run executes and when it said so (seconds since the epoch); None if not known."""
-    # The first process that is named: later events may name those of single steps, which end before the run.
-    for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
-        event = entry.dagster_event
-        pid = event.engine_event_data.metadata.get("pid") if event else None
-        if pid is not None:
-            return int(str(pid.value)), entry.timestamp
-    return None
-
-
-def _is_alive(pid: int, since: float) -> bool:
+def _may_be_alive(process: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    # After a restart of the machine or container another process may have the number. `ps` prints whole seconds.
-    found = subprocess.run(["ps", "-o", "etimes=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    words = found.stdout.split()
-    if len(words) != 2:
-        return found.returncode == 0
-    age, state = int(words[0]), words[1]
-    return not state.startswith("Z") and time.time() - age <= since + 2
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return not Path("/proc/self").exists()  # a system without /proc does not say
+    # In a container whose first process collects no others, a dead process stays a zombie.
+    return state != "Z"
+
+
+def _process_of(instance: DagsterInstance, run_id: str) -> int | None:
+    """The process that executes the run, from the first event that names it."""
+    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
+        named = entry.dagster_event.engine_event_data.metadata.get("pid") if entry.dagster_event else None
+        if isinstance(named, TextMetadataValue) and named.value:
+            return int(named.value)
+    return None
 
 
 def _free_slots_of_ended_runs(instance: DagsterInstance) -> None:

@@ -1,6 +1,8 @@
 """The jobs that sensors and schedules launch, and those that a person launches from the launchpad."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -23,19 +25,23 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import POOL
 from stitch_pipeline.orchestration.exposure import hides_values, shown
 from stitch_pipeline.orchestration.resource import WarehouseResource
-from stitch_pipeline.orchestration.run_config import ProposedRules, ReconcileConfig, models_config
+from stitch_pipeline.orchestration.run_config import ForgetConfig, ProposedRules, ReconcileConfig, models_config
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.forgotten import Mode
 from stitch_pipeline.stitching.build import TABLES, reconcile
+from stitch_pipeline.stitching.forget import Request, forget, look
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
 from stitch_pipeline.stitching.state import read_state
+from stitch_pipeline.warehouse.tables import create_tables
 
 BUILD_JOB = "build_job"
 RESTITCH_JOB = "restitch_job"
 RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
 RECONCILE_JOB = "reconcile_job"
 PREVIEW_RULES_JOB = "preview_rules_job"
-JOBS = (BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, RECONCILE_JOB)
+FORGET_JOB = "forget_job"
+JOBS = (BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, RECONCILE_JOB, FORGET_JOB)
 """The jobs that change the warehouse."""
 ASSETS = tuple(AssetKey(name) for name in ("raw_events", "quarantined_events", *TABLES))
 
@@ -132,6 +138,66 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
         try_rules()
 
     return preview
+
+
+def forget_job(settings: Settings) -> JobDefinition:
+    """The job that forgets ids. It writes no id into Dagster: the config names a file, and the log has counts."""
+
+    @op(pool=POOL, description="Count what tables and files hold of the ids; unless it is a dry run, forget them.")
+    @hides_values(settings)
+    def forget_ids(
+        context: OpExecutionContext, config: ForgetConfig, warehouse: WarehouseResource
+    ) -> Iterator[AssetObservation | Output[None]]:
+        index = LandingIndex(settings.index_path)
+        try:
+            requests = [
+                Request(config.project_id, config.kind, line, Mode(config.mode))
+                for line in Path(config.ids_file).read_text(encoding="utf-8-sig").splitlines()
+                if line.strip()
+            ]
+            with warehouse.open_in_run(context) as open_warehouse:
+                continues = index.describes(open_warehouse.marker())
+                create_tables(open_warehouse)
+                found = [look(open_warehouse, settings, request) for request in requests]
+                if not config.dry_run:
+                    forget(open_warehouse, settings, requests)
+                state = read_state(open_warehouse)
+        except OSError as error:
+            raise Failure(f"The file of ids cannot be read: {error.strerror}.", allow_retries=False) from None
+        except (SettingsError, UnicodeDecodeError) as error:
+            raise Failure(str(error), allow_retries=False) from None
+        rows = Counter[str]()
+        for concerned in found:
+            rows.update({held.table: held.rows for held in concerned.tables})
+        for table, count in rows.items():
+            context.log.info(f"{table}: {count:,} rows")
+        if not config.dry_run:
+            context.log.info("The files that hold the ids are read again next, and their days built.")
+        yield AssetObservation(
+            AssetKey("raw_events"),
+            metadata={
+                "ids": len(requests),
+                "dry_run": config.dry_run,
+                **{f"{table}_rows": count for table, count in rows.items()},
+                "landing_files": len({file.name for one in found for file in one.landing_files}),
+                "lines_of_settings": sum(len(file.lines) for one in found for file in one.setting_files),
+            },
+        )
+        index.note(state, continues=continues)
+        yield Output(None)
+
+    @job(
+        name=FORGET_JOB,
+        description=(
+            "Forget users, devices or identifiers for good: their rows are deleted or pseudonymised, and no file, late "
+            "event or rebuild brings them back. A dry run by default, which counts what would go. The ids are in a "
+            "file, one per line, so that none is in Dagster."
+        ),
+    )
+    def forget_persons() -> None:
+        forget_ids()
+
+    return forget_persons
 
 
 def _preview_metadata(settings: Settings, preview: RulesPreview, proposal: Proposal) -> dict[str, Any]:

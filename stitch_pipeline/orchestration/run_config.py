@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dagster import Config
 from pydantic import Field, create_model
 
+from stitch_pipeline.settings.forgotten import Mode
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.stitching.build import Options
 
@@ -90,6 +91,16 @@ class ReconcileConfig(Config):
         default=False,
         description="Look only at projects with changed stitching rules, and at what is known to be pending.",
     )
+
+
+class ForgetConfig(Config):
+    """What ``forget_job`` forgets. The ids are in a file, because Dagster keeps run config for ever."""
+
+    project_id: str = Field(description="The project of the ids.")
+    kind: str = Field(default="user", description="user, device, or a kind of identifier of the project.")
+    ids_file: str = Field(description="A text file with one id per line. Delete it afterwards.")
+    mode: Mode = Field(default=Mode.delete, description="Delete the rows, or keep them under a pseudonym.")
+    dry_run: bool = Field(default=True, description="Only count what would go.")
 
 
 def reconcile_config(*, only_changed_rules: bool) -> dict[str, Any]:

@@ -91,6 +91,13 @@ def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) 
     return [days for run in runs if (days := _days_of(run))]
 
 
+def underway(instance: DagsterInstance, job_names: Collection[str]) -> list[str]:
+    """Those of the jobs that have an unfinished run."""
+    unfinished = [status for status, state in _STATES.items() if state in ("waiting", "running")]
+    names = {run.job_name for run in instance.get_runs(RunsFilter(statuses=unfinished))}
+    return [name for name in job_names if name in names]
+
+
 def is_underway(instance: DagsterInstance, job_names: Collection[str], assets: Collection[AssetKey]) -> bool:
     """Whether a run that has started may change the warehouse: of one of the jobs, or of some of the assets alone.
 

@@ -16,8 +16,8 @@ from dagster import DagsterInstance, Definitions, MetadataValue, RunRequest
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
-from stitch_pipeline.orchestration.jobs import RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
-from stitch_pipeline.orchestration.run_records import numbers_of, run_request
+from stitch_pipeline.orchestration.jobs import JOBS, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
+from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway
 from stitch_pipeline.orchestration.status import notices
 from stitch_pipeline.orchestration.triggers import TRIGGERS, Now
 from stitch_pipeline.planning.days import DayRange
@@ -130,6 +130,7 @@ def _settle(
         else:
             if is_complete:
                 settled.notices = notices(settings)
+                settled.waiting += [f"{job}: a run is queued or running elsewhere" for job in underway(instance, JOBS)]
                 if LandingIndex(settings.index_path).held_back():
                     settled.gave_up.append("files that vanished are held back")
                 return settled

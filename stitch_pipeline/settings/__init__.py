@@ -1,4 +1,5 @@
-"""The configuration of a deployment: the environment, ``stitch.toml``, ``overrides.csv``, and the rules that these set.
+"""The configuration of a deployment: the environment, ``stitch.toml``, ``overrides.csv``, ``forgotten.csv``, and the
+rules that these set.
 
 Belongs here: reading and checking settings, and one clear sentence for each that is wrong. Does not: Dagster, a
 database, or what a rule does to a row (``dbt_project/macros/stitch``).

@@ -1,8 +1,8 @@
 """Every setting of a deployment, read once and passed around as one frozen object.
 
 The environment (``STITCH_…``) says where things are and sets the defaults for all projects. ``stitch.toml`` sets what
-differs for one project or one feed, and ``overrides.csv`` holds decisions. An unknown key is an error, because a
-misspelt switch that silently does nothing is worse than no switch.
+differs for one project or one feed, ``overrides.csv`` holds decisions, and ``forgotten.csv`` the hashes of forgotten
+ids. An unknown key is an error, because a misspelt switch that silently does nothing is worse than no switch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_decisions
 from stitch_pipeline.settings.errors import SettingsError
+from stitch_pipeline.settings.forgotten import Forgotten, followed_decisions, read_forgotten
 from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, sentences
 
@@ -41,6 +42,10 @@ class Settings(StitchingRules, BaseSettings):
     """The file with settings per project and per feed; it may be absent."""
     overrides_file: Path | None = None
     """The file with decisions about identity; by default `overrides.csv` beside the project file, if there is one."""
+    forgotten_file: Path | None = None
+    """The list of forgotten ids, as keyed hashes; by default `forgotten.csv` beside the project file."""
+    forget_key: SecretStr | None = None
+    """The key of the hashes in that list; by default in a file beside it, which `stitch forget` creates."""
     start_date: date = date(2025, 1, 1)
     """The first daily partition (UTC); earlier events are quarantined."""
 
@@ -74,8 +79,9 @@ class Settings(StitchingRules, BaseSettings):
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
     decisions: tuple[Decision, ...] = ()
+    """As written; ``followed_decisions`` are without what is forgotten."""
 
-    @field_validator("landing_dir", "duckdb_path", "project_file", "overrides_file", mode="after")
+    @field_validator("landing_dir", "duckdb_path", "project_file", "overrides_file", "forgotten_file", mode="after")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -118,6 +124,28 @@ class Settings(StitchingRules, BaseSettings):
         return self.duckdb_path.with_name(self.duckdb_path.stem + ".landing.sqlite")
 
     @property
+    def forgotten_path(self) -> Path:
+        """The list of forgotten ids; it exists once something was forgotten."""
+        return self.forgotten_file or self.project_file.with_name("forgotten.csv")
+
+    @property
+    def forgotten(self) -> Forgotten:
+        """The list as it is on disk now: to forget an id takes effect without loading the code location again.
+
+        Raises SettingsError if the list or its key is wrong.
+        """
+        return read_forgotten(self.forgotten_path, self.forget_key_in_environment)
+
+    @property
+    def followed_decisions(self) -> tuple[Decision, ...]:
+        """The decisions without forgotten ids."""
+        return followed_decisions(self.decisions, self.forgotten)
+
+    @property
+    def forget_key_in_environment(self) -> str | None:
+        return None if self.forget_key is None else self.forget_key.get_secret_value()
+
+    @property
     def settle_lock_path(self) -> Path:
         """Locked by ``settle`` for as long as it runs."""
         return self.duckdb_path.with_name(self.duckdb_path.stem + ".settle.lock")
@@ -157,11 +185,13 @@ class Settings(StitchingRules, BaseSettings):
 
     @property
     def all_crediting_rules(self) -> str:
-        """``crediting_rules`` of all projects, those that stitch.toml does not name included, and the decisions."""
+        """``crediting_rules`` of all projects, unnamed ones included, with the decisions and what is forgotten."""
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
         rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
-        if self.decisions:
-            rules["decisions"] = [astuple(decision) for decision in sorted(self.decisions)]
+        if decisions := self.followed_decisions:
+            rules["decisions"] = [astuple(decision) for decision in sorted(decisions)]
+        if self.forgotten:
+            rules["forgotten"] = self.forgotten.digest
         return json.dumps(rules)
 
     @classmethod
@@ -176,13 +206,16 @@ class Settings(StitchingRules, BaseSettings):
         except ValidationError as error:
             raise SettingsError(sentences(error, "STITCH_", _secrets(cls))) from None
         project_file = _project_file(settings)
-        return settings.model_copy(
+        loaded = settings.model_copy(
             update={
                 "projects": {**project_file.projects, **settings.projects},
                 "feeds": {**project_file.feeds, **settings.feeds},
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
+        # A list without its key is refused now, and not in the middle of a run.
+        read_forgotten(loaded.forgotten_path, loaded.forget_key_in_environment)
+        return loaded
 
 
 def _secrets(cls: type[Settings]) -> list[str]:

@@ -15,6 +15,7 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_stored
+from stitch_pipeline.stitching import forget
 from stitch_pipeline.stitching.facts import events_in_window
 from stitch_pipeline.stitching.rules import configure, is_followed
 from stitch_pipeline.stitching.views import views_are_current
@@ -116,9 +117,11 @@ def build(
 def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Built:
     """Look for stale rows of all devices, or with ``only_changed_rules`` only in what a change of rules concerns.
 
-    Nothing is re-stitched. Raises DbtError if dbt itself cannot run.
+    Ids that are listed as forgotten are taken out of the tables. Nothing is re-stitched. Raises BuildFailed if a model
+    fails, and DbtError if dbt itself cannot run.
     """
     create_tables(warehouse)
+    forget.follow(warehouse, settings, look_again=not only_changed_rules)
     configure(warehouse, settings)
     today = datetime.now(UTC).date()
     variables = _variables(

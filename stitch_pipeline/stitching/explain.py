@@ -30,8 +30,9 @@ class Candidate:
     began_at: datetime
     event_count: int
     event_id: str
-    event_type: str
-    landing_file: str
+    event_type: str | None
+    landing_file: str | None
+    """None for a user who was forgotten, of whom no event is kept."""
     received_at: datetime | None
     loaded_at: datetime | None
 

@@ -89,6 +89,7 @@ def _load(
         _take_out(warehouse, [file.landing_file for file in files])
         report(f"{len(files):,} files to load")
         rows = _insert_files(warehouse, parser, files, landed, rules, failed, report)
+        _touch_forgotten(warehouse)
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
@@ -98,7 +99,7 @@ def _load(
 
 
 def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
-    """``rows_landed``, the rows of the loaded files, and the counts of ``events``, ``duplicates`` and ``quarantined``.
+    """The rows of the loaded files, ``rows_landed``, and of these ``events``, ``duplicates``, … ``forgotten``.
 
     The first equals the sum of the others, or rows are lost.
     """
@@ -108,7 +109,8 @@ def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
           (select coalesce(sum(row_count), 0)::bigint from stitch.landing_files) as rows_landed,
           (select count(*) from stitch.raw_events) as events,
           (select count(*) from stitch.duplicate_events) as duplicates,
-          (select count(*) from stitch.quarantined_events where line is not null) as quarantined
+          (select count(*) from stitch.quarantined_events where line is not null) as quarantined,
+          (select count(*) from stitch.forgotten_events) as forgotten
         """
     )
     return accounts
@@ -121,25 +123,28 @@ def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
         with stored as (
           select
             landing_file, sum(events)::bigint as events, sum(duplicates)::bigint as duplicates,
-            sum(quarantined)::bigint as quarantined
+            sum(quarantined)::bigint as quarantined, sum(forgotten)::bigint as forgotten
           from (
-            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined from stitch.raw_events
+            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined, 0 as forgotten from stitch.raw_events
             union all
-            select landing_file, 0, 1, 0 from stitch.duplicate_events
+            select landing_file, 0, 1, 0, 0 from stitch.duplicate_events
             union all
-            select landing_file, 0, 0, 1 from stitch.quarantined_events where line is not null
+            select landing_file, 0, 0, 1, 0 from stitch.quarantined_events where line is not null
+            union all
+            select landing_file, 0, 0, 0, 1 from stitch.forgotten_events
           ) as rows_of_files
           group by landing_file
         ),
         accounts as (
           select
             landing_file, files.days, coalesce(files.row_count, 0) as rows_landed, coalesce(events, 0) as events,
-            coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined
+            coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined,
+            coalesce(forgotten, 0) as forgotten
           from stitch.landing_files as files
           full join stored using (landing_file)
         )
         select * from accounts
-        where rows_landed <> events + duplicates + quarantined
+        where rows_landed <> events + duplicates + quarantined + forgotten
         order by landing_file
         limit 100
         """
@@ -155,8 +160,16 @@ def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
     warehouse.execute(
         f"insert into temp.touched select {_id_hash(warehouse)}, event_date from stitch.raw_events where {_IS_LOADED}"
     )
-    for table in ("raw_events", "duplicate_events", "quarantined_events", "landing_files"):
+    _touch_forgotten(warehouse)
+    for table in ("raw_events", "duplicate_events", "forgotten_events", "quarantined_events", "landing_files"):
         warehouse.execute(f"delete from stitch.{table} where {_IS_LOADED}")
+
+
+def _touch_forgotten(warehouse: Warehouse) -> None:
+    """Note the days of the files' forgotten rows, because links may depend on them. They compete with no other row."""
+    warehouse.execute(
+        f"insert into temp.touched select distinct null, event_date from stitch.forgotten_events where {_IS_LOADED}"
+    )
 
 
 def _insert_files(
@@ -190,7 +203,7 @@ def _insert_files(
             warehouse.load_events(batch)
         except Exception as error:
             # A failed statement ends the transaction, so all is done again without the files that make it fail.
-            raise _ReadingFailed(_problems_of(parser, batches)) from error
+            raise _ReadingFailed(_problems_of(parser, batches, present)) from error
         warehouse.execute(f"drop table if exists {REJECTS_TABLE}")
         warehouse.execute(f"drop table if exists {REJECTS_TABLE}_scan")
         for alone in batch.alone():
@@ -201,7 +214,7 @@ def _insert_files(
                     for frame in parser.quarantined(alone, file.bad_row_day):
                         warehouse.insert_frame("stitch.quarantined_events", frame)
                 except UnreadableFile as error:
-                    raise _ReadingFailed({file.landing_file: str(error)}) from error
+                    raise _ReadingFailed(_problems_of(parser, batches, present)) from error
             if landed_file.version != file.version or landed_file.has_changed():
                 grown.add(file.landing_file)
             rows += file.row_count
@@ -217,7 +230,7 @@ def _insert_files(
             file = _as_read(warehouse, file, report)
         elif file.problem is None and read.get(name, 0) != file.row_count:
             report(f"{name} has {file.row_count:,} rows, of which {read.get(name, 0):,} were read: it is quarantined")
-            for table in ("raw_events", "quarantined_events"):
+            for table in ("raw_events", "forgotten_events", "quarantined_events"):
                 warehouse.execute(f"delete from stitch.{table} where landing_file = $file", file=name)
             file = _unreadable(file, landed[name], "its rows are not the same each time that they are read", rules)
         if file.problem is not None:
@@ -239,9 +252,16 @@ class _ReadingFailed(Exception):
         self.problems = problems
 
 
-def _problems_of(parser: Parser, batches: Sequence[EventBatch]) -> dict[str, str]:
-    """The files that cannot be loaded though they could be indexed, by name, each with its problem."""
-    found = {alone.files[0].landing_file: parser.problem_of(alone) for batch in batches for alone in batch.alone()}
+def _problems_of(parser: Parser, batches: Sequence[EventBatch], indexed: Mapping[str, IndexedFile]) -> dict[str, str]:
+    """The files that cannot be loaded though they could be indexed, by name, each with its problem.
+
+    All files and not only the batch that failed, so that the load is done again once and not once per bad file.
+    """
+    found = {}
+    for batch in batches:
+        for alone in batch.alone():
+            name = alone.files[0].landing_file
+            found[name] = parser.problem_of(alone, has_bad_rows=indexed[name].bad_row_count > 0)
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
@@ -254,11 +274,12 @@ def _unreadable(file: IndexedFile, landed: LandedFile, problem: str, rules: Read
 
 
 def _rows_read(warehouse: Warehouse) -> dict[str, int]:
-    """The rows of the files to load that are stored by now, by file: events and lines in quarantine."""
+    """The rows of the files to load that are stored by now, by file: events, forgotten rows and lines in quarantine."""
     return dict(
         warehouse.rows(
             "select landing_file, count(*) from ("
             f"select landing_file from stitch.raw_events where {_IS_LOADED} union all "
+            f"select landing_file from stitch.forgotten_events where {_IS_LOADED} union all "
             f"select landing_file from stitch.quarantined_events where {_IS_LOADED} and line is not null"
             ") as stored group by landing_file"
         )
@@ -273,7 +294,10 @@ def _as_read(warehouse: Warehouse, file: IndexedFile, report: Callable[[str], No
     report(f"{file.landing_file} changed while it was read: the next run loads it again")
     days: dict[date, int] = dict(
         warehouse.rows(
-            "select event_date, count(*) from stitch.raw_events where landing_file = $file group by event_date",
+            "select event_date, count(*) from ("
+            "select event_date, landing_file from stitch.raw_events "
+            "union all select event_date, landing_file from stitch.forgotten_events"
+            ") as read where landing_file = $file group by event_date",
             file=file.landing_file,
         )
     )

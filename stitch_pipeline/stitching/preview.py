@@ -140,7 +140,7 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
 
 def _keep_differing(trial: RulesTrial, settings: Settings, rules: Mapping[str, ProjectSettings], name: str) -> None:
     """Create the table ``name`` with all rows that the rules would change."""
-    trial.follow(rules, settings.decisions)
+    trial.follow(rules, settings.followed_decisions)
     differing = " union all ".join(
         f"select '{table}' as grain, project_id, {day} as day, anonymous_id, {row_id} as row_id, "
         f"stitched_user_id as before, right_user_id as after from stitch.{view}"

@@ -32,8 +32,8 @@ def configure(warehouse: Warehouse, settings: Settings) -> None:
     crediting = {project: settings.crediting_rules(project) for project in projects}
     with warehouse.transaction():
         _replace(warehouse, "configured_rules", _rows_of_rules(rules, crediting))
-        _replace(warehouse, "configured_decisions", _rows_of_decisions(settings.decisions))
-        _replace(warehouse, "decision_lines", map(astuple, settings.decisions))
+        _replace(warehouse, "configured_decisions", _rows_of_decisions(settings.followed_decisions))
+        _replace(warehouse, "decision_lines", map(astuple, settings.followed_decisions))
         _write_what_belongs_to_rules(warehouse, rules)
 
 

@@ -39,13 +39,15 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 0.1
 # By itself, DuckDB 2.0 writes files that DuckDB 1.5 cannot open. The version is a property of the file, so no later
-# connection has to state it.
-_STORAGE_VERSION = "v1.2.0"
+# connection has to state it. Before 1.4, DuckDB would replay the write-ahead log of another database without a word.
+_STORAGE_VERSION = "v1.4.0"
 _LOCKED = "Could not set lock on file"
 # "File too large" is the limit of a process (ulimit -f).
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|failed to offload data block")
 _DAMAGED = re.compile(
     r"Corrupt (database|WAL) file|Failure while replaying WAL|not a valid DuckDB database|Could not read enough bytes"
+    # What DuckDB says of an SQLite file, without and with its extension for these.
+    r"|sqlite_scanner|SQLite databases do not support"
 )
 _OTHER_VERSION = re.compile(r"Trying to read a database file with version number")
 _REBUILD = (
@@ -116,11 +118,28 @@ class DuckDBWarehouse:
         # times.
         self.connection.execute("set disabled_optimizers = 'filter_pushdown'")
         try:
-            self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
+            if batch.forgets:
+                self._load_what_is_not_forgotten(batch)
+            else:
+                self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
         finally:
             # After an error within a transaction this statement fails too, and must not hide that error.
             with suppress(duckdb.TransactionException):
                 self.connection.execute("set disabled_optimizers = ''")
+
+    def _load_what_is_not_forgotten(self, batch: EventBatch) -> None:
+        # Kept in between, because parsing the files twice would take twice as long. No forgotten id is in these rows.
+        self.connection.execute(f"create or replace temp table landed as {batch.events_sql}")
+        self.connection.execute(
+            "insert into stitch.raw_events by name "
+            "select * exclude (is_forgotten, id_kind, id) from temp.landed where not is_forgotten"
+        )
+        self.connection.execute(
+            "insert into stitch.forgotten_events by name "
+            "select project_id, event_id, event_date, occurred_at, event_type, anonymous_id, user_id, id_kind, id, "
+            "landing_file from temp.landed where is_forgotten"
+        )
+        self.connection.execute("drop table temp.landed")
 
 
 @dataclass(frozen=True)
@@ -153,9 +172,9 @@ class DuckDBEngine:
     def open(self, *, read_only: bool = False) -> Iterator[Warehouse]:
         if read_only:
             self._must_exist()
-        else:
+        self._refuse_wrong_file()
+        if not read_only:
             self._create_if_missing()
-        self._refuse_empty_file()
         connection = self._wait_for(lambda: duckdb.connect(str(self.path), read_only=read_only))
         try:
             self._prepare(connection)
@@ -213,16 +232,42 @@ class DuckDBEngine:
                 kept._log.rename(kept._log.with_name(kept._log.name + ".damaged"))
         return kept
 
+    def rewrite(self) -> None:
+        self._must_exist()
+        with self.open() as warehouse:
+            warehouse.execute("force checkpoint")
+        aside = self.path.with_name(f"{self.path.name}.rewritten")
+        aside.unlink(missing_ok=True)
+        # Read-only, so that closing the old file touches no log of the new one. Others that write wait meanwhile.
+        with self._scratch() as connection:
+            self._wait_for(lambda: connection.execute(f"attach {literal(str(self.path))} as old_file (read_only)"))
+            if self._log.exists():
+                raise WarehouseBusy(f"The warehouse '{self.path}' was written to in between: try again.")
+            connection.execute(
+                f"attach {literal(str(aside))} as new_file (storage_version {literal(_STORAGE_VERSION)})"
+            )
+            connection.execute("copy from database old_file to new_file")
+            connection.execute("detach new_file")
+            aside.chmod(self.path.stat().st_mode)
+            aside.replace(self.path)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with TemporaryDirectory(prefix="stitch-rewrite-") as directory:
+            connection = duckdb.connect(config={"temp_directory": directory})
+            try:
+                self._prepare(connection)
+                yield connection
+            finally:
+                connection.close()
+
     @property
     def _log(self) -> Path:
         return self.path.with_name(self.path.name + ".wal")
 
     def _create_if_missing(self) -> None:
         """Create the warehouse under another name and rename it, so that an interruption leaves no half file."""
-        try:
-            prepare_folder(self.path)
-        except SettingsError as error:
-            raise WarehouseError(str(error)) from None
+        _prepare_folder(self.path)
         if self.exists():
             return
         with self._creating():
@@ -256,10 +301,18 @@ class DuckDBEngine:
         finally:
             os.close(folder)
 
-    def _refuse_empty_file(self) -> None:
+    def _refuse_wrong_file(self) -> None:
+        if self.path.is_dir():
+            _prepare_folder(self.path)
         # DuckDB would take it for a new database.
         if self.path.is_file() and self.path.stat().st_size == 0:
             raise WarehouseDamaged(f"The file of the warehouse '{self.path}' is empty (0 bytes). {_REBUILD}.")
+
+    @property
+    def files(self) -> list[Path]:
+        spilled = self.path.with_name(self.path.name + ".tmp")
+        candidates = [self.path, self._log, *sorted(spilled.rglob("*"))]
+        return [path for path in candidates if path.is_file()]
 
     @contextmanager
     def trial(self, replaced: Mapping[str, str], views: Sequence[str]) -> Iterator[tuple[DuckDBEngine, Warehouse]]:
@@ -270,7 +323,6 @@ class DuckDBEngine:
             with scratch.open() as warehouse:
                 attach = f"attach {literal(str(self.path))} as {STORED} (read_only)"
                 self._wait_for(lambda: warehouse.execute(attach))
-                warehouse.execute("create schema stitch")
                 tables = warehouse.rows(
                     "select table_name from duckdb_tables() where database_name = $stored and schema_name = 'stitch'",
                     stored=STORED,
@@ -335,6 +387,13 @@ def _marker(path: Path) -> str:
             stat = file.stat()
             parts.append(f"{stat.st_size}-{stat.st_mtime_ns}")
     return " ".join(parts)
+
+
+def _prepare_folder(path: Path) -> None:
+    try:
+        prepare_folder(path)
+    except SettingsError as error:
+        raise WarehouseError(str(error)) from None
 
 
 def _first_line(message: str) -> str:

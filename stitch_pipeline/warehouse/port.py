@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -41,8 +42,13 @@ class EventBatch(Protocol):
     def events_sql(self) -> str:
         """A DuckDB query for the events, with the column names of ``raw_events``.
 
-        An engine that is DuckDB runs it itself. Any other engine can run it in an in-memory DuckDB.
+        An engine that is DuckDB runs it itself. Any other engine can run it in an in-memory DuckDB. If ``forgets``, the
+        rows marked ``is_forgotten`` go to ``forgotten_events``, which has some of the columns.
         """
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the query has the columns ``is_forgotten``, ``id_kind`` and ``id``."""
 
 
 class Dialect(Protocol):
@@ -86,7 +92,7 @@ class Warehouse(Protocol):
         """Write everything to disk, and name the state of the warehouse: see ``Engine.marker``."""
 
     def load_events(self, batch: EventBatch) -> None:
-        """Add the batch's events to ``raw_events``, duplicates included."""
+        """Add the batch's events to ``raw_events``, duplicates included, and forgotten ones to ``forgotten_events``."""
 
 
 class Engine(Protocol):
@@ -120,6 +126,13 @@ class Engine(Protocol):
 
         Raises WarehouseBusy if another process has the warehouse open, and WarehouseError if there is none.
         """
+
+    def rewrite(self) -> None:
+        """Write the warehouse anew, so that its files hold no row that was deleted. Raises as ``open`` does."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that the engine writes, those that exist; none for a warehouse that is a server's."""
 
     def trial(
         self, replaced: Mapping[str, str], views: Sequence[str]

@@ -90,6 +90,13 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "followed_since": "timestamp not null",
         "followed_until": "timestamp",
     },
+    # What was forgotten: the lines of forgotten.csv for which every table was searched. Hashes, never an id.
+    "forgotten_ids": {
+        "project_id": "varchar not null",
+        "kind": "varchar not null",
+        "hash": "varchar not null",
+        "mode": "varchar not null",
+    },
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",

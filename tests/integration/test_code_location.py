@@ -47,7 +47,14 @@ def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
     repository = build_defs(Settings.load()).get_repository_def()
     assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (ASSETS | SHOWN_VIEWS)
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"build_job", "restitch_job", "restitch_page_views_job", "reconcile_job", "preview_rules_job"}
+    assert jobs == {
+        "build_job",
+        "restitch_job",
+        "restitch_page_views_job",
+        "reconcile_job",
+        "preview_rules_job",
+        "forget_job",
+    }
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert sensors == {
         "landing_sensor": DefaultSensorStatus.RUNNING,
@@ -118,7 +125,7 @@ def test_warehouse_yaml_and_ui_have_the_same_columns(new_warehouse: NewWarehouse
         for node in manifest()[kind].values()
         if node["resource_type"] in ("source", "model")
     }
-    assert set(described) == {*TABLES, *VIEWS, *ASSETS, *INTERNAL, "landing_files"}
+    assert set(described) == {*TABLES, *VIEWS, *ASSETS, *INTERNAL, "landing_files", "forgotten_events"}
     for table, columns in described.items():
         if table in ("project_settings", "decisions", "stale_partitions"):
             continue  # described in warehouse/tables.py

@@ -19,7 +19,9 @@ import duckdb
 import pytest
 from test_fuzzed_files import ACCOUNTS, Deployment
 
+from stitch_pipeline.landing.check import Check
 from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 
 EVENT: dict[str, Any] = {"timestamp": "2026-03-02T12:00:00Z", "type": "page", "anonymousId": "a", "projectId": "shop"}
@@ -109,6 +111,50 @@ def test_a_parquet_page_that_is_damaged_where_only_the_load_reads_it(zone: Deplo
     zone.load()
     assert set(events(zone)) == {*GOOD, "same", "bad"}
     assert quarantined(zone) == set()
+
+
+def test_a_parquet_page_that_is_damaged_where_nothing_reads_it(zone: Deployment) -> None:
+    path = put_parquet(zone, "snowplow/bad.parquet", f"select 'bad' as event_id, {SNOWPLOW}, 'ZZZUNUSED' as unused")
+    path.write_bytes(path.read_bytes().replace(b"ZZZUNUSED", b"ZZZ\xff\xfe\xfdSED"))
+    zone.load()
+    assert set(events(zone)) == {*GOOD, "bad"}
+    assert quarantined(zone) == set()
+
+
+def test_parquet_files_with_bad_rows_that_cannot_be_shown(zone: Deployment) -> None:
+    """The raw row of a bad row needs every column, so damage in any of them costs the file."""
+    for number in range(3):
+        ids = f"(values ('{number}'), (null)) as ids (id)"
+        query = f"select id as event_id, {SNOWPLOW}, 'ZZZUNUSED' as unused from {ids}"
+        path = put_parquet(zone, f"snowplow/{number}.parquet", query)
+        path.write_bytes(path.read_bytes().replace(b"ZZZUNUSED", b"ZZZ\xff\xfe\xfdSED"))
+    zone.load()
+    assert set(events(zone)) == GOOD
+    assert quarantined(zone) == whole(*(f"snowplow/{number}.parquet" for number in range(3)))
+
+
+def test_a_line_of_more_than_ten_megabytes_costs_itself(zone: Deployment) -> None:
+    put(zone, "jitsu/long.ndjson", documents("1") + documents("2", title="x" * 10_000_001) + documents("3"))
+    zone.load()
+    assert set(events(zone)) == {*GOOD, "1", "3"}
+    assert quarantined(zone) == {("jitsu/long.ndjson", 2, "refused_line")}
+
+
+def test_sources_check_reads_what_the_loader_reads(zone: Deployment) -> None:
+    put(zone, "new/a[1].ndjson", documents("1"))
+    put(zone, "new/a1.ndjson", documents("2") + documents("3"))
+    put(zone, "new/wide.ndjson", ("\ufeff" + documents("4")).encode("utf-16-be"))
+    put(zone, "new/cut.ndjson.gz", gzip.compress(documents("5").encode())[:-4])
+    (zone.landing / "new" / "nothing.ndjson").symlink_to("gone")
+    with Parser() as parser:
+        check = Check(parser, zone.settings, zone.landing / "new")
+        checked = {file.landing_file: check.look_at(file) for file in check.files}
+    counts = {name: one.contents and one.contents.identifiers.events for name, one in checked.items()}
+    assert counts == {
+        **{"new/a1.ndjson": 2, "new/a[1].ndjson": 1, "new/wide.ndjson": 1},
+        **{"new/cut.ndjson.gz": None, "new/nothing.ndjson": None},
+    }
+    assert checked["new/nothing.ndjson"].problem == "it is a link to nothing"
 
 
 def test_a_failure_that_no_file_is_the_cause_of_is_raised_and_changes_nothing(

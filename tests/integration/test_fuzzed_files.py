@@ -52,6 +52,7 @@ class Deployment:
         self.landing.mkdir(parents=True)
         (directory / "stitch.toml").touch()
         self.settings = Settings.load(
+            max_vanished_share=1,  # many files are taken away again
             landing_dir=self.landing,
             duckdb_path=directory / "warehouse.duckdb",
             project_file=directory / "stitch.toml",

@@ -138,4 +138,4 @@ def test_duckdb_1_5_can_open_the_file(fresh: Warehouse) -> None:
     assert 64 <= int.from_bytes(header[4:12], "little") <= 68
     assert fresh.query(
         "select distinct tags['storage_version'] as version from duckdb_databases() where not internal"
-    ) == [{"version": "v1.2.0+"}]
+    ) == [{"version": "v1.4.0+"}]

@@ -122,6 +122,11 @@ select
     from {{ shared_devices() }} as decided
     inner join person_ids as ids
         on decided.project_id = ids.project_id and ids.id_kind = 'device' and decided.anonymous_id = ids.id
+    union
+    -- A forgotten user or identifier counts towards the limits, and ties nothing together.
+    select ids.node
+    from person_ids as ids
+    where ids.id_kind != 'device' and {{ is_forgotten('ids.id') }}
 {% endmacro %}
 
 {# The edges without hubs. Only hubs link ids outside of the scope to ids within it. #}

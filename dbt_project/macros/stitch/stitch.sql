@@ -12,7 +12,8 @@
 
   A policy picks one link for a device and a time (macros/stitch/policies.sql). The rest is the same for all policies
   and is here: a link counts only within the window, a row's own user may go before any link, anonymous rows of a
-  shared device stay anonymous, stitching may be off, and decisions are followed (macros/decisions.sql).
+  shared device stay anonymous, stitching may be off, decisions are followed (macros/decisions.sql), and rows of a
+  forgotten user stay with the device (macros/stitch/forgotten.sql).
 #}
 {% macro stitch(subjects, switch='settings.stitching', policy='settings.policy') %}
 {%- set settings = project_settings() %}
@@ -83,6 +84,8 @@ policy_links as (
 
 {{ candidates_of_policies('policy_lookups', 'policy_links') }},
 
+{{ held_lookups('policy_lookups', 'policy_links') }},
+
 policy_crowded_devices as (
     select
         policy_links.project_id,
@@ -137,6 +140,7 @@ policy_answers as (
         candidates.link_day,
         candidates.candidate_linked_at,
         candidates.candidate_event_id,
+        held.project_id is not null as is_held,
         shared.project_id is not null
         {%- for name in shared_by_policies %}
         or {{ name }}_shared.project_id is not null
@@ -149,6 +153,13 @@ policy_answers as (
             and subjects.subject_day = candidates.subject_day
             and subjects.subject_at = candidates.subject_at
             and subjects.policy = candidates.policy
+    left join policy_held as held
+        on
+            subjects.project_id = held.project_id
+            and subjects.anonymous_id = held.anonymous_id
+            and subjects.subject_day = held.subject_day
+            and subjects.subject_at = held.subject_at
+            and subjects.policy = held.policy
     left join policy_shared_device_days as shared
         on
             subjects.project_id = shared.project_id
@@ -168,6 +179,7 @@ policy_answers as (
         null as link_day,
         null as candidate_linked_at,
         null as candidate_event_id,
+        false as is_held,
         false as is_on_shared_device
     from policy_subjects_without_links as subjects
 ),
@@ -181,15 +193,20 @@ policy_rules as (
             when not is_stitched then 'off'
             when is_on_shared_device then case when user_id is null then 'shared device' else 'own' end
             when keeps_own_user and user_id is not null then 'own'
+            -- What a forgotten user leaves is the device's, except for what other users did themselves.
+            when is_held then case when user_id is null then 'none' else 'own' end
             when link_user_id is null then 'none'
             when link_day not between first_link_day and last_link_day then 'none'
+            when {{ is_forgotten('link_user_id') }} then case when user_id is null then 'none' else 'own' end
             when link_user_id = user_id then 'own'
             when candidate_linked_at <= subject_at then 'link before'
             else 'link after'
         end as rule,
         anonymous_id is not null
         and not is_on_shared_device
-        and not (keeps_own_user and user_id is not null) as is_decided_by_links
+        and not is_held
+        and not (keeps_own_user and user_id is not null)
+        and not {{ is_forgotten('link_user_id') }} as is_decided_by_links
     from policy_answers
 ),
 

@@ -189,6 +189,13 @@ compared as (
             not {{ has_trait('stitched.policy', 'resolves_persons') }}
             or candidate_persons.person_id = device_persons.person_id
         ) as decides,
+        -- Whether the row would be a forgotten user's.
+        stitched.is_held
+        or (
+            {{ is_forgotten('stitched.link_user_id') }}
+            and stitched.link_day between stitched.first_link_day and stitched.last_link_day
+            and not (stitched.keeps_own_user and stitched.user_id is not null)
+        ) as is_kept_for_forgotten,
         -- The link that the policy picked, whether or not it then counted.
         candidates.candidate_id = stitched.candidate_event_id and candidates.no_link_reason is null as is_picked
     from stitched
@@ -254,6 +261,11 @@ reasons as (
             when shared_by_decision is not null
                 then 'own user decides: device is shared, as decided: ' || shared_by_decision
             {{ reasons_of_policies('shared', "stitched_by = 'shared device'") }}
+            when {{ is_forgotten('candidate_user_id') }} and is_kept_for_forgotten
+                then 'a user who was forgotten: the row is credited to nobody else, and stays with the device'
+            when is_kept_for_forgotten then 'takes no row over from a user who was forgotten'
+            when {{ is_forgotten('candidate_user_id') }} and user_id is null
+                then 'a user who was forgotten: does not decide this row under ' || policy
             when not is_decided_by_links then 'own user decides under ' || policy
             {{ reasons_of_policies('cut', "coalesce(candidate_person_id, '') != coalesce(device_person_id, '')") }}
             {{ reasons_of_policies('decides', 'decides') }}

@@ -23,6 +23,24 @@ with identified_events as (
         and events.anonymous_id is not null
         and events.user_id is not null
         and (events.event_type = 'identify' or settings.link_on = 'any')
+    union all
+    -- A forgotten user's links stay, without the user: they keep the rows around them from passing to another user.
+    select
+        events.project_id,
+        events.event_date,
+        events.anonymous_id,
+        events.user_id,
+        events.occurred_at,
+        events.event_id,
+        cast(null as varchar) as traits
+    from {{ internal_table('forgotten_events') }} as events
+    inner join {{ project_settings() }} as settings
+        on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and events.anonymous_id is not null
+        and events.user_id is not null
+        and (events.event_type = 'identify' or settings.link_on = 'any')
 ),
 
 -- A device has one user at any instant: of events at the same time, the one with the greatest event id counts.

@@ -8,4 +8,5 @@ select
     max(last_seen_at) as last_seen_at,
     cast(sum(event_count) as bigint) as event_count
 from {{ links_in_force() }} as links
+where not {{ is_forgotten('links.user_id') }}
 group by project_id, person_id, anonymous_id

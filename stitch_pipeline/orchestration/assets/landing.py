@@ -33,7 +33,7 @@ from stitch_pipeline.orchestration.exposure import hides_values, samples
 from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
-from stitch_pipeline.stitching import load
+from stitch_pipeline.stitching import forget, load
 from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.stitching.state import build_under, read_state
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
@@ -73,7 +73,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
                 "no_row_lost",
                 asset="raw_events",
                 # It names the files and days: what is wrong with one file does not hold up the days of the others.
-                description="Rows of each loaded file = its events + duplicates + quarantined rows.",
+                description="Rows of each loaded file = its events + duplicates + quarantined + forgotten rows.",
             ),
             AssetCheckSpec(
                 "raw_events_has_one_row_per_event",
@@ -108,6 +108,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             continues = index.describes(open_warehouse.marker())
             create_tables(open_warehouse)
             build_under(open_warehouse, settings.building_rules)
+            forget.follow(open_warehouse, settings)
             index.set_loaded(load.loaded_files(open_warehouse))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = load.load(

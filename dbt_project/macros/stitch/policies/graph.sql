@@ -93,7 +93,9 @@ graph_shared_devices as (
 )
 {%- endmacro %}
 
-{% macro policy_graph_traits() %}{{ return({'keeps_own_user': true, 'resolves_persons': true, 'finds_shared_devices': true}) }}{% endmacro %}
+{% macro policy_graph_traits() %}{{ return({
+        'keeps_own_user': true, 'resolves_persons': true, 'finds_shared_devices': true, 'takes_over': true
+    }) }}{% endmacro %}
 
 {% macro policy_graph_reasons() %}
     {{ return({

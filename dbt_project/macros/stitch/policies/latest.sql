@@ -29,7 +29,7 @@ latest_candidates as (
 )
 {%- endmacro %}
 
-{% macro policy_latest_traits() %}{{ return({}) }}{% endmacro %}
+{% macro policy_latest_traits() %}{{ return({'takes_over': true}) }}{% endmacro %}
 
 {% macro policy_latest_reasons() %}
     {{ return({
