@@ -27,7 +27,13 @@ from typing import IO, Any
 
 import duckdb
 from dagster import DagsterInstance
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from warehouses import REPOSITORY, START, TABLES, VIEWS, Row, Warehouse, at, comparable, ordered
+
+from stitch_pipeline.orchestration.jobs import BUILD_JOB
+from stitch_pipeline.orchestration.run_records import run_request
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.requests import Request
 
 HISTORIES = {
     "user_mapping_history": ("known_since", "known_until"),
@@ -106,7 +112,9 @@ def settle_and_reconcile(warehouse: Warehouse) -> None:
 
 def build_as_the_daemon_does(warehouse: Warehouse) -> None:
     """Build the days that the late logins reach, which makes sessions of earlier days stale."""
-    warehouse.build(START + timedelta(days=2), START + timedelta(days=5))
+    days = DayRange(START + timedelta(days=2), START + timedelta(days=5))
+    request = run_request(Request(days, base_key="by the daemon"))
+    warehouse.run(BUILD_JOB, {**request.tags, GRPC_INFO_TAG: json.dumps({"host": "localhost"})})
 
 
 def nothing(warehouse: Warehouse) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import date
 
 import pytest
 from dagster import DagsterRun, DagsterRunStatus
 from dagster._core.events import EngineEventData
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.utils import make_new_run_id
 from warehouses import START, Warehouse, page_view
 
@@ -31,7 +34,8 @@ def warehouse(new_warehouse_on_disk: NewWarehouse) -> Warehouse:
 def add_launched_run(warehouse: Warehouse, pid: int, status: DagsterRunStatus) -> str:
     """What a run that the daemon launched leaves in the instance once its process has started."""
     tags = run_request(Request(DayRange(START, START), "landed")).tags
-    run = DagsterRun(BUILD_JOB, run_id=make_new_run_id(), tags=dict(tags), status=status)
+    tags = {**tags, GRPC_INFO_TAG: json.dumps({"host": "localhost"})}
+    run = DagsterRun(BUILD_JOB, run_id=make_new_run_id(), tags=tags, status=status)
     warehouse.instance.add_run(run)
     warehouse.instance.report_engine_event("Started process for run.", run, EngineEventData.in_process(pid))
     return run.run_id
@@ -84,6 +88,17 @@ def test_a_tick_marks_only_runs_whose_process_has_ended(warehouse: Warehouse) ->
         alive.kill()
 
 
+def test_a_zombie_has_ended(warehouse: Warehouse) -> None:
+    zombie = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert zombie.stdout is not None
+    assert zombie.stdout.read() == b""  # it has ended, and nobody has collected it
+    time.sleep(0.5)
+    dead = add_launched_run(warehouse, zombie.pid, DagsterRunStatus.STARTED)
+    fail_abandoned_runs(warehouse.settings, warehouse.instance)
+    assert status_of(warehouse, dead) == DagsterRunStatus.FAILURE
+    zombie.wait()
+
+
 def test_a_step_that_has_ended_is_not_the_run(warehouse: Warehouse) -> None:
     run_id = add_launched_run(warehouse, os.getpid(), DagsterRunStatus.STARTED)
     run = warehouse.instance.get_run_by_id(run_id)
@@ -92,16 +107,3 @@ def test_a_step_that_has_ended_is_not_the_run(warehouse: Warehouse) -> None:
     warehouse.instance.report_engine_event("Executing a step in a child process.", run, step)
     fail_abandoned_runs(warehouse.settings, warehouse.instance)
     assert status_of(warehouse, run_id) == DagsterRunStatus.STARTED
-
-
-def test_another_process_with_the_same_number_is_not_taken_for_the_runs(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As after a restart of the machine: the run said so long before this process began.
-    run_id = add_launched_run(warehouse, os.getpid(), DagsterRunStatus.STARTED)
-    fail_abandoned_runs(warehouse.settings, warehouse.instance)
-    assert status_of(warehouse, run_id) == DagsterRunStatus.STARTED
-    with_old_events = "stitch_pipeline.orchestration.abandoned_runs._process_of"
-    monkeypatch.setattr(with_old_events, lambda instance, run: (os.getpid(), 0.0))
-    fail_abandoned_runs(warehouse.settings, warehouse.instance)
-    assert status_of(warehouse, run_id) == DagsterRunStatus.FAILURE
