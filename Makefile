@@ -12,7 +12,7 @@ export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # One telemetry-free, colour-free environment for every tool that is started from here.
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help demo demo-ui dev settle test check format audit bench screenshots clean
+.PHONY: help demo demo-ui dev settle test test-long check format audit bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ format: $(READY) ## put code into the project's format
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-long: $(READY) ## kills, daemons beside each other, random histories: an hour and more
+	$(BIN)/pytest -m long
 
 # Not part of .ci/run: it needs the advisory service. --strict, because a package that it cannot look up is no pass.
 audit: $(READY) ## look up the locked dependencies in PyPI's list of known vulnerabilities

@@ -22,7 +22,9 @@ def _names_of_0_2(warehouse: Warehouse) -> None:
     # A table of 0.1 had this name and another meaning.
     if "project_id" in _columns(warehouse, "followed_rules"):
         warehouse.execute("drop table stitch.followed_rules")
-    if "quarantined_events" in tables and "problem" not in _columns(warehouse, "quarantined_events"):
+    if {"quarantined_events", "landing_files"} <= set(tables) and "problem" not in _columns(
+        warehouse, "quarantined_events"
+    ):
         # Their files are read again, which gives each row its problem code.
         warehouse.execute(
             "update stitch.landing_files set version = 'read by 0.1' "

@@ -26,7 +26,7 @@ from warehouses import REPOSITORY, START, Row, as_jitsu
 from stitch_pipeline.orchestration.resource import BUSY_TAG
 from stitch_pipeline.stitching.build import TABLES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 UNFINISHED = {"QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING"}
 SENSORS = ("landing_sensor", "recovery_sensor", "rules_sensor", "identify_sensor")

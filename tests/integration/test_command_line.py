@@ -142,7 +142,7 @@ def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[s
     Path(environment["STITCH_DUCKDB_PATH"]).write_text("no warehouse " * 1000)
     ended = settle({**environment, "STITCH_LOCK_WAIT_SECONDS": "1"})
     assert ended.returncode == 1
-    assert "Set STITCH_DUCKDB_PATH to a DuckDB file you may write" in ended.stdout
+    assert "Run `stitch rebuild`" in ended.stdout
     assert "not settled: reconcile_job: all days" in ended.stdout
 
 

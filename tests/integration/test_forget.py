@@ -132,7 +132,7 @@ def test_what_a_forgotten_user_did_is_nobodys(policy: str, new_warehouse: NewWar
     assert_as_from_nothing(warehouse, new_warehouse(policy=policy))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [POLICIES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in POLICIES[1:])])
 def test_the_rows_never_pass_to_the_next_user(policy: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy=policy)
     warehouse.land_events("jitsu/ann.ndjson", SHARED[:4])
@@ -532,12 +532,14 @@ def test_whatever_happens_around_it_the_tables_are_as_from_nothing(seed: int, ne
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 22))
 def test_whatever_happens_around_it_with_more_histories(seed: int, new_warehouse: NewWarehouse) -> None:
     assert_history_forgets(seed, new_warehouse)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
     """Measured: 16 CPU seconds to forget and settle, a little more than the first settle took."""
     warehouse = new_warehouse(policy="device_split")
@@ -610,6 +612,7 @@ sys.exit(main(["forget", "--project", "shop", "--user", sys.argv[2], "--forget"]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("statement", [5, 40, 85, 100])
 def test_a_killed_forget_is_finished_by_the_next_settle(
     statement: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -28,7 +28,7 @@ from kills import (
 )
 from warehouses import Row, differences
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 KILLS = int(os.environ.get("KILLS", "25"))
 SEED = int(os.environ.get("KILLS_SEED", "1"))

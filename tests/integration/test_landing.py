@@ -105,9 +105,17 @@ def test_a_file_whose_rows_do_not_add_up_is_named_and_holds_up_nothing(new_wareh
     records: Any = warehouse.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
     check = records[key].event.dagster_event.event_specific_data
     assert not check.passed
-    numbers = {"rows_landed": 2, "events": 1, "duplicates": 0, "quarantined": 0}
+    numbers = {"rows_landed": 2, "events": 1, "duplicates": 0, "quarantined": 0, "forgotten": 0}
     assert check.metadata["files"].value == [
-        {"landing_file": "gone", "days": [], "rows_landed": 0, "events": 1, "duplicates": 0, "quarantined": 0},
+        {
+            "landing_file": "gone",
+            "days": [],
+            "rows_landed": 0,
+            "events": 1,
+            "duplicates": 0,
+            "quarantined": 0,
+            "forgotten": 0,
+        },
         {"landing_file": "jitsu/a.ndjson", "days": ["2026-03-02", "2026-03-03"], **numbers},
     ]
     assert check.metadata["days"].value == ["2026-03-02", "2026-03-03"]

@@ -10,7 +10,7 @@ import pytest
 from kills import build_as_the_daemon_does, contents, deployment, land_the_story, late_logins
 from warehouses import Row, Warehouse
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 Contents = dict[str, list[Row]]
 

@@ -39,6 +39,7 @@ def settings_of(project: int) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("has_own_settings", [False, True])
 def test_30_000_projects_settle_within_a_gigabyte(
     new_warehouse: Callable[..., Warehouse], has_own_settings: bool
