@@ -183,7 +183,7 @@ def forget_job(settings: Settings) -> JobDefinition:
                 "lines_of_settings": sum(len(file.lines) for one in found for file in one.setting_files),
             },
         )
-        index.note(state, continues=continues)
+        index.note(state, continues=continues and config.dry_run)
         yield Output(None)
 
     @job(

@@ -108,7 +108,8 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             continues = index.describes(open_warehouse.marker())
             create_tables(open_warehouse)
             build_under(open_warehouse, settings.building_rules)
-            forget.follow(open_warehouse, settings)
+            # Devices that it queues are not looked at here.
+            continues &= not forget.follow(open_warehouse, settings)
             index.set_loaded(load.loaded_files(open_warehouse))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = load.load(
