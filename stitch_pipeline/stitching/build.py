@@ -140,13 +140,14 @@ def build_views(
     settings: Settings,
     views: Collection[str],
     on_event: Callable[[DbtEvent], None],
-) -> list[str]:
-    """Create the views again; returns dbt's messages about those that failed."""
+) -> tuple[list[str], list[str]]:
+    """Create the views again; returns the views in the order of their creation, and dbt's messages about failures."""
     create_tables(warehouse)
     today = datetime.now(UTC).date()
     variables = _variables(settings, DayRange(today, today), view_stitching=settings.view_stitching_is_on)
     results = dbt_project.run_models(engine, models=views, variables=variables, on_event=on_event)
-    return [_message(result) for result in results if not result.succeeded]
+    created = [result.name for result in results if result.is_model and result.succeeded]
+    return created, [_message(result) for result in results if not result.succeeded]
 
 
 def _variables(settings: Settings, window: DayRange, **variables: Any) -> dict[str, Any]:

@@ -103,12 +103,13 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         index = LandingIndex(settings.index_path)
         with warehouse.open_in_run(context) as open_warehouse:
             continues = index.describes(open_warehouse.marker())
-            failures = build_views(warehouse.engine, open_warehouse, settings, views, events.add)
+            created, failures = build_views(warehouse.engine, open_warehouse, settings, views, events.add)
             state = read_state(open_warehouse)
         index.note(state, continues=continues)
         if failures:
             raise Failure("\n".join(shown(settings, failure) for failure in failures))
-        yield from (Output(None, output_name=name) for name in views)
+        # Dagster refuses an asset before those that it depends on.
+        yield from (Output(None, output_name=name) for name in created)
 
     return [stitch_models, stitch_views]
 
