@@ -139,7 +139,9 @@ def settled(warehouse: Warehouse) -> Warehouse:
     return warehouse
 
 
-@pytest.mark.parametrize("damage", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("none", "log")), "file"])
+@pytest.mark.parametrize(
+    "damage", [*(pytest.param(one, marks=[pytest.mark.slow, pytest.mark.long]) for one in ("none", "log")), "file"]
+)
 def test_rebuild_keeps_the_file_and_the_histories_and_gives_the_same_rows(
     damage: str, new_warehouse: NewWarehouse
 ) -> None:

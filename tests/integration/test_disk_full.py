@@ -165,6 +165,7 @@ def land(directory: Path, events: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_limit_on_the_size_of_files_fails_settle_in_one_sentence_and_heals(tmp_path: Path) -> None:
     land(tmp_path, 30_000)
     limited = settle(tmp_path, "home", 3000)

@@ -178,6 +178,8 @@ def test_nothing_personal_is_recorded_or_printed(
     assert hits(warehouse.directory)  # the marker is what is searched for
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_one_setting_shows_samples_and_whole_messages(
     new_warehouse_on_disk: NewWarehouse, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
