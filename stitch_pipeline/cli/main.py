@@ -224,8 +224,10 @@ def _dagster_instance() -> Iterator[DagsterInstance]:
     """
     from dagster import DagsterInstance
 
-    is_own = "DAGSTER_HOME" not in os.environ
-    home = Path(os.environ.setdefault("DAGSTER_HOME", str(Path("dagster_home").resolve())))
+    is_own = not os.environ.get("DAGSTER_HOME")
+    home = _dagster_home()
+    if is_own:
+        os.environ["DAGSTER_HOME"] = str(home)
     home.mkdir(parents=True, exist_ok=True)
     # Dagster creates its tables when it first needs them, and fails if another process creates them at the same time.
     with (home / ".stitch.lock").open("a") as lock:

@@ -21,7 +21,7 @@ from stitch_pipeline.landing.problems import (
     NOT_JSON,
     USER_ID_IS_STRUCTURE,
 )
-from stitch_pipeline.planning.sql_text import literal, literals
+from stitch_pipeline.planning.sql_text import json_path, literal, literals
 from stitch_pipeline.settings.forgotten import PREFIX, Forgotten, Mode
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings, ProjectSettings
 
@@ -89,8 +89,7 @@ def normalised_sql(value: str, steps: Iterable[str]) -> str:
 
 def _text_at(path: str) -> str:
     place, *names = path.split(".")
-    json_path = "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
-    return f"try(json_extract_string({place}, {literal(json_path)}))"
+    return f"try(json_extract_string({place}, {literal(json_path(names))}))"
 
 
 def without_forgotten(rows: str, rule: Forgetting) -> str:

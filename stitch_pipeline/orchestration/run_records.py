@@ -84,17 +84,19 @@ def _utc(timestamp: float | None) -> datetime | None:
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 
+def _statuses(*states: RunState) -> list[DagsterRunStatus]:
+    return [status for status, state in _STATES.items() if state in states]
+
+
 def covered_ranges(instance: DagsterInstance, job_name: str, *states: RunState) -> list[DayRange]:
     """The day ranges of the job's runs that are in one of the given states."""
-    unfinished = [status for status, state in _STATES.items() if state in states]
-    runs = instance.get_runs(filters=RunsFilter(job_name=job_name, statuses=unfinished))
+    runs = instance.get_runs(RunsFilter(job_name=job_name, statuses=_statuses(*states)))
     return [days for run in runs if (days := _days_of(run))]
 
 
 def underway(instance: DagsterInstance, job_names: Collection[str]) -> list[str]:
     """Those of the jobs that have an unfinished run."""
-    unfinished = [status for status, state in _STATES.items() if state in ("waiting", "running")]
-    names = {run.job_name for run in instance.get_runs(RunsFilter(statuses=unfinished))}
+    names = {run.job_name for run in instance.get_runs(RunsFilter(statuses=_statuses("waiting", "running")))}
     return [name for name in job_names if name in names]
 
 
@@ -103,8 +105,7 @@ def is_underway(instance: DagsterInstance, job_names: Collection[str], assets: C
 
     A run that waits in the queue does not count: where no daemon is alive, it waits for ever.
     """
-    started = [status for status, state in _STATES.items() if state == "running"]
-    runs = instance.get_runs(RunsFilter(statuses=started))
+    runs = instance.get_runs(RunsFilter(statuses=_statuses("running")))
     return any(run.job_name in job_names or (run.asset_selection or set()) & set(assets) for run in runs)
 
 

@@ -216,16 +216,7 @@ def _recovery(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted
     marker = engine_of(settings).marker()
     if marker is None or is_underway(instance, JOBS, ASSETS) or index.describes(marker):
         return Wanted(Plan(), "The index describes the warehouse")
-    return Wanted(
-        plan_request(
-            f"recovery:{_digest(index.history(), marker)}",
-            None,
-            past=now.counted(past_runs(instance, RECONCILE_JOB)),
-            patience=now.patience(index),
-            now=now.time,
-        ),
-        "",
-    )
+    return _look(f"recovery:{_digest(index.history(), marker)}", index, instance, now)
 
 
 def _rules(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
@@ -234,17 +225,14 @@ def _rules(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     # Without a copy nothing is stored that could follow other rules, or recovery looks at everything.
     if copy is None or copy.followed_rules in (None, rules):
         return Wanted(Plan(), "The stitching rules are those that were followed last")
-    return Wanted(
-        plan_request(
-            # With the time of the copy, so rules that are changed and changed back are requested again.
-            f"rules:{_digest(copy.noted_at, rules)}",
-            None,
-            past=now.counted(past_runs(instance, RECONCILE_JOB)),
-            patience=now.patience(index),
-            now=now.time,
-        ),
-        "",
-    )
+    # With the time of the copy, so rules that are changed and changed back are requested again.
+    return _look(f"rules:{_digest(copy.noted_at, rules)}", index, instance, now)
+
+
+def _look(base_key: str, index: LandingIndex, instance: DagsterInstance, now: Now) -> Wanted:
+    """A run of ``reconcile_job``."""
+    past = now.counted(past_runs(instance, RECONCILE_JOB))
+    return Wanted(plan_request(base_key, None, past=past, patience=now.patience(index), now=now.time), "")
 
 
 def _identify(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:

@@ -15,6 +15,11 @@ def literals(values: Iterable[str]) -> str:
     return ", ".join(literal(value) for value in values)
 
 
+def json_path(names: Iterable[str]) -> str:
+    """The path of nested keys in a JSON document, as DuckDB's JSON functions read it; not yet a SQL string."""
+    return "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
+
+
 def identifier(name: str) -> str:
     """The name as a SQL identifier, in double quotes."""
     return '"' + name.replace('"', '""') + '"'

@@ -117,8 +117,8 @@ def build(
 def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Built:
     """Look for stale rows of all devices, or with ``only_changed_rules`` only in what a change of rules concerns.
 
-    Ids that are listed as forgotten are taken out of the tables. Nothing is re-stitched. Raises BuildFailed if a model
-    fails, and DbtError if dbt itself cannot run.
+    Ids that are listed as forgotten are taken out of the tables. Nothing is re-stitched. Raises DbtError if dbt
+    itself cannot run.
     """
     create_tables(warehouse)
     forget.follow(warehouse, settings, look_again=not only_changed_rules)

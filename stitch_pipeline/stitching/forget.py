@@ -117,9 +117,7 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
     Files that hold an id are noted as not loaded. Ids are searched for only if the list has changed since the last
     call, or with ``look_again``, which also finds what came back with a restored table.
     """
-    forgotten = settings.forgotten
-    listed = {(one.project_id, one.kind, one.hash, one.mode.value) for one in forgotten.ids}
-    followed = set(warehouse.rows("select project_id, kind, hash, mode from stitch.forgotten_ids"))
+    listed, followed = listed_and_followed(warehouse, settings)
     if listed == followed and not (look_again and listed):
         return False
     with warehouse.transaction():
@@ -134,6 +132,12 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
     for table in ("newly_listed", "no_longer_listed", "found_ids", "scrubs", "files_to_read"):
         warehouse.execute(f"drop table temp.{table}")
     return True
+
+
+def listed_and_followed(warehouse: Warehouse, settings: Settings) -> tuple[set[Row], set[Row]]:
+    """The lines of the list, and those that the tables obey: project, kind, hash and mode of each."""
+    listed = {(one.project_id, one.kind, one.hash, one.mode.value) for one in settings.forgotten.ids}
+    return listed, set(warehouse.rows("select project_id, kind, hash, mode from stitch.forgotten_ids"))
 
 
 def _note(warehouse: Warehouse, name: str, lines: Iterable[Row]) -> None:

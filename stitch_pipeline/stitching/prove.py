@@ -21,7 +21,15 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.planning.sql_text import identifier, literal
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.forgotten import ForgottenId
-from stitch_pipeline.stitching.forget import READ_AGAIN, OwnFile, Request, checked_value, landing_lines, setting_lines
+from stitch_pipeline.stitching.forget import (
+    READ_AGAIN,
+    OwnFile,
+    Request,
+    checked_value,
+    landing_lines,
+    listed_and_followed,
+    setting_lines,
+)
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Warehouse
@@ -152,10 +160,9 @@ def _search(warehouse: Warehouse, table: str, columns: Sequence[str], value: str
 
 
 def _is_pending(warehouse: Warehouse, settings: Settings) -> bool:
-    listed = {(one.project_id, one.kind, one.hash, one.mode.value) for one in settings.forgotten.ids}
     if not warehouse.rows("select 1 from information_schema.tables where table_name = 'forgotten_ids'"):
-        return bool(listed)
-    followed = set(warehouse.rows("select project_id, kind, hash, mode from stitch.forgotten_ids"))
+        return bool(settings.forgotten.ids)
+    listed, followed = listed_and_followed(warehouse, settings)
     waiting = warehouse.rows("select 1 from stitch.landing_files where version = $version limit 1", version=READ_AGAIN)
     return listed != followed or bool(waiting)
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 from stitch_pipeline.landing.reading import BLOCKED_IDS
-from stitch_pipeline.planning.sql_text import literals
+from stitch_pipeline.planning.sql_text import json_path, literals
 from stitch_pipeline.settings import ProjectSettings, Settings
 from stitch_pipeline.settings.decisions import Decision, consequences
 from stitch_pipeline.settings.rules import StitchingRules, as_stored
@@ -123,6 +123,5 @@ def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[Row]:
         for kind, found in own.identifiers.items():
             for preference, path in enumerate(found.paths, start=1):
                 place, *names = path.split(".")
-                json_path = "$" + "".join('."' + name.replace('"', '\\"') + '"' for name in names)
                 steps = ("trim" in found.normalise, "lower" in found.normalise, "digits" in found.normalise)
-                yield project, kind, place, json_path, preference, *steps
+                yield project, kind, place, json_path(names), preference, *steps
