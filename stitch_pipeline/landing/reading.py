@@ -198,26 +198,26 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) 
 
 def lookup_sql(paths: Sequence[Path], lookup: Lookup) -> str:
     """A query over the source's lookup tables: one row per key, with a column ``lookup:<name>`` for each column."""
-    tables = " union all by name ".join(
-        f"select * from read_parquet({literal(str(path))})"
-        if path.suffix.lower() == ".parquet"
-        else f"select * from read_csv({literal(str(path))}, header = true, all_varchar = true)"
-        for path in paths
-    )
+    # Each table gives its own few columns as text, so that a table which reads alone also reads beside the others.
+    columns = (lookup.key, *lookup.columns)
+    texts = ", ".join(f"nullif({identifier(name)}::varchar, '') as {identifier(name)}" for name in columns)
+    nulls = ", ".join(f"null::varchar as {identifier(name)}" for name in columns)
 
-    def column(name: str) -> str:
-        return f"nullif({identifier(name)}::varchar, '')"
+    def table(path: Path) -> str:
+        file = literal(str(path))
+        if path.suffix.lower() == ".parquet":
+            rows = f"read_parquet({file}, hive_partitioning = false)"
+        else:
+            rows = f"read_csv({file}, header = true, all_varchar = true, hive_partitioning = false)"
+        return f"select {texts} from ((select {nulls} limit 0) union all by name select * from {rows})"
 
     wanted = ", ".join(
-        f"max({column(name)}) {f'filter (where {column(unless)} is null) ' if unless else ''}"
+        f"max({identifier(name)}) {f'filter (where {identifier(unless)} is null) ' if unless else ''}"
         f"as {identifier('lookup:' + name)}"
         for name, unless in lookup.columns.items()
     )
-    names = ", ".join(f"null::varchar as {identifier(name)}" for name in (lookup.key, *lookup.columns))
-    return (
-        f"select {column(lookup.key)} as lookup_key, {wanted} "
-        f"from ((select {names} limit 0) union all by name {tables}) group by 1"
-    )
+    tables = " union all ".join(table(path) for path in paths)
+    return f"select {identifier(lookup.key)} as lookup_key, {wanted} from ({tables}) group by 1"
 
 
 def _relation(batch: EventBatch) -> str:

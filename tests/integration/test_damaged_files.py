@@ -517,6 +517,26 @@ def test_a_lookup_table_that_cannot_be_read_is_reported_and_its_events_are_loade
     assert quarantined(zone) == set()
 
 
+def test_lookup_tables_that_read_alone_also_read_together(zone: Deployment) -> None:
+    """A column may have another type in each table, and none of the types may be forced upon the other tables."""
+    put(
+        zone,
+        "umami/website_event.csv",
+        "event_id,website_id,session_id,visit_id,created_at,url_path,event_type\n"
+        "1,shop,s,v,2026-03-02 12:00:00,/,1\n2,shop,t,v,2026-03-02 12:00:00,/,1\n",
+    )
+    put(zone, "umami/session.csv", "session_id,website_id,visitor_id,distinct_id\ns,shop,visité,\n")
+    put_parquet(
+        zone,
+        "umami/session.parquet",
+        "select 't' as session_id, 'shop' as website_id, 'visitor'::blob as visitor_id, null as distinct_id",
+    )
+    zone.load()
+    devices = "select anonymous_id from stitch.raw_events where landing_file = 'umami/website_event.csv' order by 1"
+    assert zone.rows(devices) == [("visitor",), ("visité",)]
+    assert quarantined(zone) == set()
+
+
 def test_a_thousand_damaged_files_beside_a_good_one(zone: Deployment) -> None:
     for number in range(1_000):
         put(zone, f"jitsu/{number}.ndjson.gz", b"\x1f\x8b no gzip")
