@@ -34,6 +34,7 @@ from stitch_pipeline.orchestration.jobs import BUILD_JOB
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
+from stitch_pipeline.stitching import forget
 
 HISTORIES = {
     "user_mapping_history": ("known_since", "known_until"),
@@ -158,6 +159,12 @@ def _change_the_timeout(warehouse: Warehouse) -> None:
     warehouse.load_settings(session_timeout_minutes=15)
 
 
+def _forget(warehouse: Warehouse) -> None:
+    """One user of two devices, and in the other project a device, its identifiers and its links."""
+    for project, kind, value in (("shop", "user", "u1"), ("blog", "device", "d3"), ("blog", "email", "1@example.com")):
+        forget.add_to_list(warehouse.settings, forget.Request(project, kind, value))
+
+
 def _settle_without_page_views(warehouse: Warehouse) -> None:
     warehouse.settle(view_stitching=False)
 
@@ -174,6 +181,7 @@ SCENARIOS = {
     "a file that vanished": Scenario(_take_a_file_away),
     "a changed file": Scenario(_change_a_file),
     "changed session timeout": Scenario(_change_the_timeout),
+    "forgotten ids": Scenario(_forget),
 }
 
 
