@@ -127,6 +127,7 @@ _TABLE_OF_GRAIN = {
     "page_views": "page_views",
     "mapping": "user_mapping_history",
     "users": "users",
+    "stats": "visitor_stats",
 }
 
 
@@ -160,10 +161,11 @@ def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:
             continue
         rows = stale.rows.get(grain, {})
         has_days = grain in ("sessions", "page_views")
-        # A re-stitch of sessions also brings the other two up to date, so they count only if no session is stale.
-        if has_days or (rows and "sessions" not in stale.rows):
+        # A re-stitch of sessions also brings the others up to date, so they count only if no session is stale.
+        counts = has_days or (rows and "sessions" not in stale.rows)
+        if counts and grain != "stats":  # of which only the days are known
             metadata[f"{table}_stale_rows"] = MetadataValue.int(sum(rows.values()))
-        if has_days:
+        if has_days or (counts and grain == "stats"):
             metadata[f"{table}_stale_partitions"] = MetadataValue.int(len(rows))
     return metadata
 

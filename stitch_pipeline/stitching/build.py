@@ -64,7 +64,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Stale:
-    """The numbers of stale rows by grain (sessions, page_views, mapping, users) and day."""
+    """The numbers of stale rows by grain (sessions, page_views, mapping, users, stats) and day."""
 
     rows: Mapping[str, Mapping[date, int]]
     checked: Sequence[str] = tuple(_TABLE_OF_GRAIN)
@@ -72,10 +72,14 @@ class Stale:
 
     def days(self, grain: str) -> list[date]:
         """The days that the next re-stitch of sessions or page views must touch, in order."""
-        if grain == "sessions" and "sessions" not in self.rows:
-            # Any re-stitch brings the other two up to date, so they need days of their own only if no session is stale.
-            return sorted({day for other in ("mapping", "users") for day in self.rows.get(other, {})})
-        return sorted(self.rows.get(grain, {}))
+        if grain != "sessions":
+            return sorted(self.rows.get(grain, {}))
+        # Any re-stitch brings mapping and users up to date, so they need a day only if nothing else is stale.
+        found = self._days_of("sessions", "stats") or self._days_of("mapping", "users")
+        return sorted(found)
+
+    def _days_of(self, *grains: str) -> set[date]:
+        return {day for grain in grains for day in self.rows.get(grain, {})}
 
 
 def build(

@@ -110,6 +110,7 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     },
     "pending_ids": {"project_id": "varchar not null", "id_kind": "varchar not null", "id": "varchar not null"},
     "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},
+    "pending_days": {"day": "date not null"},
     # Rows that the last run of each model wrote or deleted, per day.
     "changed_rows": {
         "model": "varchar not null",

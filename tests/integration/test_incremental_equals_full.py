@@ -12,10 +12,15 @@ from typing import Any
 
 import oracle
 import pytest
+from conftest import NewWarehouse
 from histories import History, history, land, write_rules
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from warehouses import START, TABLES, Row, Warehouse, differences, ephemeral_warehouse
+from warehouses import START, TABLES, Row, Warehouse, differences, ephemeral_warehouse, page_view
+
+from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.stitching.build import Options, build
+from stitch_pipeline.warehouse.engine import engine_of
 
 ORACLE_VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devices", "user_first_touch")
 
@@ -121,3 +126,33 @@ def test_any_history_leaves_what_a_rebuild_gives(seed: int) -> None:
 @given(seed=st.integers(1, 1_000_000))
 def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=4))
+
+
+def test_statistics_follow_when_a_run_ended_after_the_sessions(new_warehouse: NewWarehouse) -> None:
+    """The run that re-stitched the sessions was killed before it came to `visitor_stats`."""
+    warehouse = new_warehouse()
+    warehouse.land_events(
+        "jitsu/a.ndjson",
+        [page_view(device, "2026-03-01 12:00", anonymous_id=device, user_id=f"of-{device}") for device in ("a", "b")],
+    )
+    warehouse.settle()
+    warehouse.write_overrides(["shop,same_person,of-a,of-b,"])
+    warehouse.follow_rules_and_die()
+    engine = engine_of(warehouse.settings)
+    with engine.open() as opened:
+        built = build(
+            engine,
+            opened,
+            warehouse.settings,
+            DayRange(START, START),
+            {"stitched_sessions"},
+            Options(only_pending=True),
+            lambda event: None,
+        )
+        assert not built.failures
+        assert built.stale is not None
+        assert built.stale.days("sessions") == [START]
+    assert [row["visitors"] for row in warehouse.rows("visitor_stats")] == [2]
+    warehouse.settle()
+    assert [row["visitors"] for row in warehouse.rows("visitor_stats")] == [1]
+    assert warehouse.query("select * from stitch.pending_days") == []

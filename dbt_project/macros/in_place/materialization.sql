@@ -11,7 +11,7 @@
     key        columns that identify a row
     day        column with the partition's day; none for a table without days
     scope      the stored rows that a run may touch: those of its window (default), 'all', 'users', 'persons', or those
-               of a grain's pending devices
+               of a grain's pending devices ('stats': pending days)
     on_change  macro that gets the names of two relations, the rows added and the rows gone, and returns statements to
                run in the same transaction
 #}

@@ -36,9 +36,11 @@
     {{ day }} between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
 {%- endmacro %}
 
-{# The rows of the window. With `only_pending` and a grain, only the rows of the grain's pending devices. #}
+{# The rows of the window. With `only_pending` and a grain, only the rows of the grain's pending devices; the grain
+   `stats` has pending days instead. #}
 {% macro rows_in_scope(relation, day, grain=none) -%}
-    {%- if var('only_pending') and grain -%} {{ rows_of_pending_devices(relation, grain, is_in_window(day)) }}
+    {%- if var('only_pending') and grain == 'stats' -%} {{ rows_of_pending_days(relation, day) }}
+    {%- elif var('only_pending') and grain -%} {{ rows_of_pending_devices(relation, grain, is_in_window(day)) }}
     {%- else -%} (select * from {{ relation }} where {{ is_in_window(day) }})
     {%- endif -%}
 {%- endmacro %}

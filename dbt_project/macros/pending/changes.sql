@@ -97,14 +97,20 @@
     {{ return([renamed, add_pending_devices(devices), add_pending_users(persons)] + remember_names()) }}
 {% endmacro %}
 
-{# stitched_sessions: the old and the new stitched user of a session each need a new row of `users`. #}
-{% macro note_changed_users(added, gone) %}
+{# stitched_sessions: the old and the new stitched user of a session each need a new row of `users`, and its day new
+   rows of `visitor_stats`. #}
+{% macro note_changed_sessions(added, gone) %}
     {%- set users -%}
         select project_id, stitched_user_id from {{ added }} as added
         union
         select project_id, stitched_user_id from {{ gone }} as gone
     {%- endset -%}
-    {{ return([add_pending_users(users)]) }}
+    {%- set days -%}
+        select session_date as day from {{ added }} as added
+        union
+        select session_date as day from {{ gone }} as gone
+    {%- endset -%}
+    {{ return([add_pending_users(users), add_pending_days(days)]) }}
 {% endmacro %}
 
 {# page_views: the next view stitch must look at views that are written without stitching, and at those without a

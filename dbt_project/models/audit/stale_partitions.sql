@@ -8,7 +8,7 @@
 ) }}
 
 {#- Built last in every run. The next re-stitch has to touch these days. -#}
-{%- set checked = var('stale_grains') | list + (['mapping', 'users'] if 'sessions' in var('stale_grains') else []) -%}
+{%- set checked = var('stale_grains') | list + (['mapping', 'users', 'stats'] if 'sessions' in var('stale_grains') else []) -%}
 {%- set last_session_day -%}
 (select coalesce(max(session_date), {{ day_literal('last_day') }}) from {{ ref('sessions') }} as sessions)
 {%- endset -%}
@@ -47,6 +47,13 @@ where
             and sessions.stitched_user_id = pending.stitched_user_id
     )
 having count(*) > 0
+union all
+select
+    'stats' as grain,
+    day,
+    count(*) as row_count
+from {{ internal_table('pending_days') }} as pending
+group by day
 {%- endif %}
 union all
 -- Grains that this run does not check keep the counts of their last check.

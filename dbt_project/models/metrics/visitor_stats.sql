@@ -2,6 +2,8 @@
     materialized='in_place',
     key=['project_id', 'stat_date'],
     day='stat_date',
+    scope='stats',
+    post_hook="{{ drain_pending_days() }}",
 ) }}
 
 with visits as (
@@ -13,8 +15,7 @@ with visits as (
         count(distinct anonymous_id) as visitors_unstitched,
         cast(sum(case when page_view_count = 1 then 1 else 0 end) as bigint) as bounces,
         cast(sum({{ microseconds_between('started_at', 'ended_at') }}) as bigint) / 1000000.0 as total_time_seconds
-    from {{ ref('stitched_sessions') }}
-    where {{ is_in_window('session_date') }}
+    from {{ rows_in_scope(ref('stitched_sessions'), 'session_date', 'stats') }} as sessions
     group by project_id, session_date
 ),
 
@@ -23,8 +24,7 @@ views as (
         project_id,
         event_date as stat_date,
         count(*) as page_views
-    from {{ ref('page_views') }}
-    where {{ is_in_window('event_date') }}
+    from {{ rows_in_scope(ref('page_views'), 'event_date', 'stats') }} as views
     group by project_id, event_date
 )
 

@@ -4,7 +4,7 @@
     key=['project_id', 'session_id'],
     day='session_date',
     scope='sessions',
-    on_change='note_changed_users',
+    on_change='note_changed_sessions',
 ) }}
 
 with subjects as {{ compute_per_use() }} (
