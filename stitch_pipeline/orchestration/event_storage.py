@@ -3,7 +3,7 @@
 Dagster's own class opens the database files anew for every event, twice or three times, and writes a transaction each
 time; a run over thirty days records some hundred events. This one keeps a connection per file, and writes the events
 of a batch in one transaction per file. The files are the same, so either class can open what the other has written.
-``docs/decisions/sqlite-event-storage.md`` has the figures.
+``docs/decisions/0006-sqlite-event-storage.md`` has the figures.
 
 It overrides private methods of Dagster's class, because there is no public way. ``CheapSqliteStorage`` is Dagster's
 storage unchanged if these methods are not as they were.
