@@ -8,12 +8,15 @@ from typing import Any
 from dagster import Definitions, in_process_executor
 
 from stitch_pipeline.orchestration.assets.landing import landing_zone_assets
-from stitch_pipeline.orchestration.assets.models import model_assets
 from stitch_pipeline.orchestration.jobs import asset_jobs, forget_job, preview_rules_job, reconcile_job
 from stitch_pipeline.orchestration.resource import warehouse_resource
 from stitch_pipeline.orchestration.schedules import schedules
 from stitch_pipeline.orchestration.sensors import sensors
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.startup import large_imports
+
+with large_imports():  # of dbt: a run's process pays for them before it can begin
+    from stitch_pipeline.orchestration.assets.models import model_assets
 
 
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:

@@ -111,7 +111,9 @@ class Warehouse:
         (self.settings.landing_dir / landing_file).unlink()
 
     def settle(self, *, view_stitching: bool = True, reconcile: bool = False) -> Settled:
-        settled = settle(self.settings, self.defs, self.instance, view_stitching=view_stitching, reconcile=reconcile)
+        settled = settle(
+            self.settings, lambda: self.defs, self.instance, view_stitching=view_stitching, reconcile=reconcile
+        )
         failed = [f"{run.job_name} {run.days}: {run.error}" for run in settled.runs if not run.succeeded]
         assert not failed, failed
         assert settled.is_settled, settled.gave_up

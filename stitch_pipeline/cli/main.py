@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from stitch_pipeline.landing.index import IndexUnusable, LandingIndex
-from stitch_pipeline.orchestration.abandoned_runs import AlreadySettling
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
 from stitch_pipeline.shipped_files import DAGSTER_YAML
+from stitch_pipeline.startup import large_imports
 from stitch_pipeline.warehouse.port import WarehouseError
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, Definitions
 
 EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         _complain(error)
         return EXIT_WRONG_SETTINGS
-    except (AlreadySettling, IndexUnusable, WarehouseError) as error:
+    except (IndexUnusable, WarehouseError) as error:
         _complain(error)
         return EXIT_FAILED
     except Exception as error:
@@ -176,16 +176,16 @@ def _dagster_home() -> Path:
 
 
 def _settle(options: argparse.Namespace, console: Console) -> int:
-    from stitch_pipeline.cli.progress import Progress, as_json
-    from stitch_pipeline.definitions import build_defs
-    from stitch_pipeline.orchestration.settle import settle
+    with large_imports():
+        from stitch_pipeline.cli.progress import Progress, as_json
+        from stitch_pipeline.orchestration.settle import settle
 
     settings = Settings.load()
     shown_on = Console(stderr=True, highlight=False, soft_wrap=True) if options.json else console
     with _dagster_instance() as instance, Progress(shown_on) as progress:
         settled = settle(
             settings,
-            build_defs(settings),
+            lambda: _definitions(settings),
             instance,
             reconcile=options.reconcile,
             view_stitching=options.view_stitching,
@@ -197,10 +197,16 @@ def _settle(options: argparse.Namespace, console: Console) -> int:
     return EXIT_OK if settled.is_settled else EXIT_FAILED
 
 
+def _definitions(settings: Settings) -> Definitions:
+    """All definitions. They need dbt, so they are loaded when there is something to run."""
+    with large_imports():
+        from stitch_pipeline.definitions import build_defs
+    return build_defs(settings)
+
+
 def _rebuild(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.cli.progress import Progress
     from stitch_pipeline.cli.rebuild import print_started_anew
-    from stitch_pipeline.definitions import build_defs
     from stitch_pipeline.orchestration.abandoned_runs import sole_settler
     from stitch_pipeline.orchestration.settle import settle
     from stitch_pipeline.stitching.rebuild import start_anew
@@ -210,7 +216,7 @@ def _rebuild(options: argparse.Namespace, console: Console) -> int:
         with sole_settler(settings, instance):
             print_started_anew(start_anew(settings), console)
         with Progress(console) as progress:
-            settled = settle(settings, build_defs(settings), instance, report=progress.show)
+            settled = settle(settings, lambda: _definitions(settings), instance, report=progress.show)
             progress.close(settled)
     return EXIT_OK if settled.is_settled else EXIT_FAILED
 
@@ -222,7 +228,8 @@ def _dagster_instance() -> Iterator[DagsterInstance]:
     The default one gets the configuration for one writer at a time. Without a home, Dagster keeps its records in a
     temporary directory and loses them.
     """
-    from dagster import DagsterInstance
+    with large_imports():
+        from dagster import DagsterInstance
 
     is_own = not os.environ.get("DAGSTER_HOME")
     home = _dagster_home()

@@ -109,7 +109,7 @@ def _settle_and_look(
     settings: Settings, instance: DagsterInstance, truth: Path, console: Console
 ) -> tuple[Settled, State]:
     with Progress(console) as progress:
-        settled = settle(settings, build_defs(settings), instance, view_stitching=True, report=progress.show)
+        settled = settle(settings, lambda: build_defs(settings), instance, view_stitching=True, report=progress.show)
         progress.close(settled)
     with engine_of(settings).open(read_only=True) as warehouse:
         return settled, _state(warehouse, truth)

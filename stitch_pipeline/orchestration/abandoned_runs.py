@@ -28,11 +28,12 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.folder import prepare_folder
+from stitch_pipeline.warehouse.port import WarehouseBusy
 
 SETTLE_TAG = "stitch/settle"
 
 
-class AlreadySettling(Exception):
+class AlreadySettling(WarehouseBusy):
     """Another ``settle`` is running on the same warehouse, and did not end in time."""
 
 

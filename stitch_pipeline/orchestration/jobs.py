@@ -29,10 +29,9 @@ from stitch_pipeline.orchestration.run_config import ForgetConfig, ProposedRules
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.forgotten import Mode
-from stitch_pipeline.stitching.build import TABLES, reconcile
+from stitch_pipeline.stitching.build import RESTITCHED_TABLES, TABLES, reconcile
 from stitch_pipeline.stitching.forget import Request, forget, look
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules, sentences
-from stitch_pipeline.stitching.state import read_state
 from stitch_pipeline.warehouse.tables import create_tables
 
 BUILD_JOB = "build_job"
@@ -56,7 +55,7 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
         ),
         define_asset_job(
             RESTITCH_JOB,
-            AssetSelection.assets("user_mapping_history", "stitched_sessions", "users", "visitor_stats"),
+            AssetSelection.assets(*RESTITCHED_TABLES),
             config=models_config(only_pending=True),
             description="Bring sessions, users and statistics of the given days up to date with the links.",
         ),
@@ -77,20 +76,16 @@ def reconcile_job(settings: Settings) -> JobDefinition:
     def find_stale_partitions(
         context: OpExecutionContext, config: ReconcileConfig, warehouse: WarehouseResource
     ) -> Iterator[AssetObservation | Output[None]]:
-        index = LandingIndex(settings.index_path)
         if not config.only_changed_rules:
-            index.refresh(settings)
-        with warehouse.open_in_run(context) as open_warehouse:
-            continues = index.describes(open_warehouse.marker())
-            built = reconcile(warehouse.engine, open_warehouse, settings, only_changed_rules=config.only_changed_rules)
-            state = read_state(open_warehouse)
+            LandingIndex(settings.index_path).refresh(settings)
+        with warehouse.open_in_run(context, settings) as opened:
+            built = reconcile(
+                warehouse.engine, opened.warehouse, settings, only_changed_rules=config.only_changed_rules
+            )
+            opened.continues &= not built.failures
+            opened.looked_at = built.stale.checked if built.stale else ()
+            opened.followed_rules = None if built.failures else settings.all_crediting_rules
         yield run_record({}, {}, built.stale)
-        index.note(
-            state,
-            continues=continues and not built.failures,
-            looked_at=built.stale.checked if built.stale else (),
-            followed_rules=None if built.failures else settings.all_crediting_rules,
-        )
         if built.failures:
             raise Failure("\n".join(shown(settings, failure) for failure in built.failures))
         yield Output(None)
@@ -148,20 +143,18 @@ def forget_job(settings: Settings) -> JobDefinition:
     def forget_ids(
         context: OpExecutionContext, config: ForgetConfig, warehouse: WarehouseResource
     ) -> Iterator[AssetObservation | Output[None]]:
-        index = LandingIndex(settings.index_path)
         try:
             requests = [
                 Request(config.project_id, config.kind, line, Mode(config.mode))
                 for line in Path(config.ids_file).read_text(encoding="utf-8-sig").splitlines()
                 if line.strip()
             ]
-            with warehouse.open_in_run(context) as open_warehouse:
-                continues = index.describes(open_warehouse.marker())
-                create_tables(open_warehouse)
-                found = [look(open_warehouse, settings, request) for request in requests]
+            with warehouse.open_in_run(context, settings) as opened:
+                create_tables(opened.warehouse)
+                found = [look(opened.warehouse, settings, request) for request in requests]
                 if not config.dry_run:
-                    forget(open_warehouse, settings, requests)
-                state = read_state(open_warehouse)
+                    forget(opened.warehouse, settings, requests)
+                    opened.continues = False  # devices are queued, and the next look finds their stale rows
         except OSError as error:
             raise Failure(f"The file of ids cannot be read: {error.strerror}.", allow_retries=False) from None
         except (SettingsError, UnicodeDecodeError) as error:
@@ -183,7 +176,6 @@ def forget_job(settings: Settings) -> JobDefinition:
                 "lines_of_settings": sum(len(file.lines) for one in found for file in one.setting_files),
             },
         )
-        index.note(state, continues=continues and config.dry_run)
         yield Output(None)
 
     @job(

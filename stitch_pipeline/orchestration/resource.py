@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -11,12 +12,25 @@ from dagster import AssetExecutionContext, OpExecutionContext
 from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
+from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.stitching.state import read_state
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
 from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Engine, Warehouse, WarehouseBusy
 
 BUSY_TAG = "stitch/warehouse_was_busy"
+
+
+@dataclass
+class OpenedInRun:
+    """The warehouse of a run, and what the run says about it for the index (``LandingIndex.note``)."""
+
+    warehouse: Warehouse
+    continues: bool
+    """Whether the index described the warehouse before, and the run looks at all that it may make stale."""
+    looked_at: Collection[str] = ()
+    followed_rules: str | None = None
 
 
 class WarehouseResource(DuckDBResource):
@@ -39,14 +53,24 @@ class WarehouseResource(DuckDBResource):
         return self.engine.open()
 
     @contextmanager
-    def open_in_run(self, context: AssetExecutionContext | OpExecutionContext) -> Iterator[Warehouse]:
-        """Open the warehouse in a run. A run that finds it busy is tagged so, because that is not a failure."""
+    def open_in_run(
+        self, context: AssetExecutionContext | OpExecutionContext, settings: Settings
+    ) -> Iterator[OpenedInRun]:
+        """Open the warehouse in a run, and renew the index's copy of its state when it is closed.
+
+        If the body raises, the copy is as before, so that ``recovery_sensor`` requests a look. A run that finds the
+        warehouse busy is tagged so, because that is not a failure.
+        """
+        index = LandingIndex(settings.index_path)
         try:
             with self.open() as warehouse:
-                yield warehouse
+                opened = OpenedInRun(warehouse, continues=index.describes(warehouse.marker()))
+                yield opened
+                state = read_state(warehouse)
         except WarehouseBusy:
             context.instance.add_run_tags(context.run.run_id, {BUSY_TAG: "true"})
             raise
+        index.note(state, continues=opened.continues, looked_at=opened.looked_at, followed_rules=opened.followed_rules)
 
     # Overrides DuckDBResource.get_connection, which keeps the file's lock when the body raises.
     @contextmanager

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from dagster import DagsterInstance, Definitions, MetadataValue, RunRequest
@@ -67,7 +68,7 @@ class Settled:
 
 def settle(
     settings: Settings,
-    defs: Definitions,
+    load_defs: Callable[[], Definitions],
     instance: DagsterInstance,
     *,
     reconcile: bool = False,
@@ -76,17 +77,18 @@ def settle(
 ) -> Settled:
     """Evaluate the triggers and run what they request, until they request nothing.
 
+    ``load_defs`` returns the definitions, and is called only if there is something to run.
     ``reconcile`` first looks for stale rows over all days and devices. ``view_stitching`` also evaluates
     ``view_stitching_schedule``. ``report`` receives a line when a run starts and a summary when it ends. Raises
     AlreadySettling if another ``settle`` does not end in time.
     """
     with sole_settler(settings, instance):
-        return _settle(settings, defs, instance, reconcile, view_stitching, report)
+        return _settle(settings, cache(load_defs), instance, reconcile, view_stitching, report)
 
 
 def _settle(
     settings: Settings,
-    defs: Definitions,
+    load_defs: Callable[[], Definitions],
     instance: DagsterInstance,
     reconcile: bool,
     view_stitching: bool,
@@ -95,7 +97,7 @@ def _settle(
     settled = Settled()
     if reconcile:
         report("looking for stale rows over all days and devices")
-        summary = _run(defs, instance, RECONCILE_JOB, RunRequest(), None, report)
+        summary = _run(load_defs(), instance, RECONCILE_JOB, RunRequest(), None, report)
         settled.runs.append(summary)
         if not summary.succeeded:
             settled.gave_up.append(RECONCILE_JOB)
@@ -120,7 +122,7 @@ def _settle(
             requests = wanted.plan.requests
             for request in requests:
                 run = run_request(request, trigger.run_config)
-                summary = _run(defs, instance, trigger.job_name, run, request.days, report)
+                summary = _run(load_defs(), instance, trigger.job_name, run, request.days, report)
                 settled.runs.append(summary)
                 if summary.was_interrupted:
                     settled.gave_up.append("interrupted")

@@ -65,6 +65,8 @@ class Settings(StitchingRules, BaseSettings):
     """How often the sensors look, in seconds."""
     index_seconds_per_tick: Annotated[float, Field(gt=0)] = 20.0
     """How long one tick of `landing_sensor` may read new files before it leaves the rest to the next tick."""
+    restitch_in_build_days: Days = 31
+    """A build that makes at most so many other days stale re-stitches them; more are left to `identify_sensor`."""
     max_vanished_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The share of the known files that may vanish at once; rows of more stay until `stitch accept-vanished`."""
     lock_wait_seconds: Annotated[float, Field(ge=0)] = 60.0

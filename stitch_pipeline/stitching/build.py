@@ -6,8 +6,9 @@ computes (``dbt_project``), or how Dagster shows it (``orchestration``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from stitch_pipeline.planning.dbt_variables import days_per_step, dbt_variables
 from stitch_pipeline.settings import Policy, ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_stored
 from stitch_pipeline.stitching import forget
-from stitch_pipeline.stitching.facts import events_in_window
+from stitch_pipeline.stitching.facts import changed_rows, events_in_window
 from stitch_pipeline.stitching.rules import configure, is_followed
 from stitch_pipeline.stitching.views import views_are_current
 from stitch_pipeline.warehouse import dbt_project
@@ -28,6 +29,8 @@ TABLES = (
     *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
     *("page_views", "users", "visitor_stats"),
 )
+RESTITCHED_TABLES = ("user_mapping_history", "stitched_sessions", "users", "visitor_stats")
+"""The tables that a re-stitch of sessions writes."""
 _TABLE_OF_GRAIN = {"sessions": "stitched_sessions", "page_views": "page_views"}
 # Models whose changes can make stored rows of every grain stale. A run that builds one looks at every grain, and a run
 # that builds the table of a grain looks at that grain.
@@ -54,12 +57,31 @@ class Built:
     """The result of a run. ``failures`` are dbt's messages, one for each failed or skipped model or test."""
 
     succeeded: Sequence[str]
+    changed: Mapping[str, Mapping[date | None, int]]
+    """Rows written or deleted, by table and day; under None for a table without days."""
     views: Sequence[str]
     """Views that were created because the warehouse had none of this version."""
     failures: Sequence[str]
     seconds: Mapping[str, float]
     stale: Stale | None
     """None if the run had no reason to look for stale rows, or failed before."""
+
+    def followed_by(self, restitched: Built) -> Built:
+        """This build and the re-stitch after it, as one result."""
+        both = {table: Counter(self.changed.get(table, {})) for table in self.succeeded}
+        for table, per_day in restitched.changed.items():
+            both[table].update(per_day)
+        seconds = Counter(self.seconds)
+        seconds.update(restitched.seconds)
+        looks = [built.stale for built in (self, restitched) if built.stale is not None]
+        checked = {grain for stale in looks for grain in stale.checked}
+        return replace(
+            self,
+            changed=both,
+            failures=[*self.failures, *restitched.failures],
+            seconds=seconds,
+            stale=Stale(looks[-1].rows, sorted(checked)) if looks else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,9 @@ def build(
 ) -> Built:
     """Build the named models over the window; see ``dbt_project.run_models`` for ``on_event``.
 
-    Raises SettingsError if a run exception cannot be followed, and DbtError if dbt itself cannot run.
+    A build of every table also re-stitches the sessions of other days that it made stale, if these days are at most
+    ``settings.restitch_in_build_days``. Raises SettingsError if a run exception cannot be followed, and DbtError if dbt
+    itself cannot run.
     """
     ProjectSettings().changed_by(options.exceptions)
     create_tables(warehouse)
@@ -101,7 +125,7 @@ def build(
     _refuse_unresolved_graph(warehouse, options)
     views_are_stitched = settings.view_stitching_is_on if options.view_stitching is None else options.view_stitching
     grains = [grain for grain, table in _TABLE_OF_GRAIN.items() if {*_DECIDE_ANSWERS, table} & set(models)]
-    built = {"sessions": "stitched_sessions" in models, "page_views": "page_views" in models and views_are_stitched}
+    builds = {"sessions": "stitched_sessions" in models, "page_views": "page_views" in models and views_are_stitched}
     # A re-stitch takes all days at once, because it touches few of their rows.
     events = 0 if options.only_pending else events_in_window(warehouse, window)
     variables = _variables(
@@ -113,9 +137,26 @@ def build(
         restitch_only=options.restitch_only,
         exceptions={name: as_stored(value) for name, value in options.exceptions.items()},
         stale_grains=grains,
-        just_built=[grain for grain in grains if built[grain]],
+        just_built=[grain for grain in grains if builds[grain]],
     )
-    return _run(engine, warehouse, models, variables, on_event)
+    built = _run(engine, warehouse, models, variables, on_event)
+    # With a run exception the rows would follow rules that hold for the window only.
+    if built.stale is None or built.failures or options.exceptions or not set(TABLES) <= set(models):
+        return built
+    stale = [day for day in built.stale.days("sessions") if day >= settings.start_date]
+    if not 0 < len(stale) <= settings.restitch_in_build_days:
+        return built
+    reached = DayRange(stale[0], stale[-1])
+    variables = _variables(
+        settings,
+        reached,
+        view_stitching=views_are_stitched,
+        step_days=len(reached),  # all at once, because it touches few of their rows
+        only_pending=True,
+        stale_grains=["sessions"],
+        just_built=["sessions"],
+    )
+    return built.followed_by(_run(engine, warehouse, RESTITCHED_TABLES, variables, on_event))
 
 
 def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_changed_rules: bool) -> Built:
@@ -187,8 +228,10 @@ def _run(
         with warehouse.transaction():
             warehouse.execute("delete from stitch.views_version")
             warehouse.insert_rows("stitch.views_version", [(dbt_project.prepared_digest(),)])
+    tables = [name for name in TABLES if name in models and name in succeeded]
     return Built(
-        succeeded=[name for name in TABLES if name in models and name in succeeded],
+        succeeded=tables,
+        changed=changed_rows(warehouse, tables),
         views=[name for name in succeeded if name in views],
         failures=[_message(result) for result in results if not result.succeeded],
         seconds={result.name: result.seconds for result in results if result.is_model and result.name in models},

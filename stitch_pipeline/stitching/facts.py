@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.warehouse.port import Dialect, Warehouse
 
 IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
@@ -54,8 +55,8 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
     }
 
 
-def facts_per_day(warehouse: Warehouse, table: str, window: DayRange) -> dict[date, dict[str, Any]]:
-    """``rows`` and the table's own numbers for every day of the window; only ``rows`` for a day without a row.
+def facts_per_day(warehouse: Warehouse, table: str, days: Iterable[date]) -> dict[date, dict[str, Any]]:
+    """``rows`` and the table's own numbers for each of the days; only ``rows`` for a day without a row.
 
     Empty for a table without days.
     """
@@ -63,18 +64,23 @@ def facts_per_day(warehouse: Warehouse, table: str, window: DayRange) -> dict[da
     if described is None:
         return {}
     day, facts = described
+    days = sorted(days)
+    listed = ", ".join(f"({literal(one.isoformat())})" for one in days)
     found = warehouse.rows(
         f"select {', '.join([day, 'count(*)', *facts.values()])} from stitch.{table} "
-        f"where {day} between $first and $last group by {day}",
-        first=window.first,
-        last=window.last,
+        f"where {day} between $first and $last "
+        f"and {day} in (select cast(listed.day as date) from (values {listed}) as listed (day)) "
+        f"group by {day}",
+        first=days[0],
+        last=days[-1],
     )
     names = ["rows", *facts]
     by_day = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
-    facts_by_day: dict[date, dict[str, Any]] = {day: by_day.get(day, {"rows": 0}) for day in window}
+    facts_by_day: dict[date, dict[str, Any]] = {day: by_day.get(day, {"rows": 0}) for day in days}
     if table == "identity_map":
-        for event_date, events in _events_that_do_not_link(warehouse, window).items():
-            facts_by_day[event_date]["events_that_do_not_link"] = events
+        for event_date, events in _events_that_do_not_link(warehouse, DayRange(days[0], days[-1])).items():
+            if event_date in facts_by_day:
+                facts_by_day[event_date]["events_that_do_not_link"] = events
     return facts_by_day
 
 
@@ -117,14 +123,14 @@ def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
 def numbers_of_partitions(
     warehouse: Warehouse, window: DayRange, changed: Mapping[str, Mapping[date | None, int]]
 ) -> dict[str, dict[date, dict[str, Any]]]:
-    """By table and day of the window what the UI shows of a partition: rows, stitch rate, rows changed, then the rest.
+    """By table and day what the UI shows of a partition: rows, stitch rate, rows changed, then the rest.
 
-    ``changed`` are the rows that the run wrote or deleted, as ``changed_rows`` returns them. A table without days has
-    its numbers on the last day only.
+    ``changed`` are the rows that the run wrote or deleted, as ``changed_rows`` returns them. The days are those of the
+    window and other days with changed rows. A table without days has its numbers on the window's last day only.
     """
     numbers: dict[str, dict[date, dict[str, Any]]] = {}
     for table, rows_changed in changed.items():
-        per_day = facts_per_day(warehouse, table, window)
+        per_day = facts_per_day(warehouse, table, {*window, *(day for day in rows_changed if day is not None)})
         for day, facts in per_day.items():
             first = {name: facts.pop(name) for name in ("rows", "stitch_rate") if name in facts}
             per_day[day] = {**first, "rows_changed": rows_changed.get(day, 0), **facts}

@@ -21,6 +21,7 @@ import orjson
 
 from stitch_pipeline.settings import Policy
 from stitch_pipeline.shipped_files import DBT_PROJECT, IS_CHECKOUT
+from stitch_pipeline.startup import large_imports
 from stitch_pipeline.warehouse.port import Engine
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ def _vars(variables: Mapping[str, Any]) -> list[str]:
 
 
 def _runner(manifest: Manifest | None, callbacks: list[Callable[[Any], None]]) -> Any:
-    from dbt.cli.main import dbtRunner
+    with large_imports():
+        from dbt.cli.main import dbtRunner
 
     return dbtRunner(manifest=manifest, callbacks=callbacks)
 

@@ -114,7 +114,7 @@ def preview(warehouse: Warehouse) -> bool:
 def settle_on_terminal(warehouse: Warehouse) -> None:
     console = Console(soft_wrap=True)
     with Progress(console) as progress:
-        progress.close(settle(warehouse.settings, warehouse.defs, warehouse.instance, report=progress.show))
+        progress.close(settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance, report=progress.show))
 
 
 def sql(warehouse: Warehouse, *statements: str) -> None:

@@ -85,7 +85,7 @@ def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callabl
     with DuckDBEngine(warehouse.settings.duckdb_path, 0).open() as broken:
         broken.execute("alter table stitch.sessions alter session_id set data type integer using 1")
     warehouse.land("jitsu/b.ndjson", [{**event, "messageId": "n"}])
-    settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
+    settled = settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance)
     assert [(run.job_name, run.succeeded) for run in settled.runs] == [("build_job", False)] * 3
     assert "sessions" in (settled.runs[0].error or "")
     assert settled.gave_up == ["build_job: 2026-03-01 to 2026-03-04"]

@@ -260,7 +260,7 @@ def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_o
     with engine_of(warehouse.settings).open() as broken:
         broken.execute("alter table stitch.page_views alter event_id set data type integer using 1")
     warehouse.land_events("jitsu/b.ndjson", [page_view("e2", "2026-03-09 12:00", user_id="u")])
-    settled = settle(warehouse.settings, warehouse.defs, warehouse.instance)
+    settled = settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance)
     assert settled.gave_up == ["build_job: 2026-03-08 to 2026-03-11", "reconcile_job: all days"]
     # The second day for its statistics, which the failed run did not come to.
     restitched = [(run.job_name, str(run.days)) for run in settled.runs if run.succeeded]

@@ -29,7 +29,7 @@ def warehouse(new_warehouse_on_disk: NewWarehouse) -> Warehouse:
 
 
 def settled(warehouse: Warehouse) -> Settled:
-    return settle(warehouse.settings, warehouse.defs, warehouse.instance)
+    return settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance)
 
 
 def check_passed(warehouse: Warehouse) -> bool | None:

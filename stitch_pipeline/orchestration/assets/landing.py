@@ -35,7 +35,7 @@ from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import forget, load
 from stitch_pipeline.stitching.facts import facts_per_day
-from stitch_pipeline.stitching.state import build_under, read_state
+from stitch_pipeline.stitching.state import build_under
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
 OWNERS = ["team:analytics-engineering"]
@@ -104,12 +104,12 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         window = window_of(context)
         index = LandingIndex(settings.index_path)
         index.refresh(settings)
-        with warehouse.open_in_run(context) as open_warehouse, Parser(settings.memory_limit) as parser:
-            continues = index.describes(open_warehouse.marker())
+        with warehouse.open_in_run(context, settings) as opened, Parser(settings.memory_limit) as parser:
+            open_warehouse = opened.warehouse
             create_tables(open_warehouse)
             build_under(open_warehouse, settings.building_rules)
             # Devices that it queues are not looked at here.
-            continues &= not forget.follow(open_warehouse, settings)
+            opened.continues &= not forget.follow(open_warehouse, settings)
             index.set_loaded(load.loaded_files(open_warehouse))
             pending = [file for file in index.pending() if any(day in window for day in file.touched_days)]
             loaded = load.load(
@@ -128,7 +128,6 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             unbalanced = load.unbalanced_files(open_warehouse)
             repeated = load.repeated_events(open_warehouse, window)
             unreadable = load.unreadable_files(open_warehouse)
-            state = read_state(open_warehouse)
         yield MaterializeResult(asset_key="raw_events")
         yield MaterializeResult(asset_key="quarantined_events")
         yield AssetObservation(
@@ -167,7 +166,6 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
             },
         )
         yield whole_zone_check(index.held_back())
-        index.note(state, continues=continues)
 
     return landing_zone
 

@@ -6,6 +6,7 @@ observation (``run_records``), which ``identify_sensor`` reads.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from dagster import (
@@ -23,18 +24,17 @@ from dagster import (
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
-from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import OWNERS, POOL
 from stitch_pipeline.orchestration.exposure import hides_values, shown
 from stitch_pipeline.orchestration.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.orchestration.run_config import ModelsConfig
 from stitch_pipeline.orchestration.run_records import run_record
-from stitch_pipeline.planning.days import settled_by
+from stitch_pipeline.planning.days import DayRange, settled_by
 from stitch_pipeline.settings import Settings, SettingsError
-from stitch_pipeline.stitching.build import TABLES, build, build_views
-from stitch_pipeline.stitching.facts import changed_rows, numbers_of_partitions
-from stitch_pipeline.stitching.state import changed_days, clear_changed_days, read_state
+from stitch_pipeline.stitching.build import TABLES, Built, build, build_views
+from stitch_pipeline.stitching.facts import numbers_of_partitions
+from stitch_pipeline.stitching.state import changed_days, clear_changed_days
 from stitch_pipeline.warehouse import dbt_project
 
 Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]
@@ -59,33 +59,23 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
         window = window_of(context)
         models = _selected(context)
         events = _DbtEvents(context, translator, settings)
-        index = LandingIndex(settings.index_path)
-        with warehouse.open_in_run(context) as open_warehouse:
-            continues = index.describes(open_warehouse.marker())
+        with warehouse.open_in_run(context, settings) as opened:
             try:
-                built = build(warehouse.engine, open_warehouse, settings, window, models, config.options, events.add)
+                built = build(warehouse.engine, opened.warehouse, settings, window, models, config.options, events.add)
             except SettingsError as error:
                 raise Failure(str(error), allow_retries=False) from None
-            changed = changed_rows(open_warehouse, built.succeeded)
-            for table, per_day in numbers_of_partitions(open_warehouse, window, changed).items():
-                for day, numbers in per_day.items():
-                    context.add_asset_metadata(numbers, asset_key=table, partition_key=day.isoformat())
-            is_complete = not built.failures and set(built.succeeded) == set(TABLES)
-            if is_complete:
-                marked = changed_days(open_warehouse)
-                clear_changed_days(open_warehouse, settled_by(marked, window, settings.start_date, last_day()))
-            state = read_state(open_warehouse)
-        yield run_record(changed, built.seconds, built.stale)
-        yield from (Output(None, output_name=name) for name in built.succeeded)
+            numbers = numbers_of_partitions(opened.warehouse, window, built.changed)
+            if set(built.succeeded) == set(TABLES) and not built.failures:
+                marked = changed_days(opened.warehouse)
+                settled = settled_by(marked, window, settings.start_date, last_day())
+                clear_changed_days(opened.warehouse, settled)
+                opened.followed_rules = settings.all_crediting_rules
+            opened.continues &= not built.failures  # what failed models have changed is not known
+            opened.looked_at = built.stale.checked if built.stale else ()
+        yield run_record(built.changed, built.seconds, built.stale)
+        yield from _outputs(context, window, built, numbers)
         yield from events.checks
         yield from (AssetMaterialization(name) for name in built.views)
-        index.note(
-            state,
-            # What failed models have changed is not known.
-            continues=continues and not built.failures,
-            looked_at=built.stale.checked if built.stale else (),
-            followed_rules=settings.all_crediting_rules if is_complete else None,
-        )
         if built.failures:
             raise Failure("\n".join(shown(settings, failure) for failure in built.failures))
 
@@ -100,12 +90,8 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
     def stitch_views(context: AssetExecutionContext, warehouse: WarehouseResource) -> Events:
         views = _selected(context)
         events = _DbtEvents(context, translator, settings)
-        index = LandingIndex(settings.index_path)
-        with warehouse.open_in_run(context) as open_warehouse:
-            continues = index.describes(open_warehouse.marker())
-            created, failures = build_views(warehouse.engine, open_warehouse, settings, views, events.add)
-            state = read_state(open_warehouse)
-        index.note(state, continues=continues)
+        with warehouse.open_in_run(context, settings) as opened:
+            created, failures = build_views(warehouse.engine, opened.warehouse, settings, views, events.add)
         if failures:
             raise Failure("\n".join(shown(settings, failure) for failure in failures))
         # Dagster refuses an asset before those that it depends on.
@@ -116,6 +102,22 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
 
 def _selected(context: AssetExecutionContext) -> list[str]:
     return [key.path[-1] for key in context.selected_asset_keys]
+
+
+def _outputs(
+    context: AssetExecutionContext,
+    window: DayRange,
+    built: Built,
+    numbers: Mapping[str, Mapping[date, Mapping[str, Any]]],
+) -> Iterator[Output[None] | AssetMaterialization]:
+    """The partitions of the window, and those of other days of which the run re-stitched rows."""
+    for table, per_day in numbers.items():
+        for day, metadata in per_day.items():
+            if day in window:
+                context.add_asset_metadata(metadata, asset_key=table, partition_key=day.isoformat())
+            else:
+                yield AssetMaterialization(table, partition=day.isoformat(), metadata=metadata)
+    yield from (Output(None, output_name=name) for name in built.succeeded)
 
 
 class _DbtEvents:
