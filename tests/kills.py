@@ -137,6 +137,12 @@ def _land_late_logins(warehouse: Warehouse) -> None:
     warehouse.land_events("jitsu/late.ndjson", late_logins())
 
 
+def _leave_logins_to_the_sensor(warehouse: Warehouse) -> None:
+    write_settings(warehouse.directory, restitch_in_build_days=0)
+    warehouse.load_settings(restitch_in_build_days=0)
+    _land_late_logins(warehouse)
+
+
 def _change_policies(warehouse: Warehouse) -> None:
     warehouse.write_stitch_toml('[projects.shop]\npolicy = "first"\nlookback_days = 1\n' + STITCH_TOML)
 
@@ -173,7 +179,8 @@ SCENARIOS = {
     "first build": Scenario(nothing, starts_empty=True),
     "late logins": Scenario(_land_late_logins),
     "late logins, built by a run of the daemon": Scenario(_land_late_logins, run=build_as_the_daemon_does),
-    "sessions to re-stitch": Scenario(_land_late_logins, after=build_as_the_daemon_does),
+    "late logins, left to the sensor": Scenario(_leave_logins_to_the_sensor),
+    "sessions to re-stitch": Scenario(_leave_logins_to_the_sensor, after=build_as_the_daemon_does),
     "page views to re-stitch": Scenario(_land_late_logins, after=_settle_without_page_views),
     "changed policies": Scenario(_change_policies),
     "changed decisions": Scenario(_decide),
