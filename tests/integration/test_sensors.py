@@ -8,6 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from dagster import (
+    AssetCheckKey,
+    AssetKey,
+    AssetRecordsFilter,
     DagsterRun,
     DagsterRunStatus,
     RunRequest,
@@ -20,6 +23,7 @@ from warehouses import START, Warehouse, at, page_view
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.resource import BUSY_TAG
+from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.orchestration.settle import settle
 from stitch_pipeline.orchestration.triggers import TRIGGERS, FailsAgainAndAgain, Now, Wanted
@@ -174,7 +178,7 @@ def test_only_the_newest_word_counts(new_warehouse_on_disk: NewWarehouse) -> Non
 
 
 def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_warehouse_on_disk: NewWarehouse) -> None:
-    warehouse = new_warehouse_on_disk(lookback_days=5)
+    warehouse = new_warehouse_on_disk(lookback_days=5, restitch_in_build_days=0)
     days = ("01", "04", "05", "06", "08")
     warehouse.land_events("jitsu/a.ndjson", [page_view(f"e{day}", f"2026-03-{day} 12:00") for day in days])
     warehouse.settle()
@@ -195,6 +199,60 @@ def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_w
     assert after[date(2026, 3, 6)]["link_event_id"] == "e11"
     assert [row["stitched_user_id"] for row in warehouse.rows("users")] == ["a", "u"]
     assert {row["stat_date"].day: row["visitors"] for row in warehouse.rows("visitor_stats")}[6] == 1
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_build_restitches_the_few_days_that_it_makes_stale(limit: int, new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk(lookback_days=5, restitch_in_build_days=limit)
+    days = ("01", "05", "06", "08")
+    warehouse.land_events("jitsu/a.ndjson", [page_view(f"e{day}", f"2026-03-{day} 12:00") for day in days])
+    warehouse.settle()
+    before = {day: materialized(warehouse, day) for day in days}
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e11", "2026-03-11 12:00", user_id="u")])
+    settled = warehouse.settle(view_stitching=False)
+    rows = {row["session_date"].day: row["stitched_user_id"] for row in warehouse.rows("stitched_sessions")}
+    assert rows == {1: "a", 5: "a", 6: "u", 8: "u", 11: "u"}
+    assert {row["stat_date"].day: row["visitors"] for row in warehouse.rows("visitor_stats")}[6] == 1
+    assert [row["stitched_user_id"] for row in warehouse.rows("users")] == ["a", "u"]
+    runs = [(run.job_name, str(run.days), run.rows_changed["stitched_sessions"]) for run in settled.runs]
+    if limit == 1:
+        assert runs == [
+            ("build_job", "2026-03-10 to 2026-03-13", 1),
+            ("restitch_job", "2026-03-06", 1),
+            ("restitch_job", "2026-03-08", 1),
+        ]
+        return
+    assert runs == [("build_job", "2026-03-10 to 2026-03-13", 3)]
+    # Dagster knows of exactly the partitions that changed, as after a re-stitch.
+    assert [day for day in days if materialized(warehouse, day) != before[day]] == ["06", "08"]
+    record = warehouse.instance.fetch_materializations(
+        AssetRecordsFilter(AssetKey("stitched_sessions"), asset_partitions=["2026-03-06"]), limit=1
+    ).records[0]
+    assert record.asset_materialization is not None
+    metadata = record.asset_materialization.metadata
+    assert {name: metadata[name].value for name in ("rows", "stitch_rate", "rows_changed")} == {
+        "rows": 1, "stitch_rate": 1.0, "rows_changed": 1,
+    }  # fmt: skip
+    checks = warehouse.instance.event_log_storage.get_asset_check_execution_history(
+        AssetCheckKey(AssetKey("stitched_sessions"), "stitched_sessions_has_one_row_per_session"), limit=10
+    )
+    assert [check.status.value for check in checks] == ["SUCCEEDED", "SUCCEEDED"]  # one for each build
+
+
+def materialized(warehouse: Warehouse, day: str) -> list[int]:
+    """The events that say that a partition of `stitched_sessions` was materialized."""
+    of_day = AssetRecordsFilter(AssetKey("stitched_sessions"), asset_partitions=[f"2026-03-{day}"])
+    return [record.storage_id for record in warehouse.instance.fetch_materializations(of_day, limit=100).records]
+
+
+def test_a_build_under_a_run_exception_leaves_other_days_to_the_sensor(new_warehouse_on_disk: NewWarehouse) -> None:
+    warehouse = new_warehouse_on_disk()
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-01 12:00")])
+    warehouse.settle()
+    warehouse.land_events("jitsu/b.ndjson", [page_view("e5", "2026-03-05 12:00", user_id="u")])
+    warehouse.build(date(2026, 3, 4), date(2026, 3, 7), models_config(lookback_days=2))
+    assert [row["stitched_user_id"] for row in warehouse.rows("stitched_sessions")] == ["a", "u"]
+    assert [days_of(request) for request in tick(warehouse, "identify_sensor")] == [("2026-03-01", "2026-03-01")]
 
 
 def evaluate(warehouse: Warehouse, schedule: str, time: str) -> tuple[list[RunRequest], str]:

@@ -127,7 +127,12 @@ class _DbtEvents:
         self._context = context
         self._settings = settings
         self._translator = translator
-        self.checks: list[Any] = []
+        self._checks: dict[tuple[AssetKey | None, str | None], AssetCheckResult] = {}
+
+    @property
+    def checks(self) -> Sequence[AssetCheckResult]:
+        """The results of dbt's tests, one for each."""
+        return list(self._checks.values())
 
     def add(self, event: dbt_project.DbtEvent) -> None:
         info = event["info"]
@@ -135,9 +140,14 @@ class _DbtEvents:
         log(shown(self._settings, info["msg"]) if info["level"] == "error" else info["msg"])
         if info["name"] == "LogTestResult" and self._is_of_selected_asset(event):
             message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
-            self.checks += message.to_default_asset_events(
+            for found in message.to_default_asset_events(
                 manifest=dbt_project.assets_manifest(), context=self._context, dagster_dbt_translator=self._translator
-            )
+            ):
+                if isinstance(found, AssetCheckResult):
+                    # A re-stitch within the build runs tests again. One that failed before or after it has failed.
+                    before = self._checks.get((found.asset_key, found.check_name))
+                    if before is None or before.passed:
+                        self._checks[found.asset_key, found.check_name] = found
 
     def _is_of_selected_asset(self, event: dbt_project.DbtEvent) -> bool:
         """A run also builds ``persons`` where it needs it, and dbt then runs the tests of that model."""
