@@ -236,7 +236,7 @@ def test_a_build_restitches_the_few_days_that_it_makes_stale(limit: int, new_war
     checks = warehouse.instance.event_log_storage.get_asset_check_execution_history(
         AssetCheckKey(AssetKey("stitched_sessions"), "stitched_sessions_has_one_row_per_session"), limit=10
     )
-    assert [check.status.value for check in checks] == ["SUCCEEDED", "SUCCEEDED"]  # one for each build
+    assert [check.status.value for check in checks if check.partition is None] == ["SUCCEEDED"] * 2  # one per build
 
 
 def materialized(warehouse: Warehouse, day: str) -> list[int]:
