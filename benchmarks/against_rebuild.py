@@ -221,25 +221,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     load_before = os.getloadavg()
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     for number in range(asked.rounds):
         with large_scratch() as scratch:
             rounds.append(measure(int(asked.events), asked.memory_limit, number, scratch))
-    keep(
-        f"against_rebuild_{asked.events / 1e6:g}m",
-        {
-            "events": int(asked.events),
-            "days": DAYS,
-            "rounds": asked.rounds,
-            "memory_limit": asked.memory_limit or None,
-            "rules": RULES,
-            "load_average": {
-                "before": [round(load, 2) for load in load_before],
-                "after": [round(load, 2) for load in os.getloadavg()],
+        # After each round, because a round may take long, and the next may be interrupted.
+        keep(
+            f"against_rebuild_{asked.events / 1e6:g}m",
+            {
+                "events": int(asked.events),
+                "days": DAYS,
+                "rounds": len(rounds),
+                "memory_limit": asked.memory_limit or None,
+                "rules": RULES,
+                "load_average": {
+                    "before": [round(load, 2) for load in load_before],
+                    "after": [round(load, 2) for load in os.getloadavg()],
+                },
+                "steps": summary(rounds),
             },
-            "steps": summary(rounds),
-        },
-    )
+        )
 
 
 if __name__ == "__main__":
