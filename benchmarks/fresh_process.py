@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+INSTANCE_CONFIG = REPOSITORY / "dagster_home" / "dagster.yaml"
 
 
 @contextmanager
@@ -92,7 +93,7 @@ class Deployment:
     def create(cls, directory: Path, **settings: str) -> Deployment:
         home = directory / "dagster_home"
         home.mkdir(parents=True)
-        shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+        shutil.copy(INSTANCE_CONFIG, home)
         (directory / "landing").mkdir()
         return cls(directory, settings)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parent
 # DuckDB's memory limit, by millions of events; the process needs some 500 MB more.
-MEMORY_LIMITS = {3: "", 10: "2500MB", 30: "3GB"}
+MEMORY_LIMITS = {1: "", 3: "", 10: "2500MB", 30: "3GB"}
 MOST_MEMORY = "6GB"
 LOGIN_PERCENTS = (5, 30)
 ROUNDS = 3
@@ -33,6 +33,12 @@ def main() -> None:
         *(["scale.py", str(size * 1_000_000), *_scale_options(size)] for size in sizes),
         *(["scale.py", "3000000", *_scale_options(3), f"--login-percent={percent}"] for percent in LOGIN_PERCENTS),
         ["habits.py", "30000000"],
+        *(
+            ["against_rebuild.py", str(size * 1_000_000), *_scale_options(size)]
+            for size in sorted({1, *sizes})
+            if size <= MOST_EVENTS_FOR_ROUNDS
+        ),
+        ["comparison_tables.py"],
         ["graph.py"],
         ["latency.py"],
         ["chart.py"],
