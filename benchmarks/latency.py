@@ -74,7 +74,6 @@ def measure(events: int, directory: Path) -> dict[str, Any]:
     return {
         "events": events,
         "repeats": REPEATS,
-        "load_average": load_average(),
         "median_seconds": _medians(rounds),
         "hello_median_seconds": _medians(hello),
         "rounds": rounds,
@@ -154,6 +153,7 @@ def _round(
         "building": run["ended"] - run["started"],
         "until_visible": seen_at - run["ended"],
         "total": seen_at - landed_at,
+        "load_average": load_average()[0],
     }
 
 
