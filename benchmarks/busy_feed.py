@@ -45,6 +45,7 @@ from dagster_server import DagsterServer, dagster_server
 DAYS_BACK = 3
 LOGIN_EVERY = 5
 SAMPLE_SECONDS = 2
+_JOURNALS, _JOURNAL = ("-wal", "-shm", "-journal"), "SQLite's journals"
 WAITING = (DagsterRunStatus.QUEUED, DagsterRunStatus.NOT_STARTED, DagsterRunStatus.STARTING)
 
 # A part of a process's command line, and what the process is.
@@ -204,10 +205,11 @@ def measure(
             landing_seconds = time.time() - started_at
             watch.until(first + limit_minutes * 60, all_loaded=True)
         seconds = time.time() - started_at
-        after = _size(deployment)
         ticks = _ticks(instance) - ticks_before
         records = [record for record in instance.get_run_records() if record.dagster_run.run_id not in known]
+    after = _size(deployment)
     files, grown = len(feed.landed_at), sum(after.values()) - sum(before.values())
+    grown -= after[_JOURNAL] - before[_JOURNAL]
     return {
         "events_before": events,
         "files": files,
@@ -225,7 +227,7 @@ def measure(
             "grown": grown,
             "per_run": grown // max(len(records), 1),
             "per_file": grown // files,
-            "grown_by_directory": {name: after[name] - before.get(name, 0) for name in sorted(after)},
+            "grown_by_file": {name: after[name] - before.get(name, 0) for name in sorted(after)},
         },
         "run_records": [_timing(record, started_at) for record in sorted(records, key=lambda r: r.create_timestamp)],
     }
@@ -250,21 +252,25 @@ def _anonymous_devices(deployment: Deployment, traffic: Traffic) -> list[str]:
 
 
 def _size(deployment: Deployment) -> Counter[str]:
-    """Bytes of the files of DAGSTER_HOME, by the directories that they are in (two levels)."""
+    """Bytes of the files of DAGSTER_HOME, by what they are. SQLite's journals go when the last connection closes."""
     home = deployment.directory / "dagster_home"
     sizes: Counter[str] = Counter()
     for path in home.rglob("*"):
         # The journals of SQLite come and go.
         with suppress(FileNotFoundError):
             if path.is_file():
-                parts = path.relative_to(home).parts
-                is_of_a_run = parts[:2] == ("history", "runs") and not parts[-1].startswith("index.db")
-                sizes["history/runs/<run_id>.db" if is_of_a_run else _where(parts)] += path.stat().st_size
+                sizes[_kind(path.relative_to(home))] += path.stat().st_size
     return sizes
 
 
-def _where(parts: tuple[str, ...]) -> str:
-    return "storage/<run_id>" if parts[0] == "storage" else "/".join(parts[:3])
+def _kind(path: Path) -> str:
+    if path.name.endswith(_JOURNALS):
+        return _JOURNAL
+    if path.parts[0] == "storage":
+        return "storage/<run_id>"
+    if path.parts[:2] == ("history", "runs") and path.name != "index.db":
+        return "history/runs/<run_id>.db"
+    return str(path)
 
 
 def _ticks(instance: DagsterInstance) -> Counter[str]:
