@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dagster import DagsterInstance
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 INSTANCE_CONFIG = REPOSITORY / "dagster_home" / "dagster.yaml"
 
@@ -118,6 +120,11 @@ class Deployment:
             "STITCH_DUCKDB_PATH": str(self.duckdb_path),
             **self.settings,
         }
+
+    def instance(self) -> DagsterInstance:
+        """The Dagster instance, opened by this process. Its storage is at the environment variable DAGSTER_HOME."""
+        os.environ["DAGSTER_HOME"] = self.environment["DAGSTER_HOME"]
+        return DagsterInstance.from_config(self.environment["DAGSTER_HOME"])
 
     def settle(self, *arguments: str) -> Cost:
         """The cost of ``stitch settle``, start-up included."""

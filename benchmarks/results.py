@@ -27,3 +27,8 @@ def keep(name: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
+
+
+def load_average() -> list[float]:
+    """Runnable processes over the last 1, 5 and 15 minutes; above the number of cores, others wanted them too."""
+    return [round(average, 1) for average in os.getloadavg()]
