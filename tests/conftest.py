@@ -12,6 +12,8 @@ import pytest
 from dagster import DagsterInstance
 from warehouses import Warehouse
 
+from stitch_pipeline.orchestration.event_storage import CheapSqliteStorage
+
 NewWarehouse = Callable[..., Warehouse]
 
 
@@ -24,8 +26,14 @@ def new_warehouse(tmp_path: Path) -> Iterator[NewWarehouse]:
 @pytest.fixture
 def new_warehouse_on_disk(tmp_path: Path) -> Iterator[NewWarehouse]:
     """The same with instances that keep their records in files, as a deployment does; slower."""
-    without_telemetry = {"telemetry": {"enabled": False}}
-    yield from _maker(tmp_path, lambda home: DagsterInstance.local_temp(str(home), overrides=without_telemetry))
+    yield from _maker(tmp_path, lambda home: DagsterInstance.local_temp(str(home), overrides=_as_shipped(home)))
+
+
+def _as_shipped(home: Path) -> dict[str, Any]:
+    """The storage that ``dagster.yaml`` names."""
+    module, name = CheapSqliteStorage.__module__, CheapSqliteStorage.__name__
+    storage = {"custom": {"module": module, "class": name, "config": {"base_dir": str(home)}}}
+    return {"telemetry": {"enabled": False}, "storage": storage}
 
 
 def _maker(directory: Path, new_instance: Callable[[Path], DagsterInstance]) -> Iterator[NewWarehouse]:
