@@ -26,10 +26,10 @@ from types import TracebackType
 from typing import IO, Any
 
 import duckdb
-from dagster import DagsterInstance
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from warehouses import REPOSITORY, START, TABLES, VIEWS, Row, Warehouse, at, comparable, ordered
 
+from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
@@ -209,7 +209,7 @@ def deployment(directory: Path) -> Iterator[Warehouse]:
         (directory / "stitch.toml").write_text(STITCH_TOML)
         write_settings(directory)
     settings = json.loads((directory / "settings.json").read_text())
-    with DagsterInstance.from_config(str(home)) as instance:
+    with instance_at(home) as instance:
         yield Warehouse(directory, instance, stitch_toml=(directory / "stitch.toml").read_text(), **settings)
 
 
@@ -519,7 +519,6 @@ def _work(task: Mapping[str, Any], outcome: Path) -> None:
     points = Points(task["kill_at"])
     error = None
     try:
-        os.environ["DAGSTER_HOME"] = str(directory / "dagster_home")
         if task["step"] == run_what_is_killed.__name__:
             points.install()
         with deployment(directory) as warehouse:

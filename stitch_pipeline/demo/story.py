@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,6 +16,7 @@ from rich.table import Table
 from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_truth
+from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.settle import Settled, settle
 from stitch_pipeline.settings import Policy, Settings
 from stitch_pipeline.shipped_files import DAGSTER_YAML, IS_CHECKOUT
@@ -47,6 +50,8 @@ class State:
     page_view_stitch_rate: float
     history: list[tuple[str, str, str, int, str]]
     """The named visitor's sessions: day, platform, device, page views, credited to."""
+    credited: Mapping[str, Mapping[str, tuple[date, str]]]
+    """By table and row: its day, and whom it is credited to."""
     accuracy: Accuracy
 
 
@@ -72,7 +77,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
     console.rule(f"1. History lands: {shop.days[0]} to {late_from}")
     files = land(shop, settings.landing_dir, through=late_from)
     console.print(f"{len(files)} files, {_megabytes(files):.0f} MB, from a web shop, its mobile app and a blog")
-    with DagsterInstance.from_config(str(home)) as instance:
+    with instance_at(home) as instance:
         _, before = _settle_and_look(settings, instance, truth, console)
         _print_state(before, console)
 
@@ -83,7 +88,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
 
     console.rule("3. What the late logins changed in the past")
     _print_comparison(before, after, console)
-    _print_restitch(settled, late_from, console)
+    _print_restitch(before, after, late_from, console)
     _print_history(before, after, console)
     _print_truth(before, after, console)
     with engine_of(settings).open(read_only=True) as warehouse:
@@ -142,6 +147,11 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
         project=STORY.project_id,
         devices=list(STORY.anonymous_ids),
     )
+
+    def credited(table: str, row: str, day: str) -> dict[str, tuple[date, str]]:
+        rows = warehouse.rows(f"select project_id || '/' || {row}, {day}, stitched_user_id from stitch.{table}")
+        return {row: (day, user) for row, day, user in rows}
+
     return State(
         events=value("select count(*) from stitch.raw_events"),
         sessions=value("select count(*) from stitch.stitched_sessions"),
@@ -151,6 +161,10 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
         session_stitch_rate=rate("stitched_sessions"),
         page_view_stitch_rate=rate("page_views"),
         history=history,
+        credited={
+            "stitched_sessions": credited("stitched_sessions", "session_id", "session_date"),
+            "page_views": credited("page_views", "event_id", "event_date"),
+        },
         accuracy=_accuracies(warehouse, truth, "stitched_events")["latest"],
     )
 
@@ -214,14 +228,15 @@ def _figures(state: State) -> list[tuple[str, str]]:
     ]
 
 
-def _print_restitch(settled: Settled, late_from: date, console: Console) -> None:
-    for job, table in (("restitch_job", "stitched_sessions"), ("restitch_page_views_job", "page_views")):
-        runs = [run for run in settled.runs if run.job_name == job]
-        rows = sum(run.rows_changed.get(table, 0) for run in runs)
-        days = sum(run.partitions_changed.get(table, 0) for run in runs)
+def _print_restitch(before: State, after: State, late_from: date, console: Console) -> None:
+    for table, rows in before.credited.items():
+        now = after.credited[table]
+        days = Counter(
+            day for row, (day, user) in rows.items() if day < late_from and row in now and now[row][1] != user
+        )
         console.print(
-            f"re-stitched [bold]{rows:,}[/] rows of {table} on {days} days before {late_from}, "
-            f"in {len(runs)} run{'s' * (len(runs) != 1)}"
+            f"re-stitched [bold]{days.total():,}[/] rows of {table} on {len(days)} days before {late_from}: "
+            "the others are as they were"
         )
 
 

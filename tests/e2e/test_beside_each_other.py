@@ -18,11 +18,11 @@ from typing import Any
 
 import duckdb
 import pytest
-from dagster import DagsterInstance
 from dagster_server import DagsterServer, dagster_server, environment, wait_for
 from kills import STITCH_TOML, contents, deployment, land_the_story, late_logins
 from warehouses import REPOSITORY, START, Row, as_jitsu
 
+from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.resource import BUSY_TAG
 from stitch_pipeline.stitching.build import TABLES
 
@@ -143,7 +143,7 @@ def worker_of(server: DagsterServer, run_id: str) -> int:
     """The process in which the daemon's run executes."""
 
     def look() -> int | None:
-        with DagsterInstance.from_config(str(server.directory / "dagster_home")) as instance:
+        with instance_at(server.directory / "dagster_home") as instance:
             messages = [entry.message or "" for entry in instance.all_logs(run_id)]
             found = [m for entry in messages if (m := re.search(r"pid: (\d+)", entry))]
             return int(found[-1][1]) if found else None

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterRunStatus
 from warehouses import REPOSITORY, TABLES, ephemeral_warehouse
 
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG
 from stitch_pipeline.orchestration.assets.landing import POOL
+from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
 from stitch_pipeline.settings import Settings
 
@@ -149,7 +150,7 @@ def test_a_run_that_keeps_failing_ends_with_one_and_says_why(environment: dict[s
 @pytest.mark.slow
 def test_the_place_in_the_pool_of_a_settle_that_was_killed_is_freed(environment: dict[str, str]) -> None:
     land(environment, "a", 100)
-    with DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
+    with instance_at(Path(environment["DAGSTER_HOME"])) as instance:
         killed = instance.create_run_for_job(
             build_defs(Settings.load()).resolve_job_def(BUILD_JOB),
             tags={SETTLE_TAG: "true"},

@@ -52,7 +52,7 @@ select
     'stats' as grain,
     day,
     count(*) as row_count
-from {{ internal_table('pending_days') }} as pending
+from {{ internal_table('pending_days') }}
 group by day
 {%- endif %}
 union all
