@@ -208,10 +208,14 @@ def _vars(variables: Mapping[str, Any]) -> list[str]:
 
 
 def _runner(manifest: Manifest | None, callbacks: list[Callable[[Any], None]]) -> Any:
+    return _runner_class()(manifest=manifest, callbacks=callbacks)
+
+
+@cache  # once, because it also ends garbage collection of what is alive at that moment
+def _runner_class() -> Any:
     with large_imports():
         from dbt.cli.main import dbtRunner
-
-    return dbtRunner(manifest=manifest, callbacks=callbacks)
+    return dbtRunner
 
 
 @cache
