@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV_VERSION := 0.13.9
 PIP_AUDIT_VERSION := 2.10.1
+ZENSICAL_VERSION := 0.0.73
 # The UI has no login. Said here too, because DAGSTER_WEBSERVER_HOST would change Dagster's default.
 LOOPBACK := --host 127.0.0.1
 
@@ -12,7 +13,7 @@ export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # One telemetry-free, colour-free environment for every tool that is started from here.
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help demo demo-ui dev settle test test-long check format audit bench screenshots clean
+.PHONY: help demo demo-ui dev settle test test-long check format docs audit bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +57,10 @@ test: $(READY) check ## everything that CI checks, but for the slow tests
 
 test-long: $(READY) ## kills, daemons beside each other, random histories: an hour and more
 	$(BIN)/pytest -m long
+
+# Apart from .venv, because it wants another version of a library than dbt does.
+docs: $(READY) ## build the docs site into data/site; a broken link is an error
+	$(BIN)/uv tool run --quiet --from zensical==$(ZENSICAL_VERSION) zensical build --strict --clean
 
 # Not part of .ci/run: it needs the advisory service. --strict, because a package that it cannot look up is no pass.
 audit: $(READY) ## look up the locked dependencies in PyPI's list of known vulnerabilities

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     preview.set_defaults(command=_preview)
     _add_forget(commands)
     settings = commands.add_parser("settings", help="show every setting, its default and its value in force")
-    settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
+    settings.add_argument("--markdown", action="store_true", help="print the table of the docs instead")
     settings.set_defaults(command=_settings)
     demo = commands.add_parser("demo", help="simulate a shop, stitch it, let late logins arrive, stitch again")
     demo.add_argument("--directory", type=Path, default=Path("data/demo"), help="where to work")

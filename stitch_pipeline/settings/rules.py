@@ -184,7 +184,7 @@ def sentences(error: ValidationError, prefix: str, secrets: Collection[str] = ()
         path = ".".join(str(part) for part in item["loc"])
         name = prefix + (path.upper() if prefix == "STITCH_" else path)
         if item["type"] == "extra_forbidden":
-            return f"{name} is not a setting: check the spelling against the settings table in the README."
+            return f"{name} is not a setting: `stitch settings` lists them all."
         message = item["msg"].removeprefix("Value error, ")
         value = "(secret)" if path in secrets else repr(str(item["input"]))
         return f"{name} = {value}: {message[0].lower()}{message[1:]}."

@@ -16,15 +16,13 @@ from stitch_pipeline.orchestration.run_config import ModelsConfig, ProposedRules
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "settings.md"
 
 
-def test_the_table_in_the_readme_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_in_the_docs_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings", "--markdown"]) == 0
-    found = re.search(
-        r"<!-- stitch settings --markdown -->\n\n(.*?)\n<!-- end -->", README.read_text("utf-8"), re.DOTALL
-    )
-    assert found, "README.md has no table between the two comments"
+    found = re.search(r"<!-- stitch settings --markdown -->\n\n(.*?)\n<!-- end -->", PAGE.read_text("utf-8"), re.DOTALL)
+    assert found, "settings.md has no table between the two comments"
     assert found[1] == capsys.readouterr().out
 
 
