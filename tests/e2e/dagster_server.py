@@ -156,7 +156,7 @@ def dagster_server(
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
     landing_dir(directory).mkdir(exist_ok=True)
-    port = _free_port()
+    port = free_port()
     # A process group of its own, because `dagster dev` in the background may ignore SIGTERM.
     with (directory / "dagster.log").open("ab") as log:
         process = subprocess.Popen(
@@ -173,7 +173,7 @@ def dagster_server(
         wait_for("the code location", lambda: _is_loaded(server), seconds=timeout_seconds, server=server)
         yield server
     finally:
-        _end_group(process)
+        end_group(process)
 
 
 def environment(directory: Path, **settings: str) -> dict[str, str]:
@@ -265,13 +265,15 @@ def _is_loaded(server: DagsterServer) -> bool:
     return bool(locations) and all(location["loadStatus"] == "LOADED" for location in locations)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its whole group, politely at first."""
     for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, end)
