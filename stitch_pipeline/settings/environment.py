@@ -78,6 +78,11 @@ class Settings(StitchingRules, BaseSettings):
     show_ids: bool = False
     """On: run metadata, log lines and errors of runs may hold ids and values of events, such as a preview's sample."""
 
+    alert_url: SecretStr | None = None
+    """Where a message about each failed run is posted as JSON, such as a chat tool's incoming webhook."""
+    alert_command: SecretStr | None = None
+    """A command that is run for each failed run, with that message on its standard input."""
+
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
     decisions: tuple[Decision, ...] = ()
@@ -119,6 +124,11 @@ class Settings(StitchingRules, BaseSettings):
     def view_stitching_is_on(self) -> bool:
         """Whether page views are re-stitched at all."""
         return self.view_stitching != "off"
+
+    @property
+    def has_alerts(self) -> bool:
+        """Whether anybody is told about a failed run."""
+        return self.alert_url is not None or self.alert_command is not None
 
     @property
     def index_path(self) -> Path:
