@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,9 +15,9 @@ from rich.markup import escape
 from stitch_pipeline.orchestration.settle import RunSummary, Settled
 
 
-def as_json(settled: Settled) -> str:
-    """One JSON document: ``is_settled`` and the fields of ``Settled``; each run is a ``RunSummary``."""
-    return json.dumps({"is_settled": settled.is_settled, **asdict(settled)}, default=str)
+def settled_document(settled: Settled) -> dict[str, Any]:
+    """What ``--json`` prints: ``is_settled`` and the fields of ``Settled``; each run is a ``RunSummary``."""
+    return {"is_settled": settled.is_settled, **asdict(settled)}
 
 
 class Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,11 +13,33 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
 
+from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, print_json
 from stitch_pipeline.settings import ProjectSettings, Settings
 from stitch_pipeline.settings.environment import FROM_FILES
 from stitch_pipeline.settings.rules import StitchingRules, as_text, rules_with
 
 PER_PROJECT = "✎"
+
+
+def add(commands: Commands) -> None:
+    settings = add_command(commands, "settings", run, "show every setting, its default and its value in force")
+    settings.add_argument("--markdown", action="store_true", help="print the table of the README instead")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    if options.markdown:
+        print(markdown_table(), end="")
+    elif options.json:
+        settings = Settings.load()
+        print_json(
+            {
+                setting.name: {"value": list(_values(settings, setting)), "default": setting.default}
+                for setting in all_settings()
+            }
+        )
+    else:
+        print_settings(Settings.load(), console)
+    return EXIT_OK
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,36 @@
-"""The output of ``stitch status``."""
+"""``stitch status``: what is left to do, what fails and why."""
 
 from __future__ import annotations
 
-import json
+import argparse
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 
-from stitch_pipeline.orchestration.status import Status
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, dagster_instance, print_json
+from stitch_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from stitch_pipeline.orchestration.status import Status
 
 
-def as_json(status: Status) -> str:
-    """One JSON document: ``is_settled`` and the fields of ``Status``."""
-    return json.dumps({"is_settled": status.is_settled, **asdict(status)})
+def add(commands: Commands) -> None:
+    add_command(commands, "status", run, "show what is left to do, what fails and why; starts nothing")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.orchestration.status import status
+
+    settings = Settings.load()
+    with dagster_instance() as instance:
+        found = status(settings, instance)
+    if options.json:
+        print_json({"is_settled": found.is_settled, **asdict(found)})
+    else:
+        print_status(found, console)
+    return EXIT_OK if found.is_settled else EXIT_FAILED
 
 
 def print_status(status: Status, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -11,7 +10,7 @@ from dagster import AssetCheckKey, AssetKey
 from test_locks import held_by_another_process
 from warehouses import Warehouse, page_view
 
-from stitch_pipeline.cli.progress import as_json as settled_as_json
+from stitch_pipeline.cli.progress import settled_document
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.settle import Settled, settle
 from stitch_pipeline.orchestration.status import status
@@ -84,7 +83,7 @@ def test_settle_says_that_page_views_wait_for_their_schedule(warehouse: Warehous
     assert found.waiting == ["page views of 3 days wait for view_stitching_schedule"]
     again = warehouse.settle(view_stitching=False)
     assert (again.runs, again.waiting) == ([], found.waiting)
-    assert json.loads(settled_as_json(again))["waiting"] == found.waiting
+    assert settled_document(again)["waiting"] == found.waiting
     assert warehouse.settle().waiting == []
 
 

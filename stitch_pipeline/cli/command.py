@@ -1,0 +1,98 @@
+"""What every command shares: how it is declared, its exit codes, ``--json``, and Dagster's instance.
+
+A command is one module with ``add(commands)``, named in ``main.COMMANDS``. It imports what is large when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from stitch_pipeline.settings import Settings
+from stitch_pipeline.shipped_files import DAGSTER_YAML
+from stitch_pipeline.startup import large_imports
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, Definitions
+
+EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
+
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns; argparse has no public name for it."""
+Run = Callable[[argparse.Namespace, Console], int]
+
+
+def add_command(commands: Commands, name: str, run: Run, help: str) -> argparse.ArgumentParser:  # noqa: A002
+    """Declare a command. ``run`` returns its exit code; with ``--json`` it prints one JSON document and nothing else.
+
+    What a command prints for people goes to the console that it is given. With ``--json`` that is standard error.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument("--json", action="store_true", help="print one JSON document; all else goes to standard error")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def print_json(value: Any) -> None:
+    """Print a dataclass, or a dict of them, as one line. Dates, times and paths are printed as text."""
+    print(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def definitions(settings: Settings) -> Definitions:
+    """All definitions. They need dbt, so they are loaded when there is something to run."""
+    with large_imports():
+        from stitch_pipeline.definitions import build_defs
+    return build_defs(settings)
+
+
+def dagster_home() -> Path:
+    """DAGSTER_HOME, by default ``dagster_home`` below the current directory."""
+    return Path(os.environ.get("DAGSTER_HOME") or "dagster_home").resolve()
+
+
+@contextmanager
+def dagster_instance() -> Iterator[DagsterInstance]:
+    """The instance of ``dagster_home``. The default one gets the configuration for one writer at a time.
+
+    Without a home, Dagster keeps its records in a temporary directory and loses them.
+    """
+    with large_imports():
+        from dagster import DagsterInstance
+
+    is_own = not os.environ.get("DAGSTER_HOME")
+    home = dagster_home()
+    if is_own:
+        os.environ["DAGSTER_HOME"] = str(home)
+    home.mkdir(parents=True, exist_ok=True)
+    # Dagster creates its tables when it first needs them, and fails if another process creates them at the same time.
+    with (home / ".stitch.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_own and not (home / DAGSTER_YAML.name).exists():
+            shutil.copy(DAGSTER_YAML, home)
+        instance = DagsterInstance.get()
+        instance.get_runs(limit=1)
+        instance.all_asset_keys()
+        instance.all_instigator_state()
+    with instance:
+        yield instance

@@ -1,0 +1,23 @@
+"""``stitch demo``: a simulated shop, stitched."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command
+
+
+def add(commands: Commands) -> None:
+    demo = add_command(commands, "demo", run, "simulate a shop, stitch it, let late logins arrive, stitch again")
+    demo.add_argument("--directory", type=Path, default=Path("data/demo"), help="where to work (default data/demo)")
+    demo.add_argument("--seed", type=int, default=7)
+    demo.add_argument("--people", type=int, default=1200)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.demo.story import tell
+
+    return EXIT_OK if tell(options.directory, options.seed, options.people, console) else EXIT_FAILED
