@@ -188,6 +188,7 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         **inherited,
         "DAGSTER_HOME": str(directory / "dagster_home"),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "STITCH_ENV_FILE": "off",
         "STITCH_LANDING_DIR": str(landing_dir(directory)),
         "STITCH_DUCKDB_PATH": str(duckdb_path(directory)),
         **{f"STITCH_{name.upper()}": value for name, value in settings.items()},
