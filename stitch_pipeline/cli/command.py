@@ -59,6 +59,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def completes_paths(argument: argparse.Action) -> None:
+    """A shell completes the argument with the names of files and directories."""
+    argument.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
+
+
 def definitions(settings: Settings) -> Definitions:
     """All definitions. They need dbt, so they are loaded when there is something to run."""
     with large_imports():

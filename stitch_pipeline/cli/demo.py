@@ -7,12 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, completes_paths
 
 
 def add(commands: Commands) -> None:
     demo = add_command(commands, "demo", run, "simulate a shop, stitch it, let late logins arrive, stitch again")
-    demo.add_argument("--directory", type=Path, default=Path("data/demo"), help="where to work (default data/demo)")
+    directory = demo.add_argument(
+        "--directory", type=Path, default=Path("data/demo"), help="where to work (default data/demo)"
+    )
+    completes_paths(directory)
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--people", type=int, default=1200)
 

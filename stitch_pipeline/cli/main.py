@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from stitch_pipeline.cli import (
     accept_vanished,
+    completion,
     demo,
     forget,
     preview,
@@ -34,7 +35,7 @@ from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.warehouse.port import WarehouseError
 
 # In the order in which `stitch --help` lists them.
-COMMANDS = (settle, status, retry, accept_vanished, rebuild, sources, why, preview, forget, settings, demo)
+COMMANDS = (settle, status, retry, accept_vanished, rebuild, sources, why, preview, forget, settings, completion, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

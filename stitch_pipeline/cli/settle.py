@@ -25,7 +25,9 @@ def add(commands: Commands) -> None:
     )
     settle.add_argument("--reconcile", action="store_true", help="first look for stale rows over all days and devices")
     settle.add_argument(
-        "--view-stitching", action="store_true", help="also re-stitch page views, as view_stitching_schedule does"
+        "--view-stitching",
+        action=argparse.BooleanOptionalAction,
+        help="re-stitch page views or leave them; default: when their schedule was due since the last settle",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, completes_paths
 from stitch_pipeline.settings import Settings
 
 
@@ -17,7 +17,10 @@ def add(commands: Commands) -> None:
     check = add_command(
         about_sources, "check", run_check, "show how files would be read and what is wrong; writes nothing"
     )
-    check.add_argument("path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file")
+    path = check.add_argument(
+        "path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file"
+    )
+    completes_paths(path)
 
 
 def run_check(options: argparse.Namespace, console: Console) -> int:

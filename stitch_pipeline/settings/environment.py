@@ -82,6 +82,9 @@ class Settings(StitchingRules, BaseSettings):
     memory_limit: str | None = None
     """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
 
+    code_location: str = "stitch_pipeline"
+    """The code location's name in Dagster's workspace: its pages list the runs of `stitch settle`."""
+
     show_ids: bool = False
     """On: run metadata, log lines and errors of runs may hold ids and values of events, such as a preview's sample."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from conftest import NewWarehouse
-from dagster import AssetCheckKey, AssetKey
+from dagster import AssetCheckKey, AssetKey, RunsFilter
 from test_locks import held_by_another_process
 from warehouses import Warehouse, page_view
 
@@ -77,14 +78,34 @@ def test_a_few_files_may_vanish_and_a_setting_lets_all_of_them(warehouse: Wareho
     assert event_days(warehouse) == []
 
 
-def test_settle_says_that_page_views_wait_for_their_schedule(warehouse: Warehouse) -> None:
+def test_settle_brings_page_views_along_when_their_schedule_was_due(warehouse: Warehouse) -> None:
+    index = LandingIndex(warehouse.settings.index_path)
     warehouse.land_events("jitsu/09.ndjson", [page_view("e09", "2026-03-09 12:00", user_id="u")])
-    found = warehouse.settle(view_stitching=False)
+    index.note_page_views_settled(datetime.now(UTC))
+    found = settled(warehouse)
     assert found.waiting == ["page views of 3 days wait for view_stitching_schedule"]
-    again = warehouse.settle(view_stitching=False)
+    again = settled(warehouse)
     assert (again.runs, again.waiting) == ([], found.waiting)
     assert settled_document(again)["waiting"] == found.waiting
-    assert warehouse.settle().waiting == []
+    # The schedule has a tick every week.
+    index.note_page_views_settled(datetime.now(UTC) - timedelta(days=8))
+    assert warehouse.settle(view_stitching=False).waiting == found.waiting
+    due = settled(warehouse)
+    assert ({run.job_name for run in due.runs}, due.waiting) == ({"restitch_page_views_job"}, [])
+    assert {row["stitched_user_id"] for row in warehouse.rows("page_views")} == {"u"}
+    noted = index.page_views_settled_at()
+    assert noted is not None
+    assert datetime.now(UTC) - noted < timedelta(minutes=5)
+
+
+def test_runs_of_settle_belong_to_the_job_of_the_code_location(warehouse: Warehouse) -> None:
+    # This is how the page of a job finds its runs.
+    of_build_job = RunsFilter(job_name="build_job", tags={".dagster/repository": "__repository__@stitch_pipeline"})
+    (run,) = warehouse.instance.get_runs(of_build_job)
+    assert run.tags["dagster/code_location"] == "stitch_pipeline"
+    assert run.remote_job_origin is not None
+    assert (run.remote_job_origin.location_name, run.remote_job_origin.job_name) == ("stitch_pipeline", "build_job")
+    assert run.job_code_origin is not None
 
 
 def test_settle_says_what_is_quarantined_and_which_checks_failed(warehouse: Warehouse) -> None:
