@@ -7,13 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, completes_paths
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, completes_paths, print_json
 
 
 def add(commands: Commands) -> None:
     demo = add_command(commands, "demo", run, "simulate a shop, stitch it, let late logins arrive, stitch again")
     directory = demo.add_argument(
-        "--directory", type=Path, default=Path("data/demo"), help="where to work (default data/demo)"
+        "--directory",
+        type=Path,
+        default=Path("data/demo"),
+        help="where to work; empty, or an earlier demo's (default data/demo)",
     )
     completes_paths(directory)
     demo.add_argument("--seed", type=int, default=7)
@@ -23,4 +26,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.demo.story import tell
 
-    return EXIT_OK if tell(options.directory, options.seed, options.people, console) else EXIT_FAILED
+    told = tell(options.directory, options.seed, options.people, console)
+    if options.json:
+        print_json(told)
+    return EXIT_OK if told.is_settled else EXIT_FAILED
