@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, completes_paths
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, completes_paths, print_json
 from stitch_pipeline.settings import Settings
 
 
@@ -21,9 +21,13 @@ def add(commands: Commands) -> None:
         "path", type=Path, metavar="DIR", help="a landing directory, one of its feeds, or one file"
     )
     completes_paths(path)
+    check.add_argument("--details", action="store_true", help="every file, with a sample of its events")
 
 
 def run_check(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.cli.sources_check import check_sources
 
-    return EXIT_OK if check_sources(Settings.load(), options.path, console) else EXIT_FAILED
+    checked = check_sources(Settings.load(), options.path, console, details=options.details)
+    if options.json:
+        print_json(checked.document())
+    return EXIT_OK if checked.is_good else EXIT_FAILED
