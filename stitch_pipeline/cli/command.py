@@ -6,6 +6,7 @@ A command is one module with ``add(commands)``, named in ``main.COMMANDS``. It i
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import json
 import os
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from stitch_pipeline.settings import Settings
+from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.startup import large_imports
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, Definitions
 
-EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS = 0, 1, 2
+EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns; argparse has no public name for it."""
@@ -80,22 +81,36 @@ def dagster_home() -> Path:
 def dagster_instance() -> Iterator[DagsterInstance]:
     """The instance of ``dagster_home``. The default one gets the configuration for one writer at a time.
 
-    Without a home, Dagster keeps its records in a temporary directory and loses them.
+    Without a home, Dagster keeps its records in a temporary directory and loses them. Raises SettingsError if the
+    directory cannot be used.
     """
     with large_imports():
-        from dagster import DagsterInstance
+        from dagster import DagsterError, DagsterInstance
 
     is_own = not os.environ.get("DAGSTER_HOME")
     home = dagster_home()
-    if is_own:
-        os.environ["DAGSTER_HOME"] = str(home)
-    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / ".stitch.lock").open("a")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SettingsError(
+            f"DAGSTER_HOME '{home}' cannot be used ({error.strerror}): set it to a directory that you may write."
+        ) from None
     # Dagster creates its tables when it first needs them, and fails if another process creates them at the same time.
-    with (home / ".stitch.lock").open("a") as lock:
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_own and not (home / DAGSTER_YAML.name).exists():
             shutil.copy(DAGSTER_YAML, home)
-        instance = DagsterInstance.get()
+        try:
+            instance = DagsterInstance.get()
+        except DagsterError as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise SettingsError(
+                f"'{home / DAGSTER_YAML.name}' is not a configuration that Dagster accepts ({first_line}): correct it."
+            ) from None
         instance.get_runs(limit=1)
         instance.all_asset_keys()
         instance.all_instigator_state()

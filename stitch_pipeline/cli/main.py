@@ -1,7 +1,7 @@
 """Identity stitching: load what landed, stitch it, and say why a row is credited to whom.
 
 Exit codes of every command: 0 for success, 1 for a failure or for something left to do, 2 for a wrong setting or
-argument.
+argument, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -29,7 +31,7 @@ from stitch_pipeline.cli import (
     status,
     why,
 )
-from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_WRONG_SETTINGS
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_SETTINGS
 from stitch_pipeline.landing.index import IndexUnusable
 from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.warehouse.port import WarehouseError
@@ -39,7 +41,7 @@ COMMANDS = (settle, status, retry, accept_vanished, rebuild, sources, why, previ
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 for success, 1 for a failure, 2 for a wrong setting or argument."""
+    """Run a command and return its exit code. Whatever goes wrong is one sentence on standard error."""
     options = parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, stderr=options.json)
     try:
@@ -50,14 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (IndexUnusable, WarehouseError) as error:
         _complain(error)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        _complain("Interrupted. What was committed stays, and the same command goes on from there.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # of `stitch … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except Exception as error:
-        if not _is_of_a_full_disk(error):
-            raise
-        home = os.environ.get("DAGSTER_HOME", "")
-        _complain(
-            f"Dagster's records in DAGSTER_HOME '{home}' cannot be written, because there is no room left or the disk "
-            "fails: free some space there and run the command again. What was committed to the warehouse is safe."
-        )
+        if _is_of_a_full_disk(error):
+            home = os.environ.get("DAGSTER_HOME", "")
+            _complain(
+                f"Dagster's records in DAGSTER_HOME '{home}' cannot be written, because there is no room left or the "
+                "disk fails: free some space there and run the command again. What was committed to the warehouse is "
+                "safe."
+            )
+        elif options.traceback:
+            traceback.print_exc()
+        else:
+            first_line = next(iter(str(error).strip().splitlines()), "")
+            _complain(
+                f"{type(error).__name__}: {first_line or 'no message'}. This is not expected: run `stitch --traceback "
+                f"{options.command} …` to see where it comes from, and report it if it stays."
+            )
         return EXIT_FAILED
 
 
@@ -67,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
         prog="stitch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     whole.add_argument("--version", action="version", version=f"stitch_pipeline {version('stitch-pipeline')}")
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    whole.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.add(commands)
     return whole
