@@ -32,11 +32,11 @@ dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 	@mkdir -p data/landing
 	$(BIN)/dagster dev -w workspace.yaml $(LOOPBACK)
 
+# A project of its own: what this environment says about another one must not count there.
 demo-ui: $(READY) ## the Dagster UI on the data that `make demo` left
-	@test -f data/demo/warehouse.duckdb || { echo "run 'make demo' first"; exit 1; }
-	DAGSTER_HOME=$(CURDIR)/data/demo/dagster_home STITCH_LANDING_DIR=data/demo/landing \
-	STITCH_DUCKDB_PATH=data/demo/warehouse.duckdb STITCH_START_DATE=2025-01-01 \
-	$(BIN)/dagster dev -w workspace.yaml $(LOOPBACK)
+	@test -f data/demo/stitch.toml || { echo "run 'make demo' first"; exit 1; }
+	unset STITCH_LANDING_DIR STITCH_DUCKDB_PATH STITCH_START_DATE STITCH_PROJECT_FILE; cd data/demo && \
+	DAGSTER_HOME=$(CURDIR)/data/demo/dagster_home $(CURDIR)/$(BIN)/dagster dev $(LOOPBACK)
 
 settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do
 	@$(BIN)/stitch settle

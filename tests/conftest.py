@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,9 @@ from warehouses import Warehouse
 from stitch_pipeline.orchestration.event_storage import CheapSqliteStorage
 
 NewWarehouse = Callable[..., Warehouse]
+
+# The tests and the processes that they start run in the repository, where somebody may have a .env of their own.
+os.environ["STITCH_ENV_FILE"] = "off"
 
 
 @pytest.fixture

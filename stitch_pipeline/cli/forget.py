@@ -5,23 +5,81 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stitch_pipeline.cli import settle
+from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_command, dagster_home, print_json
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.forgotten import Mode, key_path
-from stitch_pipeline.stitching.forget import Concerned, OwnFile, Request
-from stitch_pipeline.stitching.prove import prove
+
+if TYPE_CHECKING:
+    from stitch_pipeline.stitching.forget import Concerned, OwnFile, Request
+    from stitch_pipeline.stitching.prove import Certificate
 
 _LINES_SHOWN = 12
 _IDS_SHOWN = 20
 
 
+def add(commands: Commands) -> None:
+    forget = add_command(
+        commands,
+        "forget",
+        run,
+        "forget a user, device or identifier for good; without --forget it shows what would go",
+    )
+    forget.add_argument("--project", required=True, metavar="P", help="the project_id")
+    which = forget.add_mutually_exclusive_group(required=True)
+    # Read from standard input, the id is neither in the shell's history nor in the list of processes.
+    which.add_argument("--user", metavar="ID", help="a user id; - reads it from standard input")
+    which.add_argument("--device", metavar="ID", help="an anonymous id; - reads it from standard input")
+    which.add_argument("--identifier", metavar="KIND=VALUE", help="as email=ann@example.com; KIND=- reads the value")
+    forget.add_argument(
+        "--pseudonymise", action="store_true", help="keep the rows under a pseudonym, for totals; default is to delete"
+    )
+    what = forget.add_mutually_exclusive_group()
+    what.add_argument("--forget", action="store_true", help="do it, and settle")
+    what.add_argument("--prove", action="store_true", help="search everything that was written, print a certificate")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.stitching.forget import add_to_list, forget, look
+    from stitch_pipeline.stitching.prove import prove
+    from stitch_pipeline.warehouse.engine import engine_of
+
+    settings = Settings.load()
+    request, engine = request_of(options), engine_of(settings)
+    if options.prove:
+        certificate = prove(settings, request, [dagster_home()])
+        if options.json:
+            print_json({"is_clean": certificate.is_clean, "certificate": certificate})
+        else:
+            print_certificate(certificate, console)
+        return EXIT_OK if certificate.is_clean else EXIT_FAILED
+    if not options.forget:
+        with engine.open(read_only=True) as warehouse:
+            concerned = look(warehouse, settings, request)
+        if options.json:
+            print_json(concerned)
+        else:
+            print_concerned(concerned, console)
+        return EXIT_OK
+    add_to_list(settings, request)  # from here on no run loads it, also if the warehouse is busy now
+    print_done(settings, request, console)
+    with engine.open() as warehouse:
+        forget(warehouse, settings, [request])
+    return settle.run(
+        argparse.Namespace(reconcile=False, view_stitching=settings.view_stitching_is_on, json=options.json), console
+    )
+
+
 def request_of(options: argparse.Namespace) -> Request:
     """The id that the arguments name. Raises SettingsError if an identifier is not written as KIND=VALUE."""
+    from stitch_pipeline.stitching.forget import Request
+
     mode = Mode.pseudonymise if options.pseudonymise else Mode.delete
     if options.identifier is not None:
         kind, separator, value = options.identifier.partition("=")
@@ -66,13 +124,11 @@ def print_done(settings: Settings, request: Request, console: Console) -> None:
     )
 
 
-def print_certificate(settings: Settings, request: Request, dagster_home: Path, console: Console) -> int:
-    """Search, print the certificate, and return the exit code: 1 if the id was found."""
-    certificate = prove(settings, request, [dagster_home])
+def print_certificate(certificate: Certificate, console: Console) -> None:
+    """Print what was searched, what was found, and which lines of your own files hold the id."""
     for line in certificate.lines():
         console.print(escape(line))
     _print_own_files(certificate.landing_files, certificate.setting_files, console)
-    return 0 if certificate.is_clean else 1
 
 
 def _print_own_files(landing: Sequence[OwnFile], settings: Sequence[OwnFile], console: Console) -> None:

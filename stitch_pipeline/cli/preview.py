@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, sentences
+from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, positive, print_json
+from stitch_pipeline.settings import Policy, Settings
+from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
+
+if TYPE_CHECKING:
+    from stitch_pipeline.stitching.preview import Proposal, RulesPreview
 
 _SHOWN_DAYS = 31
 
 
+def add(commands: Commands) -> None:
+    preview = add_command(commands, "preview", run, "show what other rules would change; writes nothing")
+    preview.add_argument("--project", metavar="P", help="the project_id; by default every project")
+    for name in rules_with("preview"):
+        rule = StitchingRules.model_fields[name]
+        values: dict[str, Any] = (
+            {"choices": [policy.value for policy in Policy]}
+            if rule.annotation is Policy
+            else {"type": positive if rule.annotation is int else _days, "metavar": "N"}
+        )
+        # Without a default, because None is unlimited: a rule that is absent stays as it is set.
+        flag = "--" + name.replace("_", "-")
+        preview.add_argument(flag, default=argparse.SUPPRESS, help=rule.description, **values)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.stitching.preview import Proposal, preview_rules
+
+    given = vars(options)
+    proposal = Proposal(options.project, {name: given[name] for name in rules_with("preview") if name in given})
+    preview = preview_rules(Settings.load(), proposal)
+    if options.json:
+        print_json(preview)
+    else:
+        print_preview(preview, proposal, console)
+    return EXIT_OK
+
+
+def _days(text: str) -> int | None:
+    if text in ("unlimited", "null"):
+        return None
+    if not text.isdecimal() or int(text) > UNLIMITED_DAYS:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of days (0 to {UNLIMITED_DAYS}) or 'unlimited'")
+    return int(text)
+
+
 def print_preview(preview: RulesPreview, proposal: Proposal, console: Console) -> None:
     """Print the rules, the totals, the days and the sample."""
+    from stitch_pipeline.stitching.preview import how_to_follow, sentences
+
     if not preview.changed_rules:
         console.print("These are the rules in force: the following changes are due anyway.")
     _print_table(["project", "rule", "in force", "proposed"], preview.changed_rules, console)

@@ -1,7 +1,8 @@
-"""``stitch settings``: every setting, from the classes that read them. With ``--markdown``, the table of README.md."""
+"""``stitch settings``: every setting, from the classes that read them. With ``--markdown``, the table of docs/settings.md."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,11 +13,33 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.markup import escape
 
+from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, print_json
 from stitch_pipeline.settings import ProjectSettings, Settings
 from stitch_pipeline.settings.environment import FROM_FILES
 from stitch_pipeline.settings.rules import StitchingRules, as_text, rules_with
 
 PER_PROJECT = "✎"
+
+
+def add(commands: Commands) -> None:
+    settings = add_command(commands, "settings", run, "show every setting, its default and its value in force")
+    settings.add_argument("--markdown", action="store_true", help="print the table of the docs instead")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    if options.markdown:
+        print(markdown_table(), end="")
+    elif options.json:
+        settings = Settings.load()
+        print_json(
+            {
+                setting.name: {"value": list(_values(settings, setting)), "default": setting.default}
+                for setting in all_settings()
+            }
+        )
+    else:
+        print_settings(Settings.load(), console)
+    return EXIT_OK
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,7 @@ def all_settings(cls: type[Settings] = Settings) -> list[Setting]:
 
 
 def markdown_table() -> str:
-    """The table of README.md. PER_PROJECT marks what stitch.toml may set per project."""
+    """The table of docs/settings.md. PER_PROJECT marks what stitch.toml may set per project."""
     lines = ["| setting | default | |", "| --- | --- | --- |"]
     for setting in all_settings():
         name = f"`{setting.name}`" + (f" {PER_PROJECT}" if setting.per_project else "")

@@ -2,43 +2,177 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stitch_pipeline.landing.check import SAMPLE_COLUMNS, Check, CheckedFile, Contents, Identifiers
+from stitch_pipeline.landing.check import SAMPLE_COLUMNS, Check, CheckedFile, Contents, Fit, Identifiers
+from stitch_pipeline.landing.draft import Draft
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.sources import SOURCES
 
+_FILES_NAMED = 3
 
-def check_sources(settings: Settings, path: Path, console: Console) -> bool:
-    """Print the check of every file below ``path``; False if one of them cannot be read, or holds no event but should.
 
-    Raises SettingsError if there is no file.
+def check_sources(settings: Settings, path: Path, console: Console, *, details: bool) -> Checked:
+    """Check every file below ``path`` and print a summary per feed and format, or with ``details`` every file.
+
+    A single file is always printed in detail. Raises SettingsError if there is no file.
     """
-    is_good = True
     with Parser() as parser:
         check = Check(parser, settings, path)
+        is_alone = len(check.files) == 1
+        found = []
         for file in check.files:
-            console.print(f"\n[bold]{escape(file.landing_file)}[/] ({file.size:,} bytes)")
             checked = check.look_at(file)
-            _print_file(checked, console)
-            is_good &= checked.is_good
-        if len(check.files) > 1:
-            _print_identifiers(check.identifiers(), "All files together", console)
-    return is_good
+            found.append(checked)
+            if details or is_alone:
+                console.print(f"\n[bold]{escape(file.landing_file)}[/] ({file.size:,} bytes)")
+                _print_file(checked, console)
+        together = check.identifiers()
+    if not details and not is_alone:
+        _print_summary(found, console)
+    if not is_alone:
+        _print_identifiers(together, "All files together", console)
+    drafts = {checked.draft.feed: checked.draft for checked in reversed(found) if checked.draft}
+    for feed in sorted(drafts):
+        _print_draft(drafts[feed], console)
+    return Checked(found, together, list(drafts.values()))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of the check of all files."""
+
+    files: Sequence[CheckedFile]
+    together: Identifiers
+    drafts: Sequence[Draft]
+    """One per feed with a file of unknown format."""
+
+    @property
+    def is_good(self) -> bool:
+        """False if a file cannot be read, or holds no event but should."""
+        return all(checked.is_good for checked in self.files)
+
+    def document(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "is_good": self.is_good,
+            "files": [
+                {
+                    "landing_file": checked.file.landing_file,
+                    "bytes": checked.file.size,
+                    "is_good": checked.is_good,
+                    "read_as": _fit(checked.read_as),
+                    "fits": [_fit(fit) for fit in checked.fits],
+                    "problem": checked.problem,
+                    "contents": checked.contents,
+                }
+                for checked in self.files
+            ],
+            "together": self.together,
+            "drafts": self.drafts,
+        }
+
+
+def _fit(fit: Fit | None) -> dict[str, str] | None:
+    return None if fit is None else {"source": fit.source, "layout": fit.layout}
+
+
+def _print_summary(files: Sequence[CheckedFile], console: Console) -> None:
+    groups: dict[tuple[str, str], list[CheckedFile]] = {}
+    for checked in files:
+        groups.setdefault((checked.file.landing_file.split("/")[0], _kind(checked)), []).append(checked)
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("feed", "files", "", "events", "days", "bad rows"):
+        is_number = column in ("files", "events", "bad rows")
+        table.add_column(column, justify="right" if is_number else "left", no_wrap=True, overflow="fold")
+    for (feed, kind), group in sorted(groups.items()):
+        contents = [checked.contents for checked in group if checked.contents]
+        days = [
+            day
+            for found in contents
+            for day in (found.identifiers.first_day, found.identifiers.last_day)
+            if day is not None
+        ]
+        bad = sum(row.count for found in contents for row in found.bad_rows)
+        table.add_row(
+            escape(feed),
+            f"{len(group):,}",
+            escape(kind) if all(checked.is_good for checked in group) else f"[red]{escape(kind)}[/]",
+            f"{sum(found.identifiers.events for found in contents):,}" if contents else "",
+            f"{min(days)} to {max(days)}" if days else "",
+            f"{bad:,}" if bad else "",
+        )
+    console.print(table)
+    for feed, kind in sorted(groups):
+        _print_problems(feed, groups[feed, kind], console)
+    console.print("[dim]--details shows every file, with a sample of its events[/]")
+
+
+def _kind(checked: CheckedFile) -> str:
+    if not checked.file.size:
+        return "empty"
+    if checked.file.has_no_events or checked.named_like_table_of:
+        return "holds no events"
+    if checked.read_as is None:
+        return "of no known format" if checked.file.source is None else "cannot be read"
+    verb = "looks like" if checked.file.source is None else "read as"
+    return f"{verb} {checked.read_as.source}: {checked.read_as.layout}"
+
+
+def _print_problems(feed: str, group: Sequence[CheckedFile], console: Console) -> None:
+    """What is wrong with the files of a line of the summary, each kind of problem once."""
+    counts = Counter[tuple[str, str]]()
+    examples: dict[tuple[str, str], tuple[str, str]] = {}
+    for checked in group:
+        for bad in checked.contents.bad_rows if checked.contents else ():
+            counts[bad.field, bad.remedy] += bad.count
+            examples.setdefault((bad.field, bad.remedy), (bad.reason, checked.file.landing_file))
+    for (field, remedy), count in counts.most_common():
+        reason, file = examples[field, remedy]
+        console.print(
+            f"[yellow]{count:,} row{'s' * (count != 1)} would be quarantined[/], for instance of {escape(file)}: "
+            f"{escape(reason)} ({escape(field)}); {escape(remedy)}"
+        )
+    problems = [checked for checked in group if checked.problem]
+    for checked in problems[:_FILES_NAMED]:
+        console.print(f"[red]{escape(checked.file.landing_file)} cannot be read[/]: {escape(str(checked.problem))}")
+    if len(problems) > _FILES_NAMED:
+        console.print(f"  … and {len(problems) - _FILES_NAMED:,} more of {escape(feed)}")
+    if (suggestion := _suggestion(group[0])) is not None:
+        console.print(suggestion)
+
+
+def _suggestion(checked: CheckedFile) -> str | None:
+    feed = checked.file.landing_file.split("/")[0]
+    if not checked.fits or feed in SOURCES or (checked.file.source is not None and checked.read_as is not None):
+        return None
+    table = f'[feeds.{feed}] source = "{checked.fits[0].source}"'
+    return f"  to read it like that, write in stitch.toml: {escape(table)}"
+
+
+def _print_draft(draft: Draft, console: Console) -> None:
+    console.print(
+        f"\nA draft for the feed [bold]{escape(draft.feed)}[/], guessed from names and values. Correct it, write it "
+        "into stitch.toml and check again (docs/sources.md):\n"
+    )
+    # Without the console's markup, because it is to be copied.
+    console.print(draft.toml, markup=False, end="")
+    for sentence in draft.missing:
+        console.print(f"[yellow]{escape(sentence)}[/]")
 
 
 def _print_file(checked: CheckedFile, console: Console) -> None:
     file, fits, read_as = checked.file, checked.fits, checked.read_as
-    feed = file.landing_file.split("/")[0]
-    suggestion = ""
-    if fits and feed not in SOURCES:
-        table = f'[feeds.{feed}] source = "{fits[0].source}"'
-        suggestion = f"  to read it like that, write in stitch.toml: {escape(table)}"
+    suggestion = _suggestion(checked)
     if not file.size:
         console.print("  empty: nothing to load")
     elif file.has_no_events:
@@ -51,11 +185,7 @@ def _print_file(checked: CheckedFile, console: Console) -> None:
     elif checked.named_like_table_of:
         console.print(f"  named like a table of {' or '.join(checked.named_like_table_of)} that holds no events")
     elif read_as is None:
-        console.print(
-            f"  [red]looks like none of {', '.join(name for name in SOURCES if name != 'custom')}[/]: give "
-            + escape(f'[feeds.{feed}] source = "custom"')
-            + " and map its fields (docs/sources.md)"
-        )
+        console.print(f"  [red]looks like none of {', '.join(name for name in SOURCES if name != 'custom')}[/]")
     elif file.source is not None:
         console.print(f"  read as {read_as.source}: {read_as.layout}")
     else:

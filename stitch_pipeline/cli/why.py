@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 from datetime import datetime
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stitch_pipeline.stitching.explain import Candidate, ExplainedRow, Explanation
+from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, positive, print_json
+from stitch_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from stitch_pipeline.stitching.explain import Candidate, ExplainedRow, Explanation
 
 _NAMED_PER_REASON = 3
+
+
+def add(commands: Commands) -> None:
+    why = add_command(commands, "why", run, "explain the users of a device's sessions and events; writes nothing")
+    why.add_argument("--project", required=True, metavar="P", help="the project_id")
+    why.add_argument("--anonymous-id", required=True, metavar="A", help="the device")
+    why.add_argument("--at", metavar="TIME", help="a UTC day or an instant: show only the rows then, or the nearest")
+    why.add_argument("--limit", type=positive, default=40, metavar="N", help="rows to show (default 40)")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    from stitch_pipeline.stitching.explain import explain
+
+    explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
+    if options.json:
+        print_json(explanation)
+    else:
+        print_explanation(explanation, options.limit, console)
+    return EXIT_OK
 
 
 def print_explanation(explanation: Explanation, limit: int, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The tracker files of a simulated online shop, the same for the same seed.
+"""The tracker files of a simulated online shop, the same for the same seed, whatever day they begin on.
 
 Two projects: ``shop`` (web through Jitsu, mobile app through Snowplow) and ``blog`` (web only). People browse on
 several devices, share some, log in late or never, lose cookies and refuse consent; trackers send events twice, late and
@@ -35,6 +35,7 @@ STORY = NamedVisitor("shop", "u1001", ("maya-laptop-1c9e", "maya-phone-8b42"))
 both only in the last three days. Her ids are the same for every seed."""
 
 LAST_DAYS = 3
+DAYS = 60
 LIBRARY_MEMBERS = 14
 HOUR_WEIGHTS = (3, 2, 1, 1, 1, 1, 2, 4, 5, 6, 6, 6, 8, 7, 6, 6, 6, 7, 9, 11, 12, 11, 9, 6)
 DEFECTS = {"parquet": ("no_id", "future"), "csv": ("no_id", "future", "bad_time")}
@@ -148,15 +149,18 @@ class Shop:
     events: tuple[Event, ...] = field(repr=False)  # every valid event once
 
 
-def simulate(seed: int = 7, first_day: date = date(2025, 1, 1), days: int = 60, people: int = 1500) -> Shop:
-    """The traffic of ``people`` over ``days`` days, in memory; ``land`` writes its files."""
+def simulate(seed: int = 7, first_day: date = date(2025, 1, 1), days: int = DAYS, people: int = 1500) -> Shop:
+    """The traffic of ``people`` over ``days`` days, in memory; ``land`` writes its files.
+
+    Another ``first_day`` moves everything by whole days and changes nothing else.
+    """
     rng, midnight = Random(seed), datetime.combine(first_day, time())
     visits = [*_story_visits(rng, midnight, days), *_bot_visits(rng, midnight, days)]
     for person in _population(rng, people, days):
         visits += _visits(rng, person, midnight, days)
     visits.sort(key=lambda visit: visit.at)
     # Devices remember who is signed in, so visits are played in the order in which they begin.
-    events = [event for visit in visits for event in _events(rng, visit, midnight + timedelta(days=days))]
+    events = [event for visit in visits for event in _events(rng, visit, first_day, midnight + timedelta(days=days))]
     events.sort(key=lambda event: (event.occurred_at, event.event_id))
     calendar = tuple(first_day + timedelta(days=n) for n in range(days))
     files = sorted(_files(rng, events, calendar), key=lambda file: (file.lands_on, file.path))
@@ -174,7 +178,8 @@ def land(shop: Shop, landing_dir: Path, *, through: date | None = None, after: d
         # A sensor may be looking: the file appears under its own name only when it is whole.
         part = path.with_name(f".{path.name}.part")
         _write(file, part)
-        landed_at = datetime.combine(file.lands_on, time(23, 59, 59), UTC).timestamp()
+        # What phones send late arrives after the last day, which may be yesterday: no file is dated in the future.
+        landed_at = min(datetime.combine(file.lands_on, time(23, 59, 59), UTC), datetime.now(UTC)).timestamp()
         os.utime(part, (landed_at, landed_at))
         part.replace(path)
         written.append(path)
@@ -257,7 +262,7 @@ def _visits(rng: Random, person: Person, midnight: datetime, days: int) -> Itera
         yield Visit(at(day), person, rng.choice([device for device in own if device.shared] or own), True)
 
 
-def _events(rng: Random, visit: Visit, end: datetime) -> Iterator[Event]:
+def _events(rng: Random, visit: Visit, first_day: date, end: datetime) -> Iterator[Event]:
     """What the trackers see of one visit."""
     person, device, project_id = visit.person, visit.device, visit.device.project_id
     is_app = device.kind == "app"
@@ -268,7 +273,8 @@ def _events(rng: Random, visit: Visit, end: datetime) -> Iterator[Event]:
     device.sessions += 1
     session_id = _uuid(rng)
     at = max(visit.at, device.free_at)
-    days_late = 1 + at.toordinal() % 3 if is_app and not device.steady and rng.random() < 0.12 else 0
+    is_late = is_app and not device.steady and rng.random() < 0.12
+    days_late = 1 + ((at.date() - first_day).days + 1) % 3 if is_late else 0
     referrer, campaign = rng.choices(ARRIVALS, ARRIVAL_WEIGHTS)[0]
     for step in _steps(rng, visit):
         if at >= end:
@@ -337,11 +343,11 @@ def _files(rng: Random, events: list[Event], calendar: tuple[date, ...]) -> Iter
     contents: dict[tuple[str, date], list[Event]] = {}
     for event in events:
         day = event.occurred_at.date()
-        contents.setdefault(_file(event, day), []).append(event)
+        contents.setdefault(_file(event, day, calendar[0]), []).append(event)
         resent_on = day + timedelta(days=rng.randrange(2))
         if rng.random() < 0.012 and resent_on <= calendar[-1]:
             again = event._replace(received_at=event.received_at + (resent_on - day) + timedelta(seconds=2))
-            contents.setdefault(_file(event, resent_on), []).append(again)
+            contents.setdefault(_file(event, resent_on, calendar[0]), []).append(again)
     for n, ((path, lands_on), rows) in enumerate(contents.items()):
         if n % 2 == 0:
             defects = DEFECTS[path.rpartition(".")[2]]
@@ -355,13 +361,14 @@ def _files(rng: Random, events: list[Event], calendar: tuple[date, ...]) -> Iter
     yield LandedFile("snowplow/retry.parquet", calendar[len(calendar) // 2], cut_off)
 
 
-def _file(event: Event, day: date) -> tuple[str, date]:
+def _file(event: Event, day: date, first_day: date) -> tuple[str, date]:
     """Path and day of arrival: one file per day, and others for what offline phones send days late."""
+    number = (day - first_day).days
     if event.device.kind != "app":
-        return f"jitsu/{event.device.project_id}/{day}.ndjson{'.gz' if day.weekday() >= 5 else ''}", day
+        return f"jitsu/{event.device.project_id}/{day}.ndjson{'.gz' if number % 7 in (3, 4) else ''}", day
     days_late = (event.received_at - event.occurred_at).days
     late = f"-late-{days_late}d" if days_late else ""
-    suffix = ("parquet", "csv", "ndjson")[day.toordinal() % 3]
+    suffix = ("csv", "ndjson", "parquet")[number % 3]
     return f"snowplow/{day}{late}.{suffix}", day + timedelta(days=days_late)
 
 

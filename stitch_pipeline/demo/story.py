@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from dagster import DagsterInstance
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.definitions import build_defs
-from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate, write_truth
+from stitch_pipeline.demo.shop import DAYS, LAST_DAYS, STORY, land, simulate, write_truth
 from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.settle import Settled, settle
-from stitch_pipeline.settings import Policy, Settings
-from stitch_pipeline.shipped_files import DAGSTER_YAML, IS_CHECKOUT
+from stitch_pipeline.settings import Policy, Settings, SettingsError
+from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.stitching.rules import project_ids
 from stitch_pipeline.stitching.views import rules_trial
 from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Warehouse
+
+MARKER = ".stitch-demo"
+"""The file by which a directory is known as the demo's, which may be replaced."""
+_OWN_NAMES = ("dagster_home", "landing", "report", "stitch.toml", "truth.parquet", "workspace.yaml")
+_OWN_PATTERNS = ("warehouse.*",)
+_SETTINGS = """\
+# The settings of the demo. In this directory, every command of `stitch` is about the demo.
+landing_dir = "landing"
+duckdb_path = "warehouse.duckdb"
+start_date = {first_day}
+"""
+_WORKSPACE = """\
+load_from:
+  - python_module:
+      module_name: stitch_pipeline.definitions
+      location_name: {code_location}
+"""
+_PLACES = ("STITCH_LANDING_DIR", "STITCH_DUCKDB_PATH", "STITCH_START_DATE", "STITCH_PROJECT_FILE", "STITCH_ENV_FILE")
+"""Variables that would lead a command elsewhere than to the demo's directory."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the demo did: its figures before and after the late logins, and the commands that look at its data."""
+
+    is_settled: bool
+    directory: Path
+    first_day: date
+    last_day: date
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    commands: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -50,34 +86,31 @@ class State:
     page_view_stitch_rate: float
     history: list[tuple[str, str, str, int, str]]
     """The named visitor's sessions: day, platform, device, page views, credited to."""
+    sessions_of_story: list[tuple[date, str, str]]
+    """The same sessions: date, device, credited to."""
     credited: Mapping[str, Mapping[str, tuple[date, str]]]
     """By table and row: its day, and whom it is credited to."""
     accuracy: Accuracy
 
 
-def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
-    """Run the demo in ``directory``, which is emptied first. Returns whether everything settled."""
+def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
+    """Run the demo in ``directory``; what an earlier demo left there is replaced. The data ends yesterday (UTC).
+
+    Raises SettingsError if the directory holds anything else.
+    """
     directory = directory.resolve()
-    shutil.rmtree(directory, ignore_errors=True)
-    home = directory / "dagster_home"
-    home.mkdir(parents=True)
-    shutil.copy(DAGSTER_YAML, home)
+    first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
+    settings = _new_project(directory, first_day)
     truth = directory / "truth.parquet"
 
-    shop = simulate(seed=seed, people=people)
+    shop = simulate(seed=seed, first_day=first_day, people=people)
     late_from = shop.days[-1 - LAST_DAYS]
-    settings = Settings.load(
-        landing_dir=directory / "landing",
-        duckdb_path=directory / "warehouse.duckdb",
-        start_date=shop.days[0],
-    )
-    settings.landing_dir.mkdir()
     write_truth(shop, truth)
 
     console.rule(f"1. History lands: {shop.days[0]} to {late_from}")
     files = land(shop, settings.landing_dir, through=late_from)
     console.print(f"{len(files)} files, {_megabytes(files):.0f} MB, from a web shop, its mobile app and a blog")
-    with instance_at(home) as instance:
+    with instance_at(directory / "dagster_home") as instance:
         _, before = _settle_and_look(settings, instance, truth, console)
         _print_state(before, console)
 
@@ -95,15 +128,83 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> bool:
         accuracies = _accuracies(warehouse, truth, "policy_preview_events")
     accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
-    by_hand = f"DAGSTER_HOME={home} dagster dev --host 127.0.0.1 -m stitch_pipeline.definitions"
-    look = "make demo-ui" if IS_CHECKOUT else by_hand
-    console.print(f"\nLook at it in the Dagster UI: [bold]{look}[/]   (data in {_shown(directory)})")
-    return settled.is_settled
+
+    commands = _print_what_to_do_next(directory, after, console)
+    return Told(
+        is_settled=settled.is_settled,
+        directory=directory,
+        first_day=shop.days[0],
+        last_day=shop.days[-1],
+        before=dict(_figures(before)),
+        after=dict(_figures(after)),
+        commands=commands,
+    )
 
 
-def _shown(directory: Path) -> str:
-    here = Path.cwd()
-    return str(directory.relative_to(here)) if directory.is_relative_to(here) else str(directory)
+def _new_project(directory: Path, first_day: date) -> Settings:
+    """The settings of a new project in the directory, which is emptied if it is a demo's."""
+    if directory.exists():
+        if not directory.is_dir() or (any(directory.iterdir()) and not (directory / MARKER).is_file()):
+            raise SettingsError(
+                f"'{directory}' is not empty, and no demo was run in it: name another directory with --directory, or "
+                "empty it yourself."
+            )
+        _remove_earlier_demo(directory)
+    home = directory / "dagster_home"
+    home.mkdir(parents=True)
+    (directory / MARKER).write_text(
+        "`stitch demo` made this directory. It replaces what it wrote here, no other file.\n"
+    )
+    shutil.copy(DAGSTER_YAML, home)
+    project_file = directory / "stitch.toml"
+    project_file.write_text(_SETTINGS.format(first_day=first_day))
+    # As arguments too, because variables of the environment come before the file.
+    settings = Settings.load(
+        env_file="off",
+        project_file=project_file,
+        landing_dir=directory / "landing",
+        duckdb_path=directory / "warehouse.duckdb",
+        start_date=first_day,
+    )
+    (directory / "workspace.yaml").write_text(_WORKSPACE.format(code_location=settings.code_location))
+    settings.landing_dir.mkdir()
+    return settings
+
+
+def _remove_earlier_demo(directory: Path) -> None:
+    own = [directory / name for name in _OWN_NAMES]
+    for path in [*own, *(path for pattern in _OWN_PATTERNS for path in directory.glob(pattern))]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _print_what_to_do_next(directory: Path, after: State, console: Console) -> Sequence[str]:
+    """Print commands that work as they are, from the current directory. Returns them."""
+    unset = [f"-u {name}" for name in _PLACES if name in os.environ]
+    there = f"cd {shlex.quote(os.path.relpath(directory))} && " + " ".join(["env", *unset, ""] if unset else [])
+    device = STORY.anonymous_ids[0]
+    day = next(day for day, found, user in after.sessions_of_story if found == device and user == STORY.user_id)
+    home = shlex.quote(str(directory / "dagster_home"))
+    why = f"{there}{_program('stitch')} why --project {STORY.project_id} --anonymous-id {device} --at {day}"
+    # The variable for dagster, which has no default.
+    ui = f"{there}{'' if unset else 'env '}DAGSTER_HOME={home} {_program('dagster')} dev --host 127.0.0.1"
+    console.print(f"\nWhy Maya's session of {day} is credited to her:\n  [bold]{escape(why)}[/]")
+    console.print(f"The Dagster UI on this data (`make demo-ui` in a checkout):\n  [bold]{escape(ui)}[/]")
+    return why, ui
+
+
+def _program(name: str) -> str:
+    """How a shell finds a program of this Python's environment."""
+    here = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if found and Path(found).resolve() == here.resolve():
+        return name
+    return shlex.quote(str(here)) if here.exists() else f"{shlex.quote(sys.executable)} -m {_MODULES[name]}"
+
+
+_MODULES = {"stitch": "stitch_pipeline", "dagster": "dagster"}
 
 
 def _megabytes(files: list[Path]) -> float:
@@ -137,9 +238,9 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
         query = f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from stitch.{table}"
         return float(warehouse.rows(query)[0][0])
 
-    history = warehouse.rows(
+    sessions = warehouse.rows(
         """
-        select strftime(session_date, '%d %b'), platform, anonymous_id, page_view_count, stitched_user_id
+        select session_date, platform, anonymous_id, page_view_count, stitched_user_id
         from stitch.stitched_sessions
         where project_id = $project and anonymous_id in (select unnest($devices))
         order by started_at
@@ -160,7 +261,8 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
         users=value("select count(*) from stitch.users where is_identified"),
         session_stitch_rate=rate("stitched_sessions"),
         page_view_stitch_rate=rate("page_views"),
-        history=history,
+        history=[(f"{day:%d %b}", *rest) for day, *rest in sessions],
+        sessions_of_story=[(day, device, user) for day, _, device, _, user in sessions],
         credited={
             "stitched_sessions": credited("stitched_sessions", "session_id", "session_date"),
             "page_views": credited("page_views", "event_id", "event_date"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stitch_pipeline.landing import reading, staging
+from stitch_pipeline.landing.draft import Draft, draft
 from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
@@ -98,6 +99,8 @@ class CheckedFile:
     problem: str | None = None
     """Why it cannot be read."""
     contents: Contents | None = None
+    draft: Draft | None = None
+    """How it could be read as ``custom``, if nothing fits."""
 
     @property
     def is_good(self) -> bool:
@@ -151,7 +154,7 @@ class Check:
             read_as = fits[0]
         else:
             tables = [source.name for source in SOURCES.values() if source.has_no_events(file.landing_file)]
-            return CheckedFile(file, named_like_table_of=tables)
+            return CheckedFile(file, named_like_table_of=tables, draft=None if tables else self._draft(file))
         try:
             contents = self._contents(EventBatch(read_as.shape, (read_as.landed,), self._rules))
         except UnreadableFile as error:
@@ -189,6 +192,12 @@ class Check:
             landing_file=landing_file,
         )
         return Identifiers(*row)
+
+    def _draft(self, file: LandedFile) -> Draft | None:
+        try:
+            return draft(self._parser, file)
+        except (OSError, ValueError, UnreadableFile):
+            return None
 
     def _fits(self, file: LandedFile) -> list[Fit]:
         fits = []

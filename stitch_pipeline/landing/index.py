@@ -302,6 +302,16 @@ class LandingIndex:
             _set_note(db, _HELD_BACK, None)
         return len(gone)
 
+    def page_views_settled_at(self) -> datetime | None:
+        """When ``settle`` last brought page views up to date, or first waited for their schedule (UTC)."""
+        with self._transaction() as db:
+            text = _note(db, "page_views_settled_at")
+        return datetime.fromisoformat(text) if text else None
+
+    def note_page_views_settled(self, at: datetime) -> None:
+        with self._transaction() as db:
+            _set_note(db, "page_views_settled_at", at.isoformat())
+
     def copy(self) -> Copy | None:
         """The copy of what the warehouse knows; None before the first look."""
         with self._transaction() as db:

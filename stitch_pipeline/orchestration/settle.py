@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+from croniter import croniter
 from dagster import DagsterInstance, Definitions, MetadataValue, RunRequest
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
 from stitch_pipeline.orchestration.jobs import JOBS, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
+from stitch_pipeline.orchestration.origin import runs_of_job
 from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway
 from stitch_pipeline.orchestration.status import notices
 from stitch_pipeline.orchestration.triggers import TRIGGERS, Now
@@ -72,18 +74,31 @@ def settle(
     instance: DagsterInstance,
     *,
     reconcile: bool = False,
-    view_stitching: bool = False,
+    view_stitching: bool | None = None,
     report: Callable[[RunSummary | str], None] = lambda event: None,
 ) -> Settled:
     """Evaluate the triggers and run what they request, until they request nothing.
 
     ``load_defs`` returns the definitions, and is called only if there is something to run.
-    ``reconcile`` first looks for stale rows over all days and devices. ``view_stitching`` also evaluates
-    ``view_stitching_schedule``. ``report`` receives a line when a run starts and a summary when it ends. Raises
+    ``reconcile`` first looks for stale rows over all days and devices. ``view_stitching`` says whether
+    ``view_stitching_schedule`` is evaluated too; None evaluates it if it was due since ``settle`` last did, so page
+    views are as fresh as with a daemon. ``report`` receives a line when a run starts and a summary when it ends. Raises
     AlreadySettling if another ``settle`` does not end in time.
     """
     with sole_settler(settings, instance):
-        return _settle(settings, cache(load_defs), instance, reconcile, view_stitching, report)
+        index, began = LandingIndex(settings.index_path), datetime.now(UTC)
+        last = index.page_views_settled_at()
+        if view_stitching is None:
+            view_stitching = last is not None and _is_due(settings, last, began)
+        settled = _settle(settings, cache(load_defs), instance, reconcile, view_stitching, report)
+        if last is None or (view_stitching and settled.is_settled):
+            index.note_page_views_settled(began)
+        return settled
+
+
+def _is_due(settings: Settings, last: datetime, now: datetime) -> bool:
+    """Whether ``view_stitching_schedule`` had a tick after ``last``."""
+    return settings.view_stitching_is_on and croniter(settings.view_stitching, now).get_prev(datetime) > last
 
 
 def _settle(
@@ -97,7 +112,7 @@ def _settle(
     settled = Settled()
     if reconcile:
         report("looking for stale rows over all days and devices")
-        summary = _run(load_defs(), instance, RECONCILE_JOB, RunRequest(), None, report)
+        summary = _run(settings, load_defs(), instance, RECONCILE_JOB, RunRequest(), None, report)
         settled.runs.append(summary)
         if not summary.succeeded:
             settled.gave_up.append(RECONCILE_JOB)
@@ -122,7 +137,7 @@ def _settle(
             requests = wanted.plan.requests
             for request in requests:
                 run = run_request(request, trigger.run_config)
-                summary = _run(load_defs(), instance, trigger.job_name, run, request.days, report)
+                summary = _run(settings, load_defs(), instance, trigger.job_name, run, request.days, report)
                 settled.runs.append(summary)
                 if summary.was_interrupted:
                     settled.gave_up.append("interrupted")
@@ -141,6 +156,7 @@ def _settle(
 
 
 def _run(
+    settings: Settings,
     defs: Definitions,
     instance: DagsterInstance,
     job_name: str,
@@ -151,12 +167,17 @@ def _run(
     about = "changed rules" if job_name == RECONCILE_JOB and request.run_config else "all days"
     report(f"{job_name}: {days or about}")
     started = time.monotonic()
-    result = defs.resolve_job_def(job_name).execute_in_process(
-        instance=instance,
-        run_config=request.run_config or None,
-        tags={SETTLE_TAG: "true", **request.tags, **({"dagster/run_key": request.run_key} if request.run_key else {})},
-        raise_on_error=False,
-    )
+    with runs_of_job(instance, job_name, settings.code_location):
+        result = defs.resolve_job_def(job_name).execute_in_process(
+            instance=instance,
+            run_config=request.run_config or None,
+            tags={
+                SETTLE_TAG: "true",
+                **request.tags,
+                **({"dagster/run_key": request.run_key} if request.run_key else {}),
+            },
+            raise_on_error=False,
+        )
     metadata: dict[str, MetadataValue[Any]] = {}
     for event in result.get_asset_observation_events():
         metadata |= event.asset_observation_data.asset_observation.metadata

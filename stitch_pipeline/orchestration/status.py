@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY
+from stitch_pipeline.orchestration.jobs import JOBS
+from stitch_pipeline.orchestration.run_records import underway
 from stitch_pipeline.orchestration.triggers import TRIGGERS, Now, about
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.engine import engine_of
@@ -34,6 +36,37 @@ class TriggerStatus:
 
 
 @dataclass(frozen=True)
+class Landing:
+    """What has landed, by what the index of the landing zone knows."""
+
+    loaded_files: int
+    loaded_rows: int
+    """Rows of the loaded files, with the quarantined ones and duplicates."""
+    quarantined_rows: int
+    unreadable_files: int
+    pending_files: int
+    """Files that are new, changed or gone since they were loaded."""
+    pending_days: int
+    """Days that these files touch, or whose events changed since they were built."""
+    first_day: date | None
+    last_day: date | None
+    """The newest day with loaded events (UTC)."""
+
+    def days_behind(self, today: date) -> int | None:
+        """How many closed days after the newest one have no event yet; None if nothing is loaded."""
+        return None if self.last_day is None else max((today - timedelta(days=1) - self.last_day).days, 0)
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The last run of one of the jobs that succeeded."""
+
+    job_name: str
+    ended_at: datetime
+    """UTC."""
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a deployment."""
 
@@ -41,6 +74,12 @@ class Status:
     exists: bool
     last_look: str | None
     """When the index was last renewed by a run (UTC)."""
+    landing: Landing
+    days_behind: int | None
+    """See ``Landing.days_behind``."""
+    last_success: LastRun | None
+    underway: Sequence[str]
+    """Jobs with a run that is queued or has started."""
     triggers: Sequence[TriggerStatus]
     notices: Sequence[str]
 
@@ -68,14 +107,52 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
                 otherwise=wanted.otherwise,
             )
         )
-    copy = LandingIndex(settings.index_path).copy()
+    index = LandingIndex(settings.index_path)
+    copy, landing = index.copy(), _landing(index)
     return Status(
         warehouse=engine.place,
         exists=engine.exists(),
         last_look=copy.noted_at if copy else None,
+        landing=landing,
+        days_behind=landing.days_behind(datetime.now(UTC).date()),
+        last_success=_last_success(instance),
+        underway=underway(instance, JOBS),
         triggers=triggers,
         notices=notices(settings),
     )
+
+
+def _landing(index: LandingIndex) -> Landing:
+    files, copy = index.files().values(), index.copy()
+    loaded = [file for file in files if file.loaded_version is not None]
+    pending = [file for file in files if file.is_pending]
+    # A file without an event is filed under the day on which it was written.
+    days = {day for file in loaded if file.row_count > file.bad_row_count for day in file.loaded_days}
+    return Landing(
+        loaded_files=len(loaded),
+        loaded_rows=sum(file.row_count for file in loaded),
+        quarantined_rows=sum(file.bad_row_count for file in loaded if file.problem is None),
+        unreadable_files=sum(file.problem is not None for file in files),
+        pending_files=len(pending),
+        pending_days=len(
+            {day for file in pending for day in file.touched_days}.union(copy.changed_days if copy else ())
+        ),
+        first_day=min(days, default=None),
+        last_day=max(days, default=None),
+    )
+
+
+def _last_success(instance: DagsterInstance) -> LastRun | None:
+    # Per job, because the instance may run jobs of others as well.
+    ended = [
+        LastRun(job_name, datetime.fromtimestamp(record.end_time, UTC))
+        for job_name in JOBS
+        for record in instance.get_run_records(
+            RunsFilter(job_name=job_name, statuses=[DagsterRunStatus.SUCCESS]), limit=1
+        )
+        if record.end_time is not None
+    ]
+    return max(ended, key=lambda run: run.ended_at, default=None)
 
 
 def notices(settings: Settings) -> list[str]:

@@ -1,8 +1,9 @@
 """Every setting of a deployment, read once and passed around as one frozen object.
 
-The environment (``STITCH_…``) says where things are and sets the defaults for all projects. ``stitch.toml`` sets what
-differs for one project or one feed, ``overrides.csv`` holds decisions, and ``forgotten.csv`` the hashes of forgotten
-ids. An unknown key is an error, because a misspelt switch that silently does nothing is worse than no switch.
+A setting comes from the environment (``STITCH_…``), else from a file ``.env`` with the same names, else from
+``stitch.toml``, else it has its default. ``stitch.toml`` also sets what differs for one project or one feed,
+``overrides.csv`` holds decisions, and ``forgotten.csv`` the hashes of forgotten ids. An unknown name is an error,
+because a misspelt switch that silently does nothing is worse than no switch.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import astuple
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from croniter import croniter
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,10 +26,12 @@ from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_de
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.forgotten import Forgotten, followed_decisions, read_forgotten
 from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
-from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, sentences
+from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, did_you_mean, sentences
 
 FROM_FILES = ("projects", "feeds", "decisions")
 """Fields that are read from `stitch.toml` and `overrides.csv`, not from the environment."""
+WHERE_FILES_ARE = ("env_file", "project_file")
+"""Fields that say where settings are read from, so `stitch.toml` cannot set them."""
 
 
 class Settings(StitchingRules, BaseSettings):
@@ -39,7 +44,9 @@ class Settings(StitchingRules, BaseSettings):
     duckdb_path: Path = Path("data/warehouse.duckdb")
     """The warehouse; any file name but `stitch.duckdb`."""
     project_file: Path = Path("stitch.toml")
-    """The file with settings per project and per feed; it may be absent."""
+    """The file with settings, also per project and per feed; it may be absent."""
+    env_file: str = ".env"
+    """The file with further variables of this kind; it may be absent, and `off` reads none."""
     overrides_file: Path | None = None
     """The file with decisions about identity; by default `overrides.csv` beside the project file, if there is one."""
     forgotten_file: Path | None = None
@@ -74,6 +81,9 @@ class Settings(StitchingRules, BaseSettings):
     # The process itself needs some 500 MB more.
     memory_limit: str | None = None
     """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
+
+    code_location: str = "stitch_pipeline"
+    """The code location's name in Dagster's workspace: its pages list the runs of `stitch settle`."""
 
     show_ids: bool = False
     """On: run metadata, log lines and errors of runs may hold ids and values of events, such as a preview's sample."""
@@ -208,16 +218,37 @@ class Settings(StitchingRules, BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
-        """Settings from the environment, the project file and the decisions; keyword arguments win over all.
+        """Settings from the environment, the files and the defaults; keyword arguments win over all.
 
         Raises SettingsError with one sentence for each wrong setting.
         """
-        _refuse_unknown_variables(cls)
+        set_there = {name.removeprefix(_PREFIX).lower() for name in os.environ if name.startswith(_PREFIX)}
+        _refuse_unknown(cls, "The environment variable ", set_there)
+        env_file = Path(overrides.get("env_file") or os.environ.get(_variable("env_file")) or ".env")
+        in_env_file = _variables(cls, env_file)
+        named_path = (
+            overrides.get("project_file")
+            or os.environ.get(_variable("project_file"))
+            or in_env_file.get("project_file")
+        )
+        path = Path(named_path or "stitch.toml")
+        project_file = _project_file(path, is_named=named_path is not None)
+        in_project_file = _settings_in(cls, path, project_file)
+        # What the environment sets is left to it.
+        from_files = {
+            name: value for name, value in {**in_project_file, **in_env_file}.items() if name not in set_there
+        }
+
+        def named(key: str) -> str:
+            name = key.split(".")[0]
+            if name in overrides or name in set_there or name not in from_files:
+                return _variable(key)
+            return f"{env_file}: {_variable(key)}" if name in in_env_file else f"{path}: {key}"
+
         try:
-            settings = cls(**overrides)
+            settings = cls(**{**from_files, **overrides})
         except ValidationError as error:
-            raise SettingsError(sentences(error, "STITCH_", _secrets(cls))) from None
-        project_file = _project_file(settings)
+            raise SettingsError(sentences(error, cls, named=named, secrets=_secrets(cls))) from None
         loaded = settings.model_copy(
             update={
                 "projects": {**project_file.projects, **settings.projects},
@@ -236,16 +267,65 @@ def _secrets(cls: type[Settings]) -> list[str]:
     ]
 
 
-def _project_file(settings: Settings) -> ProjectFile:
+_PREFIX = "STITCH_"
+
+
+def _variable(field: str) -> str:
+    return f"{_PREFIX}{field.upper()}"
+
+
+def _variables(cls: type[Settings], env_file: Path) -> dict[str, str]:
+    """The settings in the file of variables, by field; names without the prefix are for other programs."""
+    if str(env_file) == "off":
+        return {}
     try:
-        return read_project_file(settings.project_file)
+        with env_file.open(encoding="utf-8") as lines:
+            found = dotenv_values(stream=lines)
     except FileNotFoundError:
-        if "project_file" in settings.model_fields_set:
+        if _variable("env_file") in os.environ:
             raise SettingsError(
-                f"STITCH_PROJECT_FILE names '{settings.project_file}', which does not exist: "
-                "create it, or unset the variable."
+                f"{_variable('env_file')} names '{env_file}', which does not exist: create it, or unset the variable."
+            ) from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"'{env_file}' cannot be read ({error}): make it a readable text file.") from None
+    own = {name.removeprefix(_PREFIX).lower(): value or "" for name, value in found.items() if name.startswith(_PREFIX)}
+    _refuse_unknown(cls, f"{env_file}: ", own)
+    if "env_file" in own:
+        raise SettingsError(f"{env_file}: {_variable('env_file')} names this file, so set it in the environment.")
+    return own
+
+
+def _project_file(path: Path, is_named: bool) -> ProjectFile:
+    try:
+        return read_project_file(path)
+    except FileNotFoundError:
+        if is_named:
+            raise SettingsError(
+                f"STITCH_PROJECT_FILE names '{path}', which does not exist: create it, or unset the variable."
             ) from None
         return ProjectFile()
+
+
+def _settings_in(cls: type[Settings], path: Path, project_file: ProjectFile) -> dict[str, Any]:
+    """The settings that the file has for all projects. Its relative paths are relative to the file."""
+    elsewhere = {*FROM_FILES, *WHERE_FILES_ARE, *_secrets(cls)}
+    for name in project_file.settings:
+        if name in elsewhere and name not in FROM_FILES:
+            raise SettingsError(f"{path}: {name} cannot be set here: set {_variable(name)} in the environment.")
+        if name in elsewhere or name not in cls.model_fields:
+            known = [*cls.model_fields.keys() - elsewhere, "projects", "feeds"]
+            raise SettingsError(f"{path}: {name} is not a setting{did_you_mean(name, known)}")
+    folder = path.resolve().parent
+    return {
+        name: str(folder / value) if isinstance(value, str) and _is_path(cls, name) else value
+        for name, value in project_file.settings.items()
+    }
+
+
+def _is_path(cls: type[Settings], name: str) -> bool:
+    annotation = cls.model_fields[name].annotation
+    return Path in (annotation, *get_args(annotation))
 
 
 def _decisions(settings: Settings) -> tuple[Decision, ...]:
@@ -262,12 +342,11 @@ def _decisions(settings: Settings) -> tuple[Decision, ...]:
         raise SettingsError(str(error)) from None
 
 
-def _refuse_unknown_variables(cls: type[Settings]) -> None:
+def _refuse_unknown(cls: type[Settings], where: str, names: Iterable[str]) -> None:
     # pydantic-settings ignores unknown variables with its prefix, but a typo must be an error.
-    known = {f"STITCH_{name.upper()}" for name in cls.model_fields}
-    for name in sorted(os.environ):
-        if name.startswith("STITCH_") and name not in known:
-            raise SettingsError(
-                f"The environment variable {name} is not a setting; the settings are: "
-                f"{', '.join(sorted(known - {f'STITCH_{name.upper()}' for name in FROM_FILES}))}."
-            )
+    known = cls.model_fields.keys() - FROM_FILES
+    for name in sorted(names):
+        if name not in known:
+            # Compared without the prefix, which would make all of them alike.
+            hint = did_you_mean(name, known, written=_variable)
+            raise SettingsError(f"{where}{_variable(name)} is not a setting{hint}")

@@ -1,10 +1,11 @@
-"""``stitch.toml``: the settings of single projects and feeds."""
+"""``stitch.toml``: settings of the deployment, and those of single projects and feeds."""
 
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -59,7 +60,9 @@ class FeedSettings(BaseModel):
     def _are_canonical(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for column, paths in value.items():
             if column not in CANONICAL_FIELDS:
-                raise ValueError(f"'{column}' is no field of an event; these are: {', '.join(CANONICAL_FIELDS)}")
+                nearest = get_close_matches(column, CANONICAL_FIELDS, n=1)
+                hint = f"did you mean {nearest[0]}? " if nearest else ""
+                raise ValueError(f"'{column}' is no field of an event; {hint}these are: {', '.join(CANONICAL_FIELDS)}")
             for path in paths:
                 parse_path(path)
         return value
@@ -70,6 +73,8 @@ class ProjectFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    settings: dict[str, Any] = {}
+    """The keys that are no table: settings as the environment has them, in lower case and without the prefix."""
     projects: dict[str, ProjectSettings] = {}
     feeds: dict[str, FeedSettings] = {}
 
@@ -83,10 +88,22 @@ class ProjectFile(BaseModel):
 
 
 def read_project_file(path: Path) -> ProjectFile:
-    """The tables of the file. Raises FileNotFoundError, or SettingsError if anything in the file is wrong."""
+    """The tables and settings of the file. The settings are not checked yet.
+
+    Raises FileNotFoundError, or SettingsError if the file cannot be read or a table is wrong.
+    """
     try:
-        return ProjectFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror}): make it a readable file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+    settings = {name: value for name, value in tables.items() if name not in ("projects", "feeds")}
+    try:
+        return ProjectFile.model_validate(
+            {"settings": settings, **{name: tables[name] for name in ("projects", "feeds") if name in tables}}
+        )
     except ValidationError as error:
-        raise SettingsError(sentences(error, f"{path}: ")) from None
+        raise SettingsError(sentences(error, ProjectFile, named=lambda key: f"{path}: {key}")) from None

@@ -7,10 +7,11 @@ the launchpad, or in a preview. Its docstring is its description everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -154,7 +155,7 @@ class ProjectSettings(StitchingRules):
         try:
             return ProjectSettings.model_validate({**self.model_dump(), **rules})
         except ValidationError as error:
-            raise SettingsError(sentences(error, "")) from None
+            raise SettingsError(sentences(error, ProjectSettings)) from None
 
     @field_validator("identifiers")
     @classmethod
@@ -174,19 +175,47 @@ class ProjectSettings(StitchingRules):
         return self
 
 
-def sentences(error: ValidationError, prefix: str, secrets: Collection[str] = ()) -> str:
-    """The error as text, a sentence for each wrong key: ``prefix`` and the key, the value and what is expected.
+def sentences(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    named: Callable[[str], str] = str,
+    secrets: Collection[str] = (),
+) -> str:
+    """The error as text, a sentence for each wrong key of ``model``: the key, its value and what is expected.
 
-    The values of the keys in ``secrets`` are left out.
+    ``named`` returns a key as a person wrote it. The values of the keys in ``secrets`` are left out.
     """
 
     def sentence(item: Any) -> str:
         path = ".".join(str(part) for part in item["loc"])
-        name = prefix + (path.upper() if prefix == "STITCH_" else path)
         if item["type"] == "extra_forbidden":
-            return f"{name} is not a setting: `stitch settings` lists them all."
+            *above, key = item["loc"]
+            return f"{named(path)} is not a setting{did_you_mean(str(key), _keys_at(model, above))}"
         message = item["msg"].removeprefix("Value error, ")
         value = "(secret)" if path in secrets else repr(str(item["input"]))
-        return f"{name} = {value}: {message[0].lower()}{message[1:]}."
+        return f"{named(path)} = {value}: {message[0].lower()}{message[1:]}."
 
     return " ".join(dict.fromkeys(sentence(item) for item in error.errors()))
+
+
+def did_you_mean(name: str, known: Iterable[str], *, written: Callable[[str], str] = str) -> str:
+    """The end of a sentence on an unknown name: the known name that is nearest, or where the names are listed.
+
+    ``written`` returns a name as a person writes it.
+    """
+    nearest = get_close_matches(name, sorted(known), n=1)
+    if nearest:
+        return f": did you mean {written(nearest[0])}?"
+    return ": `stitch settings --markdown` lists the settings."
+
+
+def _keys_at(model: type[BaseModel], path: Sequence[Any]) -> Sequence[str]:
+    """The keys of the table at this path: models have fields, and a dict has one model for all of its keys."""
+    found: Any = model
+    for part in path:
+        is_model = isinstance(found, type) and issubclass(found, BaseModel)
+        if is_model and part not in found.model_fields:
+            return ()
+        found = found.model_fields[part].annotation if is_model else get_args(found)[-1] if get_args(found) else None
+    return tuple(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else ()

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,8 @@ _POLICIES = {"policies": [policy.value for policy in Policy]}
 
 DbtEvent = Mapping[str, Any]
 RESULT_EVENTS = ("LogModelResult", "LogTestResult", "RunResultError")
+_START_EVENT = "LogStartLine"
+_on_start: ContextVar[Callable[[str], None] | None] = ContextVar("_on_start", default=None)
 
 
 class DbtError(Exception):
@@ -136,6 +139,19 @@ def assets_manifest() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def model_starts(report: Callable[[str], None]) -> Iterator[None]:
+    """``report`` receives the name of each model that starts in the body, however many calls lie in between.
+
+    Dagster stands between the command line and a run's models, and has no way to pass a callback on.
+    """
+    token = _on_start.set(report)
+    try:
+        yield
+    finally:
+        _on_start.reset(token)
+
+
 def run_models(
     engine: Engine,
     *,
@@ -152,8 +168,11 @@ def run_models(
     from google.protobuf.json_format import MessageToDict
 
     prepare_manifest()
+    on_start = _on_start.get()  # here, because dbt calls back from threads of its own
 
     def forward(event: Any) -> None:
+        if on_start is not None and event.info.name == _START_EVENT and event.data.node_info.resource_type == "model":
+            on_start(event.data.node_info.node_name)
         # Only these are converted: a conversion to a dict is slow, and dbt emits some hundred events per run.
         if event.info.name in RESULT_EVENTS:
             on_event(MessageToDict(event, preserving_proto_field_name=True))

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -156,13 +156,33 @@ def dagster_server(
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
     landing_dir(directory).mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "dagster", "dev", *location, "-h", "127.0.0.1"]
+    with served(directory, command, environment(directory, **settings), timeout_seconds=timeout_seconds) as server:
+        yield server
+
+
+@contextmanager
+def served(
+    directory: Path,
+    command: Sequence[str] | str,
+    env: dict[str, str],
+    *,
+    cwd: Path = REPOSITORY,
+    timeout_seconds: float = 180,
+) -> Iterator[DagsterServer]:
+    """The server that a command starts, up and with the code location loaded; a `str` is for a shell.
+
+    The command gets a free port as its last argument.
+    """
     port = free_port()
+    shell = isinstance(command, str)
     # A process group of its own, because `dagster dev` in the background may ignore SIGTERM.
     with (directory / "dagster.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", *location, "-h", "127.0.0.1", "-p", str(port)],
-            cwd=REPOSITORY,
-            env=environment(directory, **settings),
+            f"{command} -p {port}" if shell else [*command, "-p", str(port)],
+            shell=shell,
+            cwd=cwd,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -188,6 +208,7 @@ def environment(directory: Path, **settings: str) -> dict[str, str]:
         **inherited,
         "DAGSTER_HOME": str(directory / "dagster_home"),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "STITCH_ENV_FILE": "off",
         "STITCH_LANDING_DIR": str(landing_dir(directory)),
         "STITCH_DUCKDB_PATH": str(duckdb_path(directory)),
         **{f"STITCH_{name.upper()}": value for name, value in settings.items()},

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,28 @@ def settle(environment: dict[str, str], *arguments: str) -> subprocess.Completed
         timeout=300,
         check=False,
     )
+
+
+def settle_on_a_terminal(environment: dict[str, str], *arguments: str) -> tuple[str, str]:
+    """What a settle prints to its standard output, a pipe, and to its standard error, a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "stitch_pipeline", "settle", *arguments],
+        env={**environment, "TERM": "xterm"},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as process:
+        os.close(theirs)
+        shown = bytearray()
+        with suppress(OSError):  # at the end, when nobody has the terminal open any more
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+        printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, shown.decode()
+    return printed, shown.decode()
 
 
 def settle_at_work(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -97,11 +122,14 @@ def rebuilt(environment: dict[str, str], tmp_path: Path) -> dict[str, Any]:
 
 def test_settle_says_what_it_did_and_ends_with_zero(environment: dict[str, str]) -> None:
     land(environment, "a", 100)
-    first = settle(environment)
+    first = settle({**environment, "FORCE_COLOR": "1"})
     assert first.returncode == 0, first.stderr
-    assert "▶ build_job: 2026-03-01 to 2026-03-11" in first.stdout
+    assert "build_job: 2026-03-01 to 2026-03-11" in first.stdout
     assert "page_views 100 rows on 9 days" in first.stdout
-    assert "settled: 1 run, " in first.stdout
+    assert ": 1 run, " in first.stdout
+    # Into a pipe goes no spinner, even if somebody forces colours.
+    assert "\x1b[?25l" not in first.stdout
+    assert "build_job: sessions" not in first.stdout
     again = settle(environment)
     assert again.returncode == 0
     assert "settled: nothing to do" in again.stdout
@@ -109,10 +137,12 @@ def test_settle_says_what_it_did_and_ends_with_zero(environment: dict[str, str])
 
 def test_settle_gives_its_numbers_to_programs_as_json(environment: dict[str, str]) -> None:
     land(environment, "a", 100)
-    ended = settle(environment, "--json")
-    assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout)
-    assert "▶ build_job: 2026-03-01 to 2026-03-11" in ended.stderr
+    printed, shown = settle_on_a_terminal(environment, "--json")
+    told = json.loads(printed)
+    assert "build_job: 2026-03-01 to 2026-03-11" in shown
+    # The spinner shows the model that is running, if it runs for longer than a picture of the spinner.
+    assert re.search(r"build_job: [a-z]+_[a-z]+", shown)
+    assert "\x1b[?25h" in shown, "the cursor is back"
     assert (told["is_settled"], told["gave_up"]) == (True, [])
     (run,) = told["runs"]
     assert (run["job_name"], run["succeeded"], run["error"]) == ("build_job", True, None)

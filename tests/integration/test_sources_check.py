@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from test_recorded_traffic import RECORDED
 from warehouses import REPOSITORY
 
+from stitch_pipeline.landing.check import SAMPLE_COLUMNS
 
-def check(path: Path) -> subprocess.CompletedProcess[str]:
+
+def check(path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stitch_pipeline", "sources", "check", str(path)],
-        env={**os.environ, "COLUMNS": "220", "STITCH_DUCKDB_PATH": str(path / "nowhere" / "warehouse.duckdb")},
+        [sys.executable, "-m", "stitch_pipeline", "sources", "check", str(path), *arguments],
+        env={
+            **os.environ,
+            "COLUMNS": "220",
+            "STITCH_DUCKDB_PATH": str(path / "nowhere" / "warehouse.duckdb"),
+            **variables,
+        },
         cwd=REPOSITORY,
         text=True,
         capture_output=True,
@@ -46,7 +56,7 @@ def test_each_file_is_recognised_and_nothing_is_written(tmp_path: Path) -> None:
     for name in looks:
         shutil.copy(RECORDED / name, export)
     before = contents(tmp_path)
-    ended = check(export)
+    ended = check(export, "--details")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     said = dict(part.split("\n  ", 1) for part in ended.stdout.split("\nexport/")[1:])
     said = {name.split(" ")[0]: text for name, text in said.items()}
@@ -59,6 +69,16 @@ def test_each_file_is_recognised_and_nothing_is_written(tmp_path: Path) -> None:
     # With the session table beside it, two sessions are one visitor's.
     assert "1 of 4 devices would stitch" in said["umami_website_event.csv"]
     assert "All files together" in ended.stdout
+    summary = check(export).stdout
+    assert re.search(r"^ export +1 +looks like ga4: BigQuery export +\d+ +2026-03-02 to 2026-03-10", summary, re.M)
+    assert "sample" in summary
+    assert "occurred_at" not in summary
+    document = json.loads(check(export, "--json").stdout)
+    assert document["is_good"]
+    assert len(document["files"]) == len(looks)
+    (jitsu,) = [file for file in document["files"] if file["landing_file"] == "export/jitsu.ndjson"]
+    assert jitsu["read_as"] == {"source": "jitsu", "layout": "event JSON"}
+    assert jitsu["contents"]["identifiers"]["events"] == 8
     assert contents(tmp_path) == before
 
 
@@ -75,13 +95,78 @@ def test_a_feed_with_bad_rows_says_how_many_and_why(tmp_path: Path) -> None:
     assert "1 row would be quarantined: not valid JSON (the whole line); send one complete" in ended.stdout
 
 
-def test_a_file_of_no_known_format_is_said_to_be_so(tmp_path: Path) -> None:
+def test_a_summary_has_a_line_per_feed_and_format_and_each_problem_once(tmp_path: Path) -> None:
+    feed = tmp_path / "jitsu"
+    feed.mkdir()
+    lines = (RECORDED / "jitsu.ndjson").read_text().splitlines()
+    for n in range(4):
+        (feed / f"{n}.ndjson").write_text("\n".join([*lines, '{"messageId": 1', ""]))
+        (feed / f"{n}.parquet").write_text("PAR1 cut off")
+    ended = check(tmp_path)
+    assert ended.returncode == 1
+    assert re.search(r"^ jitsu +4 +cannot be read", ended.stdout, re.M)
+    assert re.search(r"^ jitsu +4 +read as jitsu: event JSON +32 +2026-03-02 to 2026-03-10 +4 *$", ended.stdout, re.M)
+    assert ended.stdout.count("not valid JSON") == 1
+    assert "4 rows would be quarantined, for instance of jitsu/0.ndjson: not valid JSON" in ended.stdout
+    assert ended.stdout.count(".parquet cannot be read") == 3
+    assert "… and 1 more of jitsu" in ended.stdout
+
+
+UNKNOWN = {
+    "seconds.csv": (
+        "when,visitor,customer_no,action,page,browser user agent\n"
+        "1772445600,v1,,view,/,Firefox 1\n1772445660,v1,,view,/shop,Firefox 1\n"
+        "1772445700,v1,c7,login,/account,Firefox 1\n1772445800,v2,,view,/,Firefox 1\n"
+    ),
+    "semicolons.csv": (
+        "eventUuid;createdAt;clientId;memberNumber;eventName;pageUrl;utm_source\n"
+        "e1;2026-03-02T10:00:00Z;v1;;Page viewed;https://x.example/;ads\n"
+        "e2;2026-03-02T10:01:00Z;v1;;Added to cart;https://x.example/p;\n"
+        "e3;2026-03-02T10:02:00Z;v1;c7;Signed in;https://x.example/a;\n"
+        "e4;2026-03-02T10:03:00Z;v2;;Page viewed;https://x.example/;\n"
+    ),
+    "nested.ndjson": (
+        '{"id": "e1", "ts": 1772445600000, "device": {"cookie": "v1"}, "who": {"login": null}, "what": "page_view"}\n'
+        '{"id": "e2", "ts": 1772445600001, "device": {"cookie": "v1"}, "who": {"login": null}, "what": "click"}\n'
+        '{"id": "e3", "ts": 1772445600002, "device": {"cookie": "v1"}, "who": {"login": "c7"}, "what": "login"}\n'
+        '{"id": "e4", "ts": 1772445600003, "device": {"cookie": "v2"}, "who": {"login": null}, "what": "click"}\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_the_draft_for_an_unknown_file_reads_it_when_it_is_pasted(name: str, tmp_path: Path) -> None:
+    feed = tmp_path / "landing" / "our app"
+    feed.mkdir(parents=True)
+    (feed / name).write_text(UNKNOWN[name])
+    unknown = check(tmp_path / "landing")
+    assert unknown.returncode == 1
+    assert "looks like none of jitsu, segment" in unknown.stdout
+    pasted = tmp_path / "stitch.toml"
+    pasted.write_text(unknown.stdout[unknown.stdout.index("[feeds.") :].split("\n  ")[0])
+    ended = check(tmp_path / "landing", "--json", STITCH_PROJECT_FILE=str(pasted))
+    assert ended.returncode == 0, ended.stderr
+    (file,) = json.loads(ended.stdout)["files"]
+    assert file["read_as"]["source"] == "custom"
+    found = file["contents"]["identifiers"]
+    counts = ("events", "device_only", "both", "user_only", "neither", "devices", "linked_devices", "credited_events")
+    assert [found[count] for count in counts] == [4, 3, 1, 0, 0, 2, 1, 2]
+    sample = [dict(zip(SAMPLE_COLUMNS, row, strict=True)) for row in file["contents"]["sample"]]
+    assert [(row["anonymous_id"], row["user_id"]) for row in sample] == [
+        *(("v1", None), ("v1", None), ("v1", "c7"), ("v2", None)),
+    ]
+    assert sample[0]["event_type"] == "page"
+    assert {row["project_id"] for row in sample} == {"our app"}
+
+
+def test_a_draft_says_what_it_could_not_guess(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "a.csv").write_text("when,who\n1,2\n")
+    (tmp_path / "mine" / "a.csv").write_text("moment,value\nnoon,1\n")
     ended = check(tmp_path / "mine")
     assert ended.returncode == 1
-    assert "looks like none of jitsu, segment" in ended.stdout
-    assert '[feeds.mine] source = "custom"' in ended.stdout
+    assert '[feeds.mine]\nsource = "custom"' in ended.stdout
+    assert "No column holds a time that can be read" in ended.stdout
+    assert "No column is named like a device's id" in ended.stdout
     ended = check(tmp_path / "nothing")
     assert ended.returncode == 2
     assert "does not exist: name a directory" in ended.stderr

@@ -7,10 +7,11 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,6 +162,43 @@ def test_same_seed_gives_the_same_files_whatever_the_hash_seed(tmp_path: Path) -
     assert _digests(tmp_path / "1") == _digests(tmp_path / "2")
     land(simulate(4, FIRST_DAY, 8, 40), tmp_path / "other")
     assert _digests(tmp_path / "1") != _digests(tmp_path / "other")
+
+
+def test_another_first_day_moves_everything_by_whole_days_and_changes_nothing_else(shop: Shop) -> None:
+    def told(shop: Shop) -> list[Any]:
+        """The shop without its dates."""
+        began = datetime.combine(shop.days[0], datetime.min.time())
+
+        def moved(event: Any) -> tuple[Any, ...]:
+            people = (event.person.person_id, event.device.kind, event.device.project_id)
+            times = (event.occurred_at - began, event.received_at - began)
+            return (*times, *people, event.event_id, event.step, event.page, event.anonymous_id, event.user_id)
+
+        return [
+            *(moved(event) for event in shop.events),
+            *(
+                (
+                    re.sub(
+                        r"\d{4}-\d\d-\d\d", lambda day: str(date.fromisoformat(str(day[0])) - shop.days[0]), file.path
+                    ),
+                    file.lands_on - shop.days[0],
+                    file.content if isinstance(file.content, bytes) else [(*moved(e), e.defect) for e in file.content],
+                )
+                for file in shop.files
+            ),
+        ]
+
+    for days_later in (1, 5, 610):
+        later = simulate(seed=7, first_day=FIRST_DAY + timedelta(days=days_later), days=DAYS, people=PEOPLE)
+        assert later.days[0] == FIRST_DAY + timedelta(days=days_later)
+        assert told(later) == told(shop)
+
+
+def test_no_file_is_dated_in_the_future(tmp_path: Path) -> None:
+    today = datetime.now(UTC).date()
+    written = land(simulate(3, today - timedelta(days=8), 8, 60), tmp_path)
+    assert any("-late-" in path.name for path in written)
+    assert max(path.stat().st_mtime for path in written) <= datetime.now(UTC).timestamp()
 
 
 def test_every_event_of_the_truth_is_in_the_files_and_row_counts_add_up(shop: Shop, truth: Truth, read: Read) -> None:

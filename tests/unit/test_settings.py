@@ -34,7 +34,12 @@ def test_an_unlimited_lookback_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("STITCH_LOOKBAK_DAYS", "3", "STITCH_LOOKBAK_DAYS is not a setting"),
+        (
+            "STITCH_LOOKBAK_DAYS",
+            "3",
+            r"^The environment variable STITCH_LOOKBAK_DAYS is not a setting: did you mean STITCH_LOOKBACK_DAYS\?$",
+        ),
+        ("STITCH_XYZZY", "3", "STITCH_XYZZY is not a setting: `stitch settings --markdown` lists the settings.$"),
         ("STITCH_LOOKBACK_DAYS", "soon", "STITCH_LOOKBACK_DAYS = 'soon': input should be a valid integer"),
         ("STITCH_VIEW_STITCHING", "weekly", "STITCH_VIEW_STITCHING = 'weekly': is not a cron expression"),
         ("STITCH_DAILY_CRON", "61 * * * *", "STITCH_DAILY_CRON = '61 \\* \\* \\* \\*': is not a cron expression"),
@@ -55,14 +60,31 @@ def test_a_wrong_variable_is_named_with_its_value(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[projects.shop]\nlookback = 3\n", "projects.shop.lookback is not a setting"),
+        (
+            "[projects.shop]\nlookback = 3\n",
+            r"stitch.toml: projects.shop.lookback is not a setting: did you mean lookback_days\?",
+        ),
+        ('[feeds.jitsu]\nprojectid = "x"\n', r"feeds.jitsu.projectid is not a setting: did you mean project_id\?"),
+        (
+            '[projects.shop.identifiers.email]\npath = "traits.email"\n',
+            r"projects.shop.identifiers.email.path is not a setting: did you mean paths\?",
+        ),
+        ("start_dat = 2026-01-01\n", r"stitch.toml: start_dat is not a setting: did you mean start_date\?$"),
+        ("[project.shop]\npolicy = 'first'\n", r"stitch.toml: project is not a setting: did you mean projects\?$"),
+        ("lookback_days = -1\n", r"stitch.toml: lookback_days = '-1': input should be greater than or equal to 0"),
+        ('start_date = "May"\n', r"stitch.toml: start_date = 'May': "),
+        ('project_file = "x"\n', "project_file cannot be set here: set STITCH_PROJECT_FILE in the environment"),
+        ('forget_key = "x"\n', "forget_key cannot be set here: set STITCH_FORGET_KEY in the environment"),
         ("[projects.shop]\nlookback_days = -1\n", "projects.shop.lookback_days = '-1'"),
         ('[feeds.web]\nproject_id = "shop"\n', "feeds.web needs a source, one of jitsu, segment"),
         (
             '[feeds.web]\nsource = "jitzu"\n',
             "feeds.web.source = 'jitzu': is no source; the sources are: jitsu, segment",
         ),
-        ('[feeds.jitsu.fields]\nuserid = "x"\n', "'userid' is no field of an event; these are: event_id, "),
+        (
+            '[feeds.jitsu.fields]\nuserid = "x"\n',
+            "'userid' is no field of an event; did you mean user_id. these are: event_id, ",
+        ),
         ('[feeds.jitsu.fields]\nuser_id = "a..b"\n', r"'a..b' is not a path: at '..b' a name"),
         ('[feeds.jitsu]\ntimes = "minutes"\n', "feeds.jitsu.times = 'minutes': input should be 'iso8601'"),
         (
@@ -111,3 +133,92 @@ def test_the_message_is_one_line_for_each_thing_that_is_wrong(tmp_path: Path) ->
         Settings.load(project_file=project_file(tmp_path, "[projects.a]\nx = 1\ny = 2\n"))
     assert str(caught.value).count("is not a setting") == 2
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory whose .env counts, which the other tests switch off."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STITCH_ENV_FILE")
+    return tmp_path
+
+
+def test_the_environment_comes_before_the_env_file_and_that_before_the_project_file(
+    deployment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lookback_days() -> int | None:
+        return Settings.load().lookback_days
+
+    assert lookback_days() == 30
+    project_file(deployment, "lookback_days = 4\n")
+    assert lookback_days() == 4
+    (deployment / ".env").write_text("# ours\nSTITCH_LOOKBACK_DAYS=3\nexport DAGSTER_HOME='/elsewhere'\n")
+    assert lookback_days() == 3
+    monkeypatch.setenv("STITCH_LOOKBACK_DAYS", "2")
+    assert lookback_days() == 2
+    assert Settings.load(lookback_days=1).lookback_days == 1
+    # The files were followed, not copied into the environment of the processes that this one starts.
+    monkeypatch.delenv("STITCH_LOOKBACK_DAYS")
+    (deployment / ".env").unlink()
+    assert lookback_days() == 4
+
+
+def test_paths_in_the_project_file_are_relative_to_it_and_others_to_the_current_directory(
+    deployment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = deployment / "shop"
+    shop.mkdir()
+    project_file(shop, 'landing_dir = "landing"\nstart_date = 2026-02-03\noverrides_file = "/etc/overrides.csv"\n')
+    (shop / "overrides.csv").write_text("project_id,decision,id,other_id,reason\n")
+    monkeypatch.setenv("STITCH_PROJECT_FILE", "shop/stitch.toml")
+    monkeypatch.setenv("STITCH_OVERRIDES_FILE", "shop/overrides.csv")
+    (deployment / ".env").write_text("STITCH_DUCKDB_PATH=w.duckdb\n")
+    settings = Settings.load()
+    assert settings.landing_dir == shop / "landing"
+    assert settings.duckdb_path == deployment / "w.duckdb"
+    assert settings.overrides_file == shop / "overrides.csv"
+    assert str(settings.start_date) == "2026-02-03"
+
+
+def test_the_project_file_sets_a_default_that_a_project_overrides(deployment: Path) -> None:
+    project_file(deployment, 'policy = "first"\nlookback_days = "unlimited"\n[projects.shop]\nlookback_days = 9\n')
+    rules = Settings.load().rules("shop")
+    assert (rules.policy, rules.lookback_days) == ("first", 9)
+    assert Settings.load().rules("blog").lookback_days is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "STITCH_LOOKBAK_DAYS=3\n",
+            r"^\.env: STITCH_LOOKBAK_DAYS is not a setting: did you mean STITCH_LOOKBACK_DAYS\?$",
+        ),
+        ("STITCH_LOOKBACK_DAYS=soon\n", r"^\.env: STITCH_LOOKBACK_DAYS = 'soon': input should be a valid integer"),
+        ("STITCH_FORGET_KEY=\nSTITCH_START_DATE=May\n", r"^\.env: STITCH_START_DATE = 'May': "),
+        ("STITCH_PROJECT_FILE=no.toml\n", "STITCH_PROJECT_FILE names 'no.toml', which does not exist"),
+    ],
+)
+def test_a_wrong_line_of_the_env_file_is_named(deployment: Path, text: str, message: str) -> None:
+    (deployment / ".env").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        Settings.load()
+
+
+def test_another_env_file_can_be_named_and_must_exist(deployment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (deployment / ".env").write_text("STITCH_LOOKBACK_DAYS=3\n")
+    (deployment / "other").write_text("STITCH_LOOKBACK_DAYS=4\n")
+    monkeypatch.setenv("STITCH_ENV_FILE", "other")
+    assert Settings.load().lookback_days == 4
+    monkeypatch.setenv("STITCH_ENV_FILE", "off")
+    assert Settings.load().lookback_days == 30
+    monkeypatch.setenv("STITCH_ENV_FILE", "nothing")
+    with pytest.raises(SettingsError, match="STITCH_ENV_FILE names 'nothing', which does not exist"):
+        Settings.load()
+
+
+def test_a_secret_in_the_env_file_is_in_no_error(deployment: Path) -> None:
+    (deployment / ".env").write_text("STITCH_FORGET_KEY=hunter2\nSTITCH_LOOKBACK_DAYS=hm\n")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)

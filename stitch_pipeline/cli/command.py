@@ -1,0 +1,118 @@
+"""What every command shares: how it is declared, its exit codes, ``--json``, and Dagster's instance.
+
+A command is one module with ``add(commands)``, named in ``main.COMMANDS``. It imports what is large when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.shipped_files import DAGSTER_YAML
+from stitch_pipeline.startup import large_imports
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, Definitions
+
+EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns; argparse has no public name for it."""
+Run = Callable[[argparse.Namespace, Console], int]
+
+
+def add_command(commands: Commands, name: str, run: Run, help: str) -> argparse.ArgumentParser:  # noqa: A002
+    """Declare a command. ``run`` returns its exit code; with ``--json`` it prints one JSON document and nothing else.
+
+    What a command prints for people goes to the console that it is given. With ``--json`` that is standard error.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument("--json", action="store_true", help="print one JSON document; all else goes to standard error")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def print_json(value: Any) -> None:
+    """Print a dataclass, or a dict of them, as one line. Dates, times and paths are printed as text."""
+    print(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def positive(text: str) -> int:
+    """The type of an argument that is a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def completes_paths(argument: argparse.Action) -> None:
+    """A shell completes the argument with the names of files and directories."""
+    argument.complete = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined]
+
+
+def definitions(settings: Settings) -> Definitions:
+    """All definitions. They need dbt, so they are loaded when there is something to run."""
+    with large_imports():
+        from stitch_pipeline.definitions import build_defs
+    return build_defs(settings)
+
+
+def dagster_home() -> Path:
+    """DAGSTER_HOME, by default ``dagster_home`` below the current directory."""
+    return Path(os.environ.get("DAGSTER_HOME") or "dagster_home").resolve()
+
+
+@contextmanager
+def dagster_instance() -> Iterator[DagsterInstance]:
+    """The instance of ``dagster_home``. The default one gets the configuration for one writer at a time.
+
+    Without a home, Dagster keeps its records in a temporary directory and loses them. Raises SettingsError if the
+    directory cannot be used.
+    """
+    with large_imports():
+        from dagster import DagsterError, DagsterInstance
+
+    is_own = not os.environ.get("DAGSTER_HOME")
+    home = dagster_home()
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / ".stitch.lock").open("a")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SettingsError(
+            f"DAGSTER_HOME '{home}' cannot be used ({error.strerror}): set it to a directory that you may write."
+        ) from None
+    # Dagster creates its tables when it first needs them, and fails if another process creates them at the same time.
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_own and not (home / DAGSTER_YAML.name).exists():
+            shutil.copy(DAGSTER_YAML, home)
+        try:
+            instance = DagsterInstance.get()
+        except DagsterError as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise SettingsError(
+                f"'{home / DAGSTER_YAML.name}' is not a configuration that Dagster accepts ({first_line}): correct it."
+            ) from None
+        instance.get_runs(limit=1)
+        instance.all_asset_keys()
+        instance.all_instigator_state()
+    with instance:
+        yield instance
