@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,14 @@ def add_command(commands: Commands, name: str, run: Run, help: str) -> argparse.
 
 
 def print_json(value: Any) -> None:
-    """Print a dataclass, or a dict of them, as one line. Dates, times and paths are printed as text."""
+    """Print a dataclass, or a dict of them, as one line. Dates and times are ISO 8601, paths are text."""
     print(json.dumps(value, default=_plain))
 
 
 def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.isoformat() if isinstance(value, date) else str(value)  # a datetime is a date
 
 
 def positive(text: str) -> int:

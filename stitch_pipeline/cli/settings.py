@@ -1,4 +1,4 @@
-"""``stitch settings``: every setting, from the classes that read them. With ``--markdown``, the table of docs/settings.md."""
+"""``stitch settings``: every setting, from the classes that read them. With ``--markdown``, the table of README.md."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         settings = Settings.load()
         print_json(
             {
-                setting.name: {"value": list(_values(settings, setting)), "default": setting.default}
+                setting.name: {
+                    "value": _value(settings, setting),
+                    "default": setting.default,
+                    "projects": _values_of_projects(settings, setting),
+                }
                 for setting in all_settings()
             }
         )
@@ -82,7 +86,7 @@ def all_settings(cls: type[Settings] = Settings) -> list[Setting]:
 
 
 def markdown_table() -> str:
-    """The table of docs/settings.md. PER_PROJECT marks what stitch.toml may set per project."""
+    """The table of README.md. PER_PROJECT marks what stitch.toml may set per project."""
     lines = ["| setting | default | |", "| --- | --- | --- |"]
     for setting in all_settings():
         name = f"`{setting.name}`" + (f" {PER_PROJECT}" if setting.per_project else "")
@@ -102,11 +106,21 @@ def print_settings(settings: Settings, console: Console) -> None:
 
 def _values(settings: Settings, setting: Setting) -> Iterator[str]:
     """The value for all projects, and the values of the projects that set it themselves."""
-    if setting.in_environment and (value := _shown(getattr(settings, setting.field), setting.per_project)):
+    if value := _value(settings, setting):
         yield value
-    for project, own in sorted(settings.projects.items()):
-        if setting.per_project and setting.field in own.model_fields_set:
-            yield f"{project}: {_shown(getattr(own, setting.field), True)}"
+    yield from (f"{project}: {own}" for project, own in _values_of_projects(settings, setting).items())
+
+
+def _value(settings: Settings, setting: Setting) -> str:
+    return _shown(getattr(settings, setting.field), setting.per_project) if setting.in_environment else ""
+
+
+def _values_of_projects(settings: Settings, setting: Setting) -> dict[str, str]:
+    return {
+        project: _shown(getattr(own, setting.field), True)
+        for project, own in sorted(settings.projects.items())
+        if setting.per_project and setting.field in own.model_fields_set
+    }
 
 
 def _setting(name: str, field: FieldInfo, *, in_environment: bool, per_project: bool) -> Setting:

@@ -462,6 +462,8 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     code, shown = run()
     assert code == 0
     assert "Nothing was changed" in shown
+    code, shown = run("--json")
+    assert (code, json.loads(shown)["tables"][0]["table"]) == (0, "raw_events")
     assert run("--prove")[0] == 1
     code, shown = run("--forget")
     assert code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,6 +218,9 @@ def test_the_command_says_the_same(
         'Nothing was changed. To follow these rules, in stitch.toml, under [projects."untouched"]: policy = "first"'
         in (printed)
     )
+    assert main(["preview", "--project", UNTOUCHED, "--policy", "first", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["sessions"], document["sessions_that_move"]) == (9, said["sessions_that_move"])
     # With nothing proposed it says what is due by the rules in force.
     assert main(["preview", "--project", UNTOUCHED]) == 0
     assert "0 of 9 sessions and 0 of 11 page views" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from hashlib import md5
@@ -210,6 +211,11 @@ def why(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 def test_a_person_reads_which_link_and_file_made_it_so(warehouse: Warehouse, why: Why) -> None:
     before = warehouse.settings.duckdb_path.read_bytes()
+    code, printed, _ = why("device_split", "laptop", "--at", "2026-03-04", "--json")
+    document = json.loads(printed)
+    assert code == 0
+    assert {row["began_at"][:10] for row in document["rows"]} == {"2026-03-04"}
+    assert "ann" in {candidate["user_id"] for candidate in document["candidates"]}
     code, printed, _ = why("device_split", "laptop", "--at", "2026-03-04")
     assert code == 0
     lines = [" ".join(line.split()) for line in printed.splitlines()]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
-from stitch_pipeline.cli.main import COMMANDS, main
+from stitch_pipeline.cli.main import COMMANDS, main, parser
 
 ASKED = """
 source /dev/stdin
@@ -40,3 +42,19 @@ def test_other_shells_have_a_script_with_every_command(shell: str, capsys: pytes
     script = capsys.readouterr().out
     for command in COMMANDS:
         assert command.__name__.rpartition(".")[2].replace("_", "-") in script
+
+
+def test_every_command_has_json() -> None:
+    def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+        """The parsers of the commands that do something."""
+        below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        for action in below:
+            for command in action.choices.values():
+                yield from commands(command)
+        if not below:
+            yield parser
+
+    found = list(commands(parser()))
+    assert len(found) >= len(COMMANDS)
+    for command in found:
+        assert "--json" in command._option_string_actions, command.prog

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,9 @@ def test_the_command_prints_the_values_in_force(
     assert "STITCH_MEMORY_LIMIT = not set  (no default; environment)" in lines
     assert "STITCH_INDEX_SECONDS_PER_TICK = 20  (default 20; environment)" in lines
     assert "blocked_ids = blog: x, y  (no default; project)" in lines
+    assert main(["settings", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["STITCH_LOOKBACK_DAYS"] == {"value": "7", "default": "30", "projects": {"blog": "unlimited"}}
 
 
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
