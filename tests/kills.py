@@ -421,7 +421,10 @@ class ForkServer:
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={name: value for name, value in environment.items() if not name.startswith(("STITCH_", "DAGSTER_"))},
+            env={
+                **{name: value for name, value in environment.items() if not name.startswith(("STITCH_", "DAGSTER_"))},
+                "STITCH_ENV_FILE": "off",
+            },
             text=True,
         )
 

@@ -129,6 +129,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
     accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
 
+    # The place where the report is written to directory / "report" and its path is printed, above the commands.
     commands = _print_what_to_do_next(directory, after, console)
     return Told(
         is_settled=settled.is_settled,
