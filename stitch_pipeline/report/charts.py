@@ -96,7 +96,11 @@ def lines_per_day(
     """Two lines over days with the area between them. ``series`` maps columns to labels: before, then after."""
     before, after = series
     colours = {"domain": list(series.values()), "range": [BEFORE, AFTER]}
-    value: Spec = {"type": "quantitative", "axis": {"title": title, "format": number_format, "tickCount": 5}}
+    value: Spec = {
+        "type": "quantitative",
+        "scale": {"nice": 5},
+        "axis": {"title": title, "format": number_format, "tickCount": 5},
+    }
     if number_format == COUNT:
         value["axis"]["labelExpr"] = _WHOLE
     tooltip = [
@@ -105,7 +109,7 @@ def lines_per_day(
     ]
     line: Spec = {"type": "line", "strokeWidth": 2, "interpolate": "monotone"}
     if day_count <= _POINTS_UP_TO:
-        line["point"] = {"size": 28, "filled": True}
+        line["point"] = {"size": 28 if day_count > 3 else 80, "filled": True}
     return _chart(
         description,
         data,
@@ -267,7 +271,7 @@ def timeline(description: str, devices: Sequence[str], colours: Mapping[str, str
             # Above its lane: an id is too long for a margin.
             "labelAlign": "left",
             "labelPadding": 0,
-            "labelOffset": -30,
+            "labelOffset": -38,
             "labelColor": "var(--text)",
             "labelFontSize": 12,
             "offset": 0,
@@ -306,7 +310,7 @@ def timeline(description: str, devices: Sequence[str], colours: Mapping[str, str
     return _chart(
         description,
         "sessions",
-        84 * len(devices) + 60,
+        100 * len(devices) + 60,
         encoding={"y": lane},
         layer=[
             {
@@ -320,7 +324,7 @@ def timeline(description: str, devices: Sequence[str], colours: Mapping[str, str
             },
             {
                 # A session of minutes would be invisible among weeks.
-                "mark": {"type": "tick", "thickness": 4, "size": 22, "cornerRadius": 2},
+                "mark": {"type": "tick", "thickness": 4, "size": 22, "cornerRadius": 2, "opacity": 1},
                 "encoding": {"x": {"field": "start", **time}, "color": colour, "tooltip": session_tooltip},
             },
             {

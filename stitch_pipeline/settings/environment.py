@@ -87,6 +87,8 @@ class Settings(StitchingRules, BaseSettings):
 
     report_dir: Path = Path("data/reports")
     """Where the report of each project is written: `stitching_report` and `stitch report`."""
+    report_url: str | None = None
+    """The address at which that directory is served, if it is; `stitching_report` then links to the pages."""
     report_cron: str = "30 5 * * *"
     """When `report_schedule` writes the reports: a cron expression (UTC), or `off`."""
 
@@ -125,6 +127,13 @@ class Settings(StitchingRules, BaseSettings):
     def _size(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[1-9]\d*(\.\d+)? ?(MB|MiB|GB|GiB|TB|TiB)", value):
             raise ValueError("is not a size such as 4GB or 800MB")
+        return value
+
+    @field_validator("report_url", mode="after")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]", value):
+            raise ValueError("is not an address such as https://reports.example.com/stitching")
         return value
 
     @field_validator("view_stitching", "daily_cron", "reconcile_cron", "report_cron", mode="after")

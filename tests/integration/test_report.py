@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, TableMetadataValue
+from dagster import AssetKey, MetadataValue, TableMetadataValue
 from report_story import HOSTILE, IDS, settle_report_story
 from test_locks import held_by_another_process
 from warehouses import Warehouse, at, ephemeral_warehouse
 
 from stitch_pipeline.cli.main import main
+from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.orchestration.jobs import REPORT_JOB
 from stitch_pipeline.report import write_figures, write_person, write_reports
 from stitch_pipeline.report.pages import page_name
@@ -229,7 +230,7 @@ def test_the_asset_writes_the_pages_and_shows_the_numbers(warehouse: Warehouse) 
     recorded = event.asset_materialization.metadata
     metadata = {name: value.value for name, value in recorded.items()}
     index = warehouse.settings.report_dir / "index.html"
-    assert metadata["report"] == index.as_uri()
+    assert recorded["report"] == MetadataValue.path(index)
     assert (metadata["projects"], metadata["visitors_before"], metadata["visitors_after"]) == (2, 4, 3)
     assert metadata["stitch_rate"] == pytest.approx(5 / 6)
     assert metadata["lift"] == pytest.approx(2 / 6)
@@ -237,10 +238,14 @@ def test_the_asset_writes_the_pages_and_shows_the_numbers(warehouse: Warehouse) 
     assert isinstance(table, TableMetadataValue)
     records = [record.data for record in table.records]
     assert [(record["project"], record["sessions"]) for record in records] == [(HOSTILE, 1), ("shop", 5)]
-    assert records[1]["page"] == (warehouse.settings.report_dir / "report-shop.html").as_uri()
+    assert records[1]["page"] == str(warehouse.settings.report_dir / "report-shop.html")
     text = _Elements(index.read_text()).text
     assert re.search(r"build_job \d{4}-\d\d-\d\d \d\d:\d\d succeeded", text)
     assert not [name for name in IDS if name in str(recorded)]
+    served = warehouse.settings.model_copy(update={"report_url": "https://reports.example.com/stitching/"})
+    linked = build_defs(served).resolve_job_def(REPORT_JOB).execute_in_process(instance=warehouse.instance)
+    (materialization,) = linked.asset_materializations_for_node("stitching_report")
+    assert materialization.metadata["report"] == MetadataValue.url("https://reports.example.com/stitching/index.html")
 
 
 def test_the_asset_shows_what_it_reads_and_is_in_no_other_job(warehouse: Warehouse) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, TableRecord, asset
 
@@ -38,22 +39,22 @@ def report_asset(settings: Settings) -> AssetsDefinition:
     def stitching_report(context: AssetExecutionContext) -> MaterializeResult[None]:
         figures = read_figures(settings, jobs=job_states(context.instance, JOBS))
         paths = write_figures(figures, settings.report_dir)
-        return MaterializeResult(metadata=_metadata(figures, paths))
+        return MaterializeResult(metadata=_metadata(figures, paths, settings.report_url))
 
     return stitching_report
 
 
-def _metadata(figures: Figures, paths: Sequence[Path]) -> Mapping[str, Any]:
+def _metadata(figures: Figures, paths: Sequence[Path], served_at: str | None) -> Mapping[str, Any]:
     """The headline numbers over all projects, the file of the index, and the numbers and file of each project."""
     projects = figures.projects
     sessions = sum(project.sessions for project in projects)
-    index, *pages = paths
+    index, *pages = (f"{served_at.rstrip('/')}/{quote(path.name)}" if served_at else str(path) for path in paths)
     rows = [
         TableRecord(
             {
                 "project": project.project_id,
                 **{name: _shown(value) for name, value in headline(project).items()},
-                "page": page.as_uri(),
+                "page": page,
             }
         )
         for project, page in zip(projects, pages, strict=True)
@@ -66,8 +67,8 @@ def _metadata(figures: Figures, paths: Sequence[Path]) -> Mapping[str, Any]:
         "visitors_before": sum(project.visitors_unstitched for project in projects),
         "visitors_after": sum(project.visitors for project in projects),
         "projects": len(projects),
-        "report": MetadataValue.url(index.as_uri()),
-        "path": MetadataValue.path(index),
+        # Browsers follow no link from Dagster's page to a file, so without an address the UI shows the path.
+        "report": MetadataValue.url(index) if served_at else MetadataValue.path(index),
         **({"per_project": MetadataValue.table(rows[:_PROJECTS_SHOWN])} if rows else {}),
     }
 
