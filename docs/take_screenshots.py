@@ -145,7 +145,9 @@ def partition_metadata(server: DagsterServer, page: Page, first_day: date) -> No
 
 def report(demo: Path) -> None:
     """The report of the demo's shop and the page of the visitor whose story the demo tells."""
-    settings = Settings.load(landing_dir=landing_dir(demo), duckdb_path=duckdb_path(demo))
+    settings = Settings.load(
+        env_file="off", project_file=demo / "stitch.toml", landing_dir=landing_dir(demo), duckdb_path=duckdb_path(demo)
+    )
     maya = person_history(settings, STORY.project_id, user_id=STORY.user_id)
     with tempfile.TemporaryDirectory(prefix="stitch-report-") as directory, chromium() as browser:
         # The index and the pages are in the order of the projects.
