@@ -1,10 +1,12 @@
 """Take the screenshots of `docs/images` from a real Dagster on the demo's data.
 
     .venv/bin/python docs/take_screenshots.py [--people 300] [--directory DIR]
+    .venv/bin/python docs/take_screenshots.py --report data/demo
 
 It simulates the shop of `make demo` up to today (the UI's dialogs show the last 90 days), lets it land in two
 parts with the late logins in the second, and settles after each. Needs Chromium, see `tests/e2e/dagster_server.py`.
-With `--directory` what was built there is kept, and used as it is the next time.
+With `--directory` what was built there is kept, and used as it is the next time. `--report` takes only the pictures
+of the report, from what `make demo` left in the directory.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from dagster_server import (  # noqa: E402
 )
 from playwright.sync_api import Page, expect  # noqa: E402
 
-from stitch_pipeline.demo.shop import LAST_DAYS, land, simulate  # noqa: E402
+from stitch_pipeline.demo.shop import LAST_DAYS, STORY, land, simulate  # noqa: E402
+from stitch_pipeline.report import write_person, write_reports  # noqa: E402
+from stitch_pipeline.settings import Settings  # noqa: E402
+from stitch_pipeline.stitching.person import person_history  # noqa: E402
 
 IMAGES = REPOSITORY / "docs" / "images"
 DAYS = 60
@@ -51,7 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=300)
     parser.add_argument("--directory", type=Path, help="where to build the demo; by default a temporary directory")
+    parser.add_argument("--report", type=Path, metavar="DEMO", help="the directory of a demo: take the report only")
     options = parser.parse_args()
+    if options.report:
+        report(options.report.resolve())
+        return
     if options.directory:
         take_all(options.directory.resolve(), options.people)
     else:
@@ -132,6 +141,38 @@ def partition_metadata(server: DagsterServer, page: Page, first_day: date) -> No
     expect(page.get_by_text("stitch_rate")).to_be_visible()
     page.wait_for_timeout(SETTLE_MILLISECONDS)
     page.screenshot(path=IMAGES / "partition_metadata.png")
+
+
+def report(demo: Path) -> None:
+    """The report of the demo's shop and the page of the visitor whose story the demo tells."""
+    settings = Settings.load(
+        env_file="off", project_file=demo / "stitch.toml", landing_dir=landing_dir(demo), duckdb_path=duckdb_path(demo)
+    )
+    maya = person_history(settings, STORY.project_id, user_id=STORY.user_id)
+    with tempfile.TemporaryDirectory(prefix="stitch-report-") as directory, chromium() as browser:
+        # The index and the pages are in the order of the projects.
+        _, *pages = write_reports(settings, Path(directory))
+        (shop,) = [page for page in pages if page.name == f"report-{STORY.project_id}.html"]
+        person = Path(directory) / "person.html"
+        write_person(maya, person)
+        for name, page, width, height, scheme in (
+            ("report-desktop", shop, 1440, 1560, "light"),
+            ("report-dark", shop, 1440, 1560, "dark"),
+            ("report-phone", shop, 390, 1750, "light"),
+            ("person", person, 1440, 1240, "light"),
+        ):
+            context = browser.new_context(
+                viewport={"width": width, "height": height},
+                color_scheme=scheme,  # type: ignore[arg-type]
+                device_scale_factor=1,
+                offline=True,
+                timezone_id="UTC",
+            )
+            shown = context.new_page()
+            shown.goto(page.as_uri())
+            expect(shown.locator("body[data-drawn]")).to_be_visible()
+            shown.screenshot(path=IMAGES / f"{name}.png")
+            context.close()
 
 
 if __name__ == "__main__":

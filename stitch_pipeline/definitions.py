@@ -8,6 +8,7 @@ from typing import Any
 from dagster import Definitions, in_process_executor
 
 from stitch_pipeline.orchestration.assets.landing import landing_zone_assets
+from stitch_pipeline.orchestration.assets.report import report_asset
 from stitch_pipeline.orchestration.jobs import asset_jobs, forget_job, preview_rules_job, reconcile_job
 from stitch_pipeline.orchestration.resource import warehouse_resource
 from stitch_pipeline.orchestration.schedules import schedules
@@ -22,7 +23,7 @@ with large_imports():  # of dbt: a run's process pays for them before it can beg
 def build_defs(settings: Settings, resource_overrides: Mapping[str, Any] | None = None) -> Definitions:
     """All of Dagster's definitions for these settings. ``resource_overrides`` replaces resources by name."""
     return Definitions(
-        assets=[landing_zone_assets(settings), *model_assets(settings)],
+        assets=[landing_zone_assets(settings), *model_assets(settings), report_asset(settings)],
         jobs=[*asset_jobs(), reconcile_job(settings), preview_rules_job(settings), forget_job(settings)],
         sensors=sensors(settings),
         schedules=schedules(settings),

@@ -1,42 +1,85 @@
-"""``stitch why`` on a terminal. Not in ``stitching.explain``, which needs no `rich`."""
+"""``stitch why``, on a terminal or as a page. Not in ``stitching.explain``, which needs no `rich`."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import datetime
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, positive, print_json
+from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, completes_paths, positive, print_json
 from stitch_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from stitch_pipeline.stitching.explain import Candidate, ExplainedRow, Explanation
-
-_NAMED_PER_REASON = 3
+    from stitch_pipeline.stitching.explain import Explanation
 
 
 def add(commands: Commands) -> None:
-    why = add_command(commands, "why", run, "explain the users of a device's sessions and events; writes nothing")
+    why = add_command(commands, "why", run, "explain the users of a device's sessions and events; writes no table")
     why.add_argument("--project", required=True, metavar="P", help="the project_id")
-    why.add_argument("--anonymous-id", required=True, metavar="A", help="the device")
+    whose = why.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--anonymous-id", metavar="A", help="the device")
+    whose.add_argument("--user", metavar="U", help="a user id: explain each device of this user")
     why.add_argument("--at", metavar="TIME", help="a UTC day or an instant: show only the rows then, or the nearest")
     why.add_argument("--limit", type=positive, default=40, metavar="N", help="rows to show (default 40)")
+    completes_paths(
+        why.add_argument("--html", type=Path, metavar="PATH", help="write a page with a timeline instead; it holds ids")
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    settings = Settings.load()
+    if options.html:
+        _write_page(settings, options, console)
+    elif options.user is not None:
+        _explain_user(settings, options, console)
+    else:
+        _explain_device(settings, options, console)
+    return EXIT_OK
+
+
+def _explain_device(settings: Settings, options: argparse.Namespace, console: Console) -> None:
     from stitch_pipeline.stitching.explain import explain
 
-    explanation = explain(Settings.load(), options.project, options.anonymous_id, options.at)
+    explanation = explain(settings, options.project, options.anonymous_id, options.at)
     if options.json:
         print_json(explanation)
     else:
         print_explanation(explanation, options.limit, console)
-    return EXIT_OK
+
+
+def _explain_user(settings: Settings, options: argparse.Namespace, console: Console) -> None:
+    from stitch_pipeline.stitching.person import person_history
+
+    history = person_history(settings, options.project, user_id=options.user, at=options.at)
+    if options.json:
+        print_json({"user_id": options.user, "devices": history.devices, "devices_left_out": history.devices_left_out})
+        return
+    for number, device in enumerate(history.devices):
+        if number:
+            console.print()
+        print_explanation(device, options.limit, console)
+    if history.devices_left_out:
+        console.print(f"… and {history.devices_left_out:,} more devices")
+
+
+def _write_page(settings: Settings, options: argparse.Namespace, console: Console) -> None:
+    from stitch_pipeline.report import write_person
+    from stitch_pipeline.stitching.person import person_history
+
+    history = person_history(
+        settings, options.project, user_id=options.user, anonymous_id=options.anonymous_id, at=options.at
+    )
+    write_person(history, options.html)
+    if options.json:
+        print_json({"page": options.html})
+    else:
+        console.print(f"wrote [bold]{escape(str(options.html))}[/]")
 
 
 def print_explanation(explanation: Explanation, limit: int, console: Console) -> None:
@@ -44,6 +87,8 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
 
     At most as many candidates are printed, unless more of them decide.
     """
+    from stitch_pipeline.stitching.explain import sentences
+
     rows, candidates = explanation.rows, explanation.candidates
     console.print(
         f"[bold]{escape(explanation.project_id)}[/], device [bold]{escape(explanation.anonymous_id)}[/]: "
@@ -73,7 +118,7 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
     console.print("\nWho each row is credited to, and why:")
     # A session and its events mostly share their reasons, so print those once, below the last of the rows.
     for (_, lines), several in groupby(
-        rows[:limit], key=lambda row: ((row.stitched_user_id, row.stitched_by), _lines(row))
+        rows[:limit], key=lambda row: ((row.stitched_user_id, row.stitched_by), sentences(row))
     ):
         for row in several:
             own = f", own user {row.user_id}" if row.user_id else ""
@@ -93,19 +138,6 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
 def _print_how_many_are_left(count: int, console: Console) -> None:
     if count > 0:
         console.print(f" … and {count:,} more: use --at, or raise --limit")
-
-
-def _lines(row: ExplainedRow) -> list[str]:
-    lines = [] if row.deciding is None else [f"{_name(row.deciding)} {row.deciding_reason}"]
-    for reason, losing in row.losing:
-        named = ", ".join(map(_name, losing[:_NAMED_PER_REASON]))
-        more = f" and {len(losing) - _NAMED_PER_REASON:,} more" if len(losing) > _NAMED_PER_REASON else ""
-        lines.append(f"{named}{more}: {reason}" if losing else reason)
-    return lines
-
-
-def _name(candidate: Candidate) -> str:
-    return f"#{candidate.number} {candidate.user_id}"
 
 
 def _shortened(row_id: str) -> str:

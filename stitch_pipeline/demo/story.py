@@ -21,7 +21,10 @@ from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.demo.shop import DAYS, LAST_DAYS, STORY, land, simulate, write_truth
 from stitch_pipeline.orchestration.event_storage import instance_at
+from stitch_pipeline.orchestration.jobs import JOBS
+from stitch_pipeline.orchestration.run_records import job_states
 from stitch_pipeline.orchestration.settle import Settled, settle
+from stitch_pipeline.report import write_reports
 from stitch_pipeline.settings import Policy, Settings, SettingsError
 from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.stitching.facts import IS_STITCHED
@@ -38,6 +41,7 @@ _SETTINGS = """\
 # The settings of the demo. In this directory, every command of `stitch` is about the demo.
 landing_dir = "landing"
 duckdb_path = "warehouse.duckdb"
+report_dir = "report"
 start_date = {first_day}
 """
 _WORKSPACE = """\
@@ -46,7 +50,10 @@ load_from:
       module_name: stitch_pipeline.definitions
       location_name: {code_location}
 """
-_PLACES = ("STITCH_LANDING_DIR", "STITCH_DUCKDB_PATH", "STITCH_START_DATE", "STITCH_PROJECT_FILE", "STITCH_ENV_FILE")
+_PLACES = (
+    *("STITCH_LANDING_DIR", "STITCH_DUCKDB_PATH", "STITCH_REPORT_DIR", "STITCH_START_DATE"),
+    *("STITCH_PROJECT_FILE", "STITCH_ENV_FILE"),
+)
 """Variables that would lead a command elsewhere than to the demo's directory."""
 
 
@@ -61,6 +68,8 @@ class Told:
     before: Mapping[str, str]
     after: Mapping[str, str]
     commands: Sequence[str]
+    report: Path
+    """The index of the reports."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
         files = land(shop, settings.landing_dir, after=late_from)
         console.print(f"{len(files)} files, {_megabytes(files):.0f} MB")
         settled, after = _settle_and_look(settings, instance, truth, console)
+        jobs = job_states(instance, JOBS)
 
     console.rule("3. What the late logins changed in the past")
     _print_comparison(before, after, console)
@@ -129,8 +139,9 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
     accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
 
-    # The place where the report is written to directory / "report" and its path is printed, above the commands.
+    report, *_ = write_reports(settings, settings.report_dir, jobs)
     commands = _print_what_to_do_next(directory, after, console)
+    console.print(f"The report of each project:\n  [bold]{escape(os.path.relpath(report))}[/]")
     return Told(
         is_settled=settled.is_settled,
         directory=directory,
@@ -139,6 +150,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
         before=dict(_figures(before)),
         after=dict(_figures(after)),
         commands=commands,
+        report=report,
     )
 
 
@@ -165,6 +177,7 @@ def _new_project(directory: Path, first_day: date) -> Settings:
         project_file=project_file,
         landing_dir=directory / "landing",
         duckdb_path=directory / "warehouse.duckdb",
+        report_dir=directory / "report",
         start_date=first_day,
     )
     (directory / "workspace.yaml").write_text(_WORKSPACE.format(code_location=settings.code_location))

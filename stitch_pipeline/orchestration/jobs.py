@@ -40,6 +40,7 @@ RESTITCH_PAGE_VIEWS_JOB = "restitch_page_views_job"
 RECONCILE_JOB = "reconcile_job"
 PREVIEW_RULES_JOB = "preview_rules_job"
 FORGET_JOB = "forget_job"
+REPORT_JOB = "report_job"
 JOBS = (BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, RECONCILE_JOB, FORGET_JOB)
 """The jobs that change the warehouse."""
 ASSETS = tuple(AssetKey(name) for name in ("raw_events", "quarantined_events", *TABLES))
@@ -64,6 +65,11 @@ def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
             AssetSelection.assets("page_views"),
             config=models_config(restitch_only=True, view_stitching=True),
             description="Bring the page views of the given days up to date with the links, now.",
+        ),
+        define_asset_job(
+            REPORT_JOB,
+            AssetSelection.assets("stitching_report"),
+            description="Write the report of each project anew. It reads the warehouse and changes nothing in it.",
         ),
     ]
 

@@ -28,6 +28,7 @@ from stitch_pipeline.orchestration.resource import BUSY_TAG
 from stitch_pipeline.planning.days import DayRange, ranges
 from stitch_pipeline.planning.requests import PastRun, Request, RunState
 from stitch_pipeline.stitching.build import Stale
+from stitch_pipeline.stitching.figures import JobState
 
 REQUEST_TAG = "stitch/request"
 
@@ -57,6 +58,21 @@ def past_runs(instance: DagsterInstance, job_name: str) -> list[PastRun]:
         )
         for record in records
     ]
+
+
+def job_states(instance: DagsterInstance, job_names: Collection[str]) -> list[JobState]:
+    """The last run of each of the jobs that has run."""
+    found = []
+    for name in job_names:
+        runs = past_runs(instance, name)
+        # A run that found the warehouse busy has not failed.
+        ended = [run for run in runs if run.state in ("succeeded", "failed") and not run.found_warehouse_busy]
+        failures = next((number for number, run in enumerate(ended) if run.state == "succeeded"), len(ended))
+        if runs:
+            last = runs[0]
+            ended_at = last.ended_at if last.state in ("succeeded", "failed") else None
+            found.append(JobState(name, ended_at and ended_at.replace(tzinfo=None), last.state, failures))
+    return found
 
 
 def failure_of(instance: DagsterInstance, run_id: str) -> str:

@@ -23,6 +23,7 @@ from stitch_pipeline.orchestration.jobs import (
     BUILD_JOB,
     JOBS,
     RECONCILE_JOB,
+    REPORT_JOB,
     RESTITCH_JOB,
     RESTITCH_PAGE_VIEWS_JOB,
 )
@@ -278,6 +279,10 @@ def _reconcile(settings: Settings, instance: DagsterInstance, now: Now) -> Wante
     return Wanted(Plan((Request(None, f"reconcile:{now.time.isoformat()}"),)), "")
 
 
+def _report(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    return Wanted(Plan((Request(None, f"report:{now.time.isoformat()}"),)), "")
+
+
 # In the order of precedence: ``settle`` evaluates a trigger only when those before it request nothing.
 TRIGGERS = (
     Trigger(
@@ -332,6 +337,14 @@ TRIGGERS = (
         description="Looks for stale rows over all days and devices, so that nothing is lost to a missed tick.",
         wanted=_reconcile,
         cron=lambda settings: settings.reconcile_cron,
+        settles=False,
+    ),
+    Trigger(
+        name="report_schedule",
+        job_name=REPORT_JOB,
+        description="Writes the report of each project anew: HTML pages in STITCH_REPORT_DIR.",
+        wanted=_report,
+        cron=lambda settings: None if settings.report_cron == "off" else settings.report_cron,
         settles=False,
     ),
 )

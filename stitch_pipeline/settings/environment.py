@@ -85,6 +85,13 @@ class Settings(StitchingRules, BaseSettings):
     code_location: str = "stitch_pipeline"
     """The code location's name in Dagster's workspace: its pages list the runs of `stitch settle`."""
 
+    report_dir: Path = Path("data/reports")
+    """Where the report of each project is written: `stitching_report` and `stitch report`."""
+    report_url: str | None = None
+    """The address at which that directory is served, if it is; `stitching_report` then links to the pages."""
+    report_cron: str = "30 5 * * *"
+    """When `report_schedule` writes the reports: a cron expression (UTC), or `off`."""
+
     show_ids: bool = False
     """On: run metadata, log lines and errors of runs may hold ids and values of events, such as a preview's sample."""
 
@@ -98,7 +105,9 @@ class Settings(StitchingRules, BaseSettings):
     decisions: tuple[Decision, ...] = ()
     """As written; ``followed_decisions`` are without what is forgotten."""
 
-    @field_validator("landing_dir", "duckdb_path", "project_file", "overrides_file", "forgotten_file", mode="after")
+    @field_validator(
+        *("landing_dir", "duckdb_path", "project_file", "overrides_file", "forgotten_file", "report_dir"), mode="after"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -120,13 +129,21 @@ class Settings(StitchingRules, BaseSettings):
             raise ValueError("is not a size such as 4GB or 800MB")
         return value
 
-    @field_validator("view_stitching", "daily_cron", "reconcile_cron", mode="after")
+    @field_validator("report_url", mode="after")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]", value):
+            raise ValueError("is not an address such as https://reports.example.com/stitching")
+        return value
+
+    @field_validator("view_stitching", "daily_cron", "reconcile_cron", "report_cron", mode="after")
     @classmethod
     def _cron(cls, value: str, info: Any) -> str:
-        if value == "off" and info.field_name == "view_stitching":
+        may_be_off = info.field_name in ("view_stitching", "report_cron")
+        if value == "off" and may_be_off:
             return value
         if not croniter.is_valid(value) or len(value.split()) != 5:
-            hint = " or 'off'" if info.field_name == "view_stitching" else ""
+            hint = " or 'off'" if may_be_off else ""
             raise ValueError(f"is not a cron expression of five fields such as '0 4 * * 0'{hint}")
         return value
 

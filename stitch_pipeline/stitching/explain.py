@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from stitch_pipeline.planning.sql_text import literal
+from stitch_pipeline.planning.sql_text import literal, literals
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
 from stitch_pipeline.stitching.views import trial
 from stitch_pipeline.warehouse.port import STORED, Warehouse
 
 _VIEW = "stitching_reasons"
+_NAMED_PER_REASON = 3
 # The large tables that the view reads. A trial reduces each to the device, and leaves the others, which are small.
 _TABLES_OF_DEVICES = ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")
 
@@ -74,41 +76,72 @@ def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | No
     ``at`` is ISO 8601, in UTC if it has no offset. Raises SettingsError if it is not, or if the project or device does
     not exist, and WarehouseError if the warehouse cannot be read.
     """
-    wanted = None if at is None else _parse(at)
-    of_device = f"project_id = {literal(project_id)} and anonymous_id = {literal(anonymous_id)}"
+    wanted = None if at is None else parse_time(at)
+    with trial_of_devices(settings, project_id, [anonymous_id], [_VIEW]) as warehouse:
+        return explanation_of(warehouse, project_id, anonymous_id, wanted)
+
+
+@contextmanager
+def trial_of_devices(
+    settings: Settings, project_id: str, anonymous_ids: Sequence[str], views: Sequence[str]
+) -> Iterator[Warehouse]:
+    """A trial in which the large tables hold only the rows of these devices. Raises as ``trial`` does."""
+    in_project = f"project_id = {literal(project_id)}"
+    devices = literals(anonymous_ids)
+    of_devices = f"{in_project} and anonymous_id in ({devices})"
     links = (
-        f"{STORED}.stitch.identifier_links where project_id = {literal(project_id)} "
-        f"and linked_kind = 'device' and linked_id = {literal(anonymous_id)}"
+        f"{STORED}.stitch.identifier_links where {in_project} and linked_kind = 'device' and linked_id in ({devices})"
     )
     replaced = {
-        **{table: f"select * from {STORED}.stitch.{table} where {of_device}" for table in _TABLES_OF_DEVICES},
+        **{table: f"select * from {STORED}.stitch.{table} where {of_devices}" for table in _TABLES_OF_DEVICES},
         "identifier_links": f"select * from {links}",
-        # The device, and the ids in its rows and links.
+        # The devices, and the ids in their rows and links.
         "persons": (
-            f"select * from {STORED}.stitch.persons where project_id = {literal(project_id)} and "
-            f"(id = {literal(anonymous_id)} or id in (select id from {links}) "
-            f"or id in (select user_id from {STORED}.stitch.raw_events where {of_device}) "
+            f"select * from {STORED}.stitch.persons where {in_project} and "
+            f"(id in ({devices}) or id in (select id from {links}) "
+            f"or id in (select user_id from {STORED}.stitch.raw_events where {of_devices}) "
             f"or id in (select other_id from {STORED}.stitch.decisions "
-            f"where project_id = {literal(project_id)} and kind = 'same_person'))"
+            f"where {in_project} and kind = 'same_person'))"
         ),
     }
-    with trial(settings, replaced, [_VIEW]) as (_, warehouse):
-        found = warehouse.records(
-            f"select * from stitch.{_VIEW} "
-            "order by row_at, grain <> 'session', row_id, candidate_at, candidate_event_id, candidate_user_id"
-        )
-        if not found:
-            raise SettingsError(_what_is_unknown(warehouse, project_id, anonymous_id))
-        rules = _rules(warehouse, project_id)
+    with trial(settings, replaced, views) as (_, warehouse):
+        yield warehouse
+
+
+def explanation_of(
+    warehouse: Warehouse, project_id: str, anonymous_id: str, wanted: tuple[datetime, datetime] | None
+) -> Explanation:
+    """The explanation of one device in a trial of ``stitching_reasons``. Raises SettingsError if it has no row."""
+    found = warehouse.records(
+        f"select * from stitch.{_VIEW} where anonymous_id = $device "
+        "order by row_at, grain <> 'session', row_id, candidate_at, candidate_event_id, candidate_user_id",
+        device=anonymous_id,
+    )
+    if not found:
+        raise SettingsError(_what_is_unknown(warehouse, project_id, anonymous_id))
     candidates = _candidates(found)
     rows = _rows(found, candidates)
     return Explanation(
         project_id,
         anonymous_id,
-        rules,
+        _rules(warehouse, project_id),
         rows if wanted is None else [row for row in rows if row in _around(rows, wanted)],
         list(candidates.values()),
     )
+
+
+def sentences(row: ExplainedRow) -> list[str]:
+    """Why the row is credited to its user: what decides, then what does not and why, each with its candidates."""
+    lines = [] if row.deciding is None else [f"{_name(row.deciding)} {row.deciding_reason}"]
+    for reason, losing in row.losing:
+        named = ", ".join(map(_name, losing[:_NAMED_PER_REASON]))
+        more = f" and {len(losing) - _NAMED_PER_REASON:,} more" if len(losing) > _NAMED_PER_REASON else ""
+        lines.append(f"{named}{more}: {reason}" if losing else reason)
+    return lines
+
+
+def _name(candidate: Candidate) -> str:
+    return f"#{candidate.number} {candidate.user_id}"
 
 
 def _candidates(records: Sequence[dict[str, Any]]) -> dict[tuple[str, str, datetime], Candidate]:
@@ -168,7 +201,7 @@ def _rows(
     return explained
 
 
-def _parse(at: str) -> tuple[datetime, datetime]:
+def parse_time(at: str) -> tuple[datetime, datetime]:
     """The first and last instant of the requested time: of a day, or twice the same instant."""
     try:
         if len(at) == len("2026-03-01"):
@@ -220,14 +253,14 @@ def _days(count: int) -> str:
 
 
 def _what_is_unknown(warehouse: Warehouse, project_id: str, anonymous_id: str) -> str:
-    # In the trial, `raw_events` holds only the device's events.
+    # In the trial, `raw_events` holds only events of the devices.
     projects = warehouse.rows(f"select distinct project_id from {STORED}.stitch.raw_events order by project_id")
     names = [name for (name,) in projects]
     if project_id not in names:
         listed = ", ".join(f"'{name}'" for name in names[:10]) + (", …" if len(names) > 10 else "")
         has = f"these have: {listed}" if names else "nor has any other yet"
         return f"There is no project '{project_id}' with events; {has}."
-    if warehouse.rows("select 1 from stitch.raw_events limit 1"):
+    if warehouse.rows("select 1 from stitch.raw_events where anonymous_id = $id limit 1", id=anonymous_id):
         return f"Device '{anonymous_id}' is loaded but not stitched yet: run `stitch settle`."
     ((blocked,),) = warehouse.rows(
         f"select count(*) from {STORED}.stitch.raw_events where project_id = $project and blocked_anonymous_id = $id",

@@ -7,10 +7,12 @@ from datetime import date
 from typing import Any
 
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.sql_text import literal
+from stitch_pipeline.planning.sql_text import literal, literals
 from stitch_pipeline.warehouse.port import Dialect, Warehouse
 
-IS_STITCHED = "stitched_by in ('own', 'link before', 'link after')"
+STITCHED_RULES = ("own", "link before", "link after")
+"""The values of ``stitched_by`` on rows that are credited to a user."""
+IS_STITCHED = f"stitched_by in ({literals(STITCHED_RULES)})"
 _STITCH_RATE = f"round(avg(case when {IS_STITCHED} then 1.0 else 0.0 end), 4)"
 _ON_SHARED_DEVICES = "count(*) filter (where stitched_by = 'shared device')"
 

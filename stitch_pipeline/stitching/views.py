@@ -30,7 +30,7 @@ def trial(settings: Settings, replaced: Mapping[str, str], views: Sequence[str])
     """``Engine.trial``. Also raises WarehouseError if another version of the project created the warehouse's views."""
     engine = engine_of(settings)
     with engine.open(read_only=True) as warehouse:
-        _refuse_other_views(warehouse, engine.place)
+        refuse_other_views(warehouse, engine.place)
     with engine.trial(replaced, views) as (scratch, warehouse):
         yield scratch, warehouse
 
@@ -79,7 +79,7 @@ def views_are_current(warehouse: Warehouse) -> bool:
     return digests == [(dbt_project.prepared_digest(),)]
 
 
-def _refuse_other_views(warehouse: Warehouse, place: str) -> None:
+def refuse_other_views(warehouse: Warehouse, place: str) -> None:
     """Raise WarehouseError for views of another version of the project, because their answers may differ."""
     check_version(warehouse)
     if not views_are_current(warehouse):

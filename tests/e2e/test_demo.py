@@ -58,6 +58,8 @@ def test_the_demo_ends_yesterday_and_what_it_prints_works_as_it_is(tmp_path: Pat
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert told["last_day"] == str(datetime.now(UTC).date() - timedelta(days=1))
+    assert told["report"] == str(directory / "report" / "index.html")
+    assert (directory / "report" / "report-shop.html").exists()
     assert (directory / "notes.txt").read_text() == "earlier"
     assert not (directory / "landing" / "old.ndjson").exists()
     why, ui = told["commands"]

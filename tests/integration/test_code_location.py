@@ -45,7 +45,9 @@ SHOWN_VIEWS = set(VIEWS) - INTERNAL
 
 def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
     repository = build_defs(Settings.load()).get_repository_def()
-    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (ASSETS | SHOWN_VIEWS)
+    assert {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()} == (
+        ASSETS | SHOWN_VIEWS | {"stitching_report"}
+    )
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs == {
         "build_job",
@@ -54,6 +56,7 @@ def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
         "reconcile_job",
         "preview_rules_job",
         "forget_job",
+        "report_job",
     }
     sensors = {sensor.name: sensor.default_status for sensor in repository.sensor_defs}
     assert sensors == {
@@ -63,7 +66,7 @@ def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
         "rules_sensor": DefaultSensorStatus.RUNNING,
     }
     schedules = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}
-    assert set(schedules) == {"daily_schedule", "view_stitching_schedule", "reconcile_schedule"}
+    assert set(schedules) == {"daily_schedule", "view_stitching_schedule", "reconcile_schedule", "report_schedule"}
 
 
 def test_tables_are_daily_and_backfilled_in_one_run() -> None:

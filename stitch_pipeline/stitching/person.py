@@ -1,0 +1,130 @@
+"""A person's history: the devices, sessions, logins and decisions behind a user or a device, and what policies say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.stitching.explain import Explanation, explanation_of, parse_time, trial_of_devices
+from stitch_pipeline.stitching.views import refuse_other_views
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import Warehouse
+
+DEVICES_SHOWN = 30
+"""A user on more devices than these is shown with the first of them."""
+_VIEWS = ("stitching_reasons", "policy_preview_sessions")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a policy would credit a session to."""
+
+    stitched_user_id: str
+    stitched_by: str
+
+
+@dataclass(frozen=True)
+class PersonHistory:
+    """The history of a user over all devices, or of one device."""
+
+    project_id: str
+    user_id: str | None
+    """None if a device was asked for."""
+    devices: Sequence[Explanation]
+    """In the order in which the user was first seen on them."""
+    devices_left_out: int
+    answers: Mapping[str, Mapping[str, Answer]]
+    """By session and policy."""
+    decisions: Sequence[str]
+    """The lines of overrides.csv that name one of these devices or their users."""
+
+    @property
+    def policies(self) -> Sequence[str]:
+        """The policies that have an answer, in one order for all sessions."""
+        return list(dict.fromkeys(policy for answers in self.answers.values() for policy in answers))
+
+
+def devices_of_user(settings: Settings, project_id: str, user_id: str) -> list[str]:
+    """The devices with a login of the user, or with a session that is credited to the person whom the user id names.
+
+    In the order of first sight. Raises SettingsError if there are none, and WarehouseError as ``trial`` does.
+    """
+    engine = engine_of(settings)
+    with engine.open(read_only=True) as warehouse:
+        refuse_other_views(warehouse, engine.place)
+        found = warehouse.rows(_DEVICES, project=project_id, user=user_id)
+    if not found:
+        raise SettingsError(
+            f"Project '{project_id}' has no user '{user_id}' on any device: give the user id as the tracker sends it, "
+            "letter case included."
+        )
+    return [device for device, _ in found]
+
+
+def person_history(
+    settings: Settings,
+    project_id: str,
+    *,
+    user_id: str | None = None,
+    anonymous_id: str | None = None,
+    at: str | None = None,
+) -> PersonHistory:
+    """The history of a user or of a device, with the reason for each row as ``explain`` finds it; ``at`` as there.
+
+    Raises as ``explain`` does.
+    """
+    wanted = None if at is None else parse_time(at)
+    devices = [anonymous_id] if anonymous_id is not None else devices_of_user(settings, project_id, user_id or "")
+    shown = devices[:DEVICES_SHOWN]
+    with trial_of_devices(settings, project_id, shown, _VIEWS) as warehouse:
+        explained = [explanation_of(warehouse, project_id, device, wanted) for device in shown]
+        answers: dict[str, dict[str, Answer]] = {}
+        for session, policy, user, rule in warehouse.rows(
+            "select session_id, policy, stitched_user_id, stitched_by from stitch.policy_preview_sessions "
+            "order by session_id, policy"
+        ):
+            answers.setdefault(session, {})[policy] = Answer(user, rule)
+        decisions = _decisions(warehouse, project_id, _ids(explained, user_id))
+    return PersonHistory(project_id, user_id, explained, len(devices) - len(shown), answers, decisions)
+
+
+def _ids(explained: Sequence[Explanation], user_id: str | None) -> set[str]:
+    users = {candidate.user_id for device in explained for candidate in device.candidates}
+    credited = {row.stitched_user_id for device in explained for row in device.rows}
+    return {device.anonymous_id for device in explained} | users | credited | ({user_id} if user_id else set())
+
+
+def _decisions(warehouse: Warehouse, project_id: str, ids: set[str]) -> list[str]:
+    lines = warehouse.rows(
+        "select decision, id, other_id, reason from stitch.decision_lines where project_id = $project "
+        "order by decision, id, other_id",
+        project=project_id,
+    )
+    return [
+        f"{decision}: {' and '.join(filter(None, (one, other)))}" + (f" ({reason})" if reason else "")
+        for decision, one, other, reason in lines
+        if {one, other} & ids
+    ]
+
+
+# A session with an own user is credited to the canonical id of this user when the rule is `own`.
+_DEVICES = """
+    with names as (
+      select cast($user as varchar) as person_id
+      union
+      select stitched_user_id from stitch.stitched_sessions
+      where project_id = $project and user_id = $user and stitched_by = 'own'
+    ),
+    seen as (
+      select anonymous_id, started_at as seen_at from stitch.stitched_sessions
+      where project_id = $project and stitched_by in ('own', 'link before', 'link after')
+        and stitched_user_id in (select person_id from names)
+      union all
+      select anonymous_id, first_seen_at from stitch.identity_map
+      where project_id = $project and user_id = $user
+    )
+    select anonymous_id, min(seen_at) as first_seen_at from seen
+    group by anonymous_id
+    order by first_seen_at, anonymous_id
+"""
