@@ -136,7 +136,11 @@ def weekly_report() -> None: ...
 
 @dg.definitions
 def theirs() -> dg.Definitions:
-    return dg.Definitions(resources={"warehouse": "the team's"}, executor=dg.multiprocess_executor)
+    return dg.Definitions(
+        assets=[users, weekly_report],
+        resources={"warehouse": "the team's"},
+        executor=dg.multiprocess_executor,
+    )
 """
 DAYS = "2026-03-01...2026-03-03"
 TABLES = (
