@@ -102,7 +102,7 @@ def _ours(directory: Path, feed: Path, memory_limit: str, *arguments: str) -> Co
         settings["STITCH_MEMORY_LIMIT"] = memory_limit
     deployment = Deployment.create(directory, **settings)
     # Parses the dbt project and compiles, which happens once per installation.
-    cost(["-c", "from stitch_pipeline.definitions import defs"], deployment.environment)
+    cost(["-c", "from stitch_pipeline.definitions import defs; defs()"], deployment.environment)
     return lambda: deployment.settle(*arguments), deployment.duckdb_path, "stitch"
 
 

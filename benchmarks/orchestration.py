@@ -77,7 +77,7 @@ from stitch_pipeline.orchestration.run_records import run_request
 
 seconds, sql = [], []
 with DagsterInstance.get() as instance:
-    job = defs.resolve_job_def("build_job")
+    job = defs().resolve_job_def("build_job")
     for day in map(date.fromisoformat, sys.argv[1:]):
         result = job.execute_in_process(
             instance=instance, tags=run_request(Request(DayRange(day, day), f"bench {day}")).tags

@@ -1,1 +1,23 @@
-"""Identity stitching as a Dagster code location: files in, stitched sessions, users and views out."""
+"""Identity stitching in Dagster: files in, stitched sessions, users and views out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stitch_pipeline.component import IdentityStitching as IdentityStitching
+
+# Imported when it is asked for, because it needs Dagster. `dg` looks for components among the names of the module.
+_LAZY = {"IdentityStitching": "stitch_pipeline.component"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

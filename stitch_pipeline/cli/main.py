@@ -11,8 +11,10 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -35,6 +37,8 @@ from stitch_pipeline.cli import (
 from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_SETTINGS
 from stitch_pipeline.landing.index import IndexUnusable
 from stitch_pipeline.settings import SettingsError
+from stitch_pipeline.settings.environment import in_force
+from stitch_pipeline.startup import large_imports
 from stitch_pipeline.warehouse.port import WarehouseError
 
 # In the order in which `stitch --help` lists them.
@@ -60,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, stderr=options.json)
     try:
-        return int(options.run(options, console))
+        with _settings_of(options.component):
+            return int(options.run(options, console))
     except SettingsError as error:
         _complain(error)
         return EXIT_WRONG_SETTINGS
@@ -99,10 +104,29 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"stitch_pipeline {version('stitch-pipeline')}")
     whole.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
+    whole.add_argument(
+        "--component",
+        type=Path,
+        metavar="PATH",
+        help="take the settings from this component of the dg project in the current directory, such as identity",
+    )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.add(commands)
     return whole
+
+
+@contextmanager
+def _settings_of(component: Path | None) -> Iterator[None]:
+    """What ``Settings.load`` returns is set up by the component's YAML, if one is named."""
+    if component is None:
+        yield
+        return
+    with large_imports():
+        from stitch_pipeline.component import component_at
+
+    with in_force(component_at(component, Path.cwd()).settings):
+        yield
 
 
 def _is_of_a_full_disk(error: BaseException | None) -> bool:

@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.orchestration.jobs import JOBS
+    from stitch_pipeline.orchestration.placement import names_of
     from stitch_pipeline.orchestration.run_records import job_states
     from stitch_pipeline.report import write_report, write_reports
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.project is None and place.suffix in (".html", ".htm"):
         raise SettingsError(f"--output '{options.output}' is one file: add --project, or name a directory.")
     with dagster_instance() as instance:
-        jobs = job_states(instance, JOBS)
+        jobs = job_states(instance, names_of(settings, JOBS))
     if options.project is not None:
         first, pages = write_report(settings, options.project, place, jobs), []
         beside = ""

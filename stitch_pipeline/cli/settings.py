@@ -1,4 +1,4 @@
-"""``stitch settings``: every setting, from the classes that read them. With ``--markdown``, the table of README.md."""
+"""``stitch settings``: every setting, from the classes that read them; ``--markdown`` prints the table of the docs."""
 
 from __future__ import annotations
 

@@ -26,6 +26,8 @@ from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from stitch_pipeline.orchestration.jobs import ALL_JOBS, asset_keys
+from stitch_pipeline.orchestration.placement import names_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.folder import prepare_folder
 from stitch_pipeline.warehouse.port import WarehouseBusy
@@ -47,8 +49,8 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
     while True:
         with _lock(settings) as is_ours:
             if is_ours:
-                _fail_unfinished(instance)
-                _fail_runs_of_dead_processes(instance)
+                _fail_unfinished(settings, instance)
+                _fail_runs_of_dead_processes(settings, instance)
                 _free_slots_of_ended_runs(instance)
                 yield
                 return
@@ -62,12 +64,12 @@ def sole_settler(settings: Settings, instance: DagsterInstance) -> Iterator[None
 
 def fail_abandoned_runs(settings: Settings, instance: DagsterInstance) -> None:
     """Mark the unfinished runs of dead processes as failed, so that their work is requested again."""
-    _fail_runs_of_dead_processes(instance)
-    if not _unfinished(instance):
+    _fail_runs_of_dead_processes(settings, instance)
+    if not _unfinished(settings, instance):
         return
     with _lock(settings) as is_ours:
         if is_ours:
-            _fail_unfinished(instance)
+            _fail_unfinished(settings, instance)
 
 
 @contextmanager
@@ -82,20 +84,28 @@ def _lock(settings: Settings) -> Iterator[bool]:
             yield True
 
 
-def _unfinished(instance: DagsterInstance) -> bool:
-    return bool(instance.get_runs(filters=_FILTER, limit=1))
+def _unfinished(settings: Settings, instance: DagsterInstance) -> list[DagsterRun]:
+    """The unfinished runs inside a ``settle`` of these definitions; there may be others in the same instance."""
+    return [run for run in instance.get_runs(filters=_FILTER) if _is_own(settings, run)]
 
 
-def _fail_unfinished(instance: DagsterInstance) -> None:
-    for run in instance.get_runs(filters=_FILTER):
+def _is_own(settings: Settings, run: DagsterRun) -> bool:
+    own = run.job_name in names_of(settings, ALL_JOBS)
+    return own or not (run.asset_selection or set()).isdisjoint(asset_keys(settings))
+
+
+def _fail_unfinished(settings: Settings, instance: DagsterInstance) -> None:
+    for run in _unfinished(settings, instance):
         instance.report_run_failed(run, "The settle process that ran it has ended.")
 
 
-def _fail_runs_of_dead_processes(instance: DagsterInstance) -> None:
-    """Mark as failed the runs that the daemon launched on this machine and whose process is gone."""
+def _fail_runs_of_dead_processes(settings: Settings, instance: DagsterInstance) -> None:
+    """Mark as failed the own runs that the daemon launched on this machine and whose process is gone."""
     if not isinstance(instance.run_launcher, DefaultRunLauncher):
         return  # other launchers can be asked, and run monitoring does so
     for run in instance.get_runs(filters=RunsFilter(statuses=_LAUNCHED)):
+        if not _is_own(settings, run):
+            continue
         # A code server on another machine starts processes there.
         is_of_this_machine = json.loads(run.tags.get(GRPC_INFO_TAG, "{}")).get("host", "localhost") == "localhost"
         process = _process_of(instance, run) if is_of_this_machine and SETTLE_TAG not in run.tags else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from dagster import DefaultSensorStatus, RunFailureSensorContext, SensorDefinition, run_failure_sensor
 
+from stitch_pipeline.orchestration.placement import name_of
 from stitch_pipeline.orchestration.run_records import failure_of
 from stitch_pipeline.settings import Settings
 
@@ -26,7 +27,7 @@ def alert_sensor(settings: Settings, job_names: Collection[str]) -> SensorDefini
     """The sensor that sends an alert for each failed run of these jobs; stopped unless an alert is set."""
 
     @run_failure_sensor(
-        name=ALERT_SENSOR,
+        name=name_of(settings, ALERT_SENSOR),
         description="Tell people about a failed run: STITCH_ALERT_URL gets a message, STITCH_ALERT_COMMAND is run.",
         default_status=DefaultSensorStatus.RUNNING if settings.has_alerts else DefaultSensorStatus.STOPPED,
     )

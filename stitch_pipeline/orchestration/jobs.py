@@ -12,7 +12,9 @@ from dagster import (
     Failure,
     JobDefinition,
     MetadataValue,
+    Nothing,
     OpExecutionContext,
+    Out,
     Output,
     TableRecord,
     define_asset_job,
@@ -22,9 +24,9 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.orchestration.assets.landing import POOL
 from stitch_pipeline.orchestration.exposure import hides_values, shown
-from stitch_pipeline.orchestration.resource import WarehouseResource
+from stitch_pipeline.orchestration.placement import Placement, config_of, key_of, name_of
+from stitch_pipeline.orchestration.resource import open_in_run
 from stitch_pipeline.orchestration.run_config import ForgetConfig, ProposedRules, ReconcileConfig, models_config
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.settings import Settings, SettingsError
@@ -41,63 +43,79 @@ RECONCILE_JOB = "reconcile_job"
 PREVIEW_RULES_JOB = "preview_rules_job"
 FORGET_JOB = "forget_job"
 REPORT_JOB = "report_job"
+REPORT = "stitching_report"
+"""The asset that the report's job materializes."""
 JOBS = (BUILD_JOB, RESTITCH_JOB, RESTITCH_PAGE_VIEWS_JOB, RECONCILE_JOB, FORGET_JOB)
 """The jobs that change the warehouse."""
-ASSETS = tuple(AssetKey(name) for name in ("raw_events", "quarantined_events", *TABLES))
+ALL_JOBS = (*JOBS, PREVIEW_RULES_JOB, REPORT_JOB)
 
 
-def asset_jobs() -> list[UnresolvedAssetJobDefinition]:
+def asset_keys(settings: Settings) -> list[AssetKey]:
+    """The keys of the assets that are tables."""
+    return [key_of(settings, name) for name in ("raw_events", "quarantined_events", *TABLES)]
+
+
+def asset_jobs(settings: Settings, placement: Placement) -> list[UnresolvedAssetJobDefinition]:
     """The jobs that materialize assets for a range of days."""
     return [
         define_asset_job(
-            BUILD_JOB,
-            AssetSelection.assets("raw_events", "quarantined_events", *TABLES),
+            name_of(settings, BUILD_JOB),
+            AssetSelection.assets(*asset_keys(settings)),
+            executor_def=placement.executor,
             description="Everything for the given days, from the landing zone to the statistics.",
         ),
         define_asset_job(
-            RESTITCH_JOB,
-            AssetSelection.assets(*RESTITCHED_TABLES),
-            config=models_config(only_pending=True),
+            name_of(settings, RESTITCH_JOB),
+            AssetSelection.assets(*(key_of(settings, table) for table in RESTITCHED_TABLES)),
+            config=config_of(settings, models_config(only_pending=True)),
+            executor_def=placement.executor,
             description="Bring sessions, users and statistics of the given days up to date with the links.",
         ),
         define_asset_job(
-            RESTITCH_PAGE_VIEWS_JOB,
-            AssetSelection.assets("page_views"),
-            config=models_config(restitch_only=True, view_stitching=True),
+            name_of(settings, RESTITCH_PAGE_VIEWS_JOB),
+            AssetSelection.assets(key_of(settings, "page_views")),
+            config=config_of(settings, models_config(restitch_only=True, view_stitching=True)),
+            executor_def=placement.executor,
             description="Bring the page views of the given days up to date with the links, now.",
         ),
         define_asset_job(
-            REPORT_JOB,
-            AssetSelection.assets("stitching_report"),
+            name_of(settings, REPORT_JOB),
+            AssetSelection.assets(key_of(settings, REPORT)),
+            executor_def=placement.executor,
             description="Write the report of each project anew. It reads the warehouse and changes nothing in it.",
         ),
     ]
 
 
-def reconcile_job(settings: Settings) -> JobDefinition:
+def reconcile_job(settings: Settings, placement: Placement) -> JobDefinition:
     """The job that looks for stale rows over all days and records them; it corrects nothing."""
 
-    @op(pool=POOL, description="Compare every stored answer with the one that links and rules give now.")
+    @op(
+        name=name_of(settings, "find_stale_partitions"),
+        out=Out(Nothing),  # else an io manager of the code location would store None
+        required_resource_keys={placement.warehouse_key(settings)},
+        pool=placement.pool_name(settings),
+        description="Compare every stored answer with the one that links and rules give now.",
+    )
     @hides_values(settings)
     def find_stale_partitions(
-        context: OpExecutionContext, config: ReconcileConfig, warehouse: WarehouseResource
+        context: OpExecutionContext, config: ReconcileConfig
     ) -> Iterator[AssetObservation | Output[None]]:
         if not config.only_changed_rules:
             LandingIndex(settings.index_path).refresh(settings)
-        with warehouse.open_in_run(context, settings) as opened:
-            built = reconcile(
-                warehouse.engine, opened.warehouse, settings, only_changed_rules=config.only_changed_rules
-            )
+        with open_in_run(context, settings, placement) as opened:
+            built = reconcile(opened.engine, opened.warehouse, settings, only_changed_rules=config.only_changed_rules)
             opened.continues &= not built.failures
             opened.looked_at = built.stale.checked if built.stale else ()
             opened.followed_rules = None if built.failures else settings.all_crediting_rules
-        yield run_record({}, {}, built.stale)
+        yield run_record(settings, {}, {}, built.stale)
         if built.failures:
             raise Failure("\n".join(shown(settings, failure) for failure in built.failures))
         yield Output(None)
 
     @job(
-        name=RECONCILE_JOB,
+        name=name_of(settings, RECONCILE_JOB),
+        executor_def=placement.executor,
         description=(
             "Look for stale rows over all days, of all devices or only of projects with changed rules. It corrects "
             "nothing itself: the sensors read what it found and request exactly those partitions."
@@ -109,10 +127,15 @@ def reconcile_job(settings: Settings) -> JobDefinition:
     return reconcile_everything
 
 
-def preview_rules_job(settings: Settings) -> JobDefinition:
+def preview_rules_job(settings: Settings, placement: Placement) -> JobDefinition:
     """The job that tries rules and shows in the UI what they would change."""
 
-    @op(pool=POOL, description="Compare what is stored with what the proposed rules would give. Writes nothing.")
+    @op(
+        name=name_of(settings, "try_rules"),
+        out=Out(Nothing),
+        pool=placement.pool_name(settings),
+        description="Compare what is stored with what the proposed rules would give. Writes nothing.",
+    )
     @hides_values(settings)
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
         proposal = Proposal(config.project_id, config.rules)
@@ -123,11 +146,14 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
         for sentence in sentences(preview):
             context.log.info(sentence)
         # The page of this asset then lists all previews.
-        yield AssetObservation(AssetKey("stitched_sessions"), metadata=_preview_metadata(settings, preview, proposal))
+        yield AssetObservation(
+            key_of(settings, "stitched_sessions"), metadata=_preview_metadata(settings, preview, proposal)
+        )
         yield Output(None)
 
     @job(
-        name=PREVIEW_RULES_JOB,
+        name=name_of(settings, PREVIEW_RULES_JOB),
+        executor_def=placement.executor,
         description=(
             "What another policy, window or sharing limit would change: how many sessions, page views and people would "
             "move, per day (and with STITCH_SHOW_IDS a sample), in the metadata of the run's observation of "
@@ -141,21 +167,25 @@ def preview_rules_job(settings: Settings) -> JobDefinition:
     return preview
 
 
-def forget_job(settings: Settings) -> JobDefinition:
+def forget_job(settings: Settings, placement: Placement) -> JobDefinition:
     """The job that forgets ids. It writes no id into Dagster: the config names a file, and the log has counts."""
 
-    @op(pool=POOL, description="Count what tables and files hold of the ids; unless it is a dry run, forget them.")
+    @op(
+        name=name_of(settings, "forget_ids"),
+        out=Out(Nothing),
+        required_resource_keys={placement.warehouse_key(settings)},
+        pool=placement.pool_name(settings),
+        description="Count what tables and files hold of the ids; unless it is a dry run, forget them.",
+    )
     @hides_values(settings)
-    def forget_ids(
-        context: OpExecutionContext, config: ForgetConfig, warehouse: WarehouseResource
-    ) -> Iterator[AssetObservation | Output[None]]:
+    def forget_ids(context: OpExecutionContext, config: ForgetConfig) -> Iterator[AssetObservation | Output[None]]:
         try:
             requests = [
                 Request(config.project_id, config.kind, line, Mode(config.mode))
                 for line in Path(config.ids_file).read_text(encoding="utf-8-sig").splitlines()
                 if line.strip()
             ]
-            with warehouse.open_in_run(context, settings) as opened:
+            with open_in_run(context, settings, placement) as opened:
                 create_tables(opened.warehouse)
                 found = [look(opened.warehouse, settings, request) for request in requests]
                 if not config.dry_run:
@@ -173,7 +203,7 @@ def forget_job(settings: Settings) -> JobDefinition:
         if not config.dry_run:
             context.log.info("The files that hold the ids are read again next, and their days built.")
         yield AssetObservation(
-            AssetKey("raw_events"),
+            key_of(settings, "raw_events"),
             metadata={
                 "ids": len(requests),
                 "dry_run": config.dry_run,
@@ -185,7 +215,8 @@ def forget_job(settings: Settings) -> JobDefinition:
         yield Output(None)
 
     @job(
-        name=FORGET_JOB,
+        name=name_of(settings, FORGET_JOB),
+        executor_def=placement.executor,
         description=(
             "Forget users, devices or identifiers for good: their rows are deleted or pseudonymised, and no file, late "
             "event or rebuild brings them back. A dry run by default, which counts what would go. The ids are in a "

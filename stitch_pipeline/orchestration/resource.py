@@ -13,6 +13,8 @@ from dagster_duckdb import DuckDBResource
 from pydantic import Field
 
 from stitch_pipeline.landing.index import LandingIndex
+from stitch_pipeline.orchestration.placement import Placement
+from stitch_pipeline.orchestration.pool import missing_limit
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching.state import read_state
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
@@ -26,6 +28,7 @@ BUSY_TAG = "stitch/warehouse_was_busy"
 class OpenedInRun:
     """The warehouse of a run, and what the run says about it for the index (``LandingIndex.note``)."""
 
+    engine: Engine
     warehouse: Warehouse
     continues: bool
     """Whether the index described the warehouse before, and the run looks at all that it may make stale."""
@@ -52,32 +55,37 @@ class WarehouseResource(DuckDBResource):
         """Open the warehouse for writing until the context ends. Raises as ``Engine.open`` does."""
         return self.engine.open()
 
-    @contextmanager
-    def open_in_run(
-        self, context: AssetExecutionContext | OpExecutionContext, settings: Settings
-    ) -> Iterator[OpenedInRun]:
-        """Open the warehouse in a run, and renew the index's copy of its state when it is closed.
-
-        If the body raises, the copy is as before, so that ``recovery_sensor`` requests a look. A run that finds the
-        warehouse busy is tagged so, because that is not a failure.
-        """
-        index = LandingIndex(settings.index_path)
-        try:
-            with self.open() as warehouse:
-                opened = OpenedInRun(warehouse, continues=index.describes(warehouse.marker()))
-                yield opened
-                state = read_state(warehouse)
-        except WarehouseBusy:
-            context.instance.add_run_tags(context.run.run_id, {BUSY_TAG: "true"})
-            raise
-        index.note(state, continues=opened.continues, looked_at=opened.looked_at, followed_rules=opened.followed_rules)
-
     # Overrides DuckDBResource.get_connection, which keeps the file's lock when the body raises.
     @contextmanager
     def get_connection(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with self.engine.open() as warehouse:
             assert isinstance(warehouse, DuckDBWarehouse)
             yield warehouse.connection
+
+
+@contextmanager
+def open_in_run(
+    context: AssetExecutionContext | OpExecutionContext, settings: Settings, placement: Placement
+) -> Iterator[OpenedInRun]:
+    """Open the warehouse in a run, and renew the index's copy of its state when it is closed.
+
+    If the body raises, the copy is as before, so that ``recovery_sensor`` requests a look. A run that finds the
+    warehouse busy is tagged so, because that is not a failure.
+    """
+    resource: WarehouseResource = getattr(context.resources, placement.warehouse_key(settings))
+    warning = missing_limit(context.instance, placement.pool_name(settings))
+    if warning:
+        context.log.warning(warning)
+    index = LandingIndex(settings.index_path)
+    try:
+        with resource.open() as warehouse:
+            opened = OpenedInRun(resource.engine, warehouse, continues=index.describes(warehouse.marker()))
+            yield opened
+            state = read_state(warehouse)
+    except WarehouseBusy:
+        context.instance.add_run_tags(context.run.run_id, {BUSY_TAG: "true"})
+        raise
+    index.note(state, continues=opened.continues, looked_at=opened.looked_at, followed_rules=opened.followed_rules)
 
 
 def warehouse_resource(settings: Settings) -> WarehouseResource:

@@ -24,9 +24,11 @@ from dagster import (
 )
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from stitch_pipeline.orchestration.placement import key_of
 from stitch_pipeline.orchestration.resource import BUSY_TAG
 from stitch_pipeline.planning.days import DayRange, ranges
 from stitch_pipeline.planning.requests import PastRun, Request, RunState
+from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching.build import Stale
 from stitch_pipeline.stitching.figures import JobState
 
@@ -136,7 +138,7 @@ def run_request(request: Request, run_config: Mapping[str, Any] | None = None) -
 
 STALE_SESSION_DAYS = "stale_session_days"
 STALE_PAGE_VIEW_DAYS = "stale_page_view_days"
-_RECORDED_ON = AssetKey("identity_map")
+_RECORDED_ON = "identity_map"
 _PAST_RUNS = 100
 _TABLE_OF_GRAIN = {
     "sessions": "stitched_sessions",
@@ -148,7 +150,7 @@ _TABLE_OF_GRAIN = {
 
 
 def run_record(
-    changed: Mapping[str, Mapping[Any, int]], seconds: Mapping[str, float], stale: Stale | None
+    settings: Settings, changed: Mapping[str, Mapping[Any, int]], seconds: Mapping[str, float], stale: Stale | None
 ) -> AssetObservation:
     """A run's numbers and the days that are stale now, as one event for all of its tables and partitions.
 
@@ -161,7 +163,7 @@ def run_record(
         metadata[f"{table}_partitions_changed"] = MetadataValue.int(len([day for day in per_day if day is not None]))
     metadata |= stale_metadata(stale) if stale else {}
     metadata |= {f"{name}_seconds": MetadataValue.float(round(float(took), 3)) for name, took in seconds.items()}
-    return AssetObservation(_RECORDED_ON, metadata=metadata)
+    return AssetObservation(key_of(settings, _RECORDED_ON), metadata=metadata)
 
 
 def stale_metadata(stale: Stale) -> dict[str, MetadataValue[Any]]:

@@ -12,31 +12,39 @@ from dagster import (
     SkipReason,
 )
 
+from stitch_pipeline.orchestration.placement import Placement, config_of, name_of
+from stitch_pipeline.orchestration.pool import warn_once
 from stitch_pipeline.orchestration.run_records import run_request
-from stitch_pipeline.orchestration.triggers import TRIGGERS, Cron, Now, Trigger, why_nothing
+from stitch_pipeline.orchestration.triggers import Cron, Now, Trigger, included, why_nothing
 from stitch_pipeline.settings import Settings
 
 # Dagster needs an expression even for a schedule that is stopped.
 _WEEKLY = "0 4 * * 0"
 
 
-def schedules(settings: Settings) -> list[ScheduleDefinition]:
-    """One schedule per trigger with a cron expression, in UTC."""
-    return [_schedule(settings, trigger, trigger.cron) for trigger in TRIGGERS if trigger.cron is not None]
+def schedules(settings: Settings, placement: Placement) -> list[ScheduleDefinition]:
+    """One schedule per included trigger with a cron expression, in UTC."""
+    return [
+        _schedule(settings, placement, trigger, trigger.cron)
+        for trigger in included(placement)
+        if trigger.cron is not None
+    ]
 
 
-def _schedule(settings: Settings, trigger: Trigger, cron: Cron) -> ScheduleDefinition:
+def _schedule(settings: Settings, placement: Placement, trigger: Trigger, cron: Cron) -> ScheduleDefinition:
     def tick(context: ScheduleEvaluationContext) -> Iterator[RunRequest | SkipReason]:
+        warn_once(context.instance, placement.pool_name(settings), context.log)
         wanted = trigger.wanted(settings, context.instance, Now(context.scheduled_execution_time))
-        yield from (run_request(request, trigger.run_config) for request in wanted.plan.requests)
+        yield from (run_request(request, run_config) for request in wanted.plan.requests)
         if not wanted.plan.requests:
             yield SkipReason(why_nothing(trigger, wanted, context.instance))
 
+    run_config = config_of(settings, trigger.run_config)
     expression = cron(settings)
     return ScheduleDefinition(
-        name=trigger.name,
+        name=name_of(settings, trigger.name),
         execution_fn=tick,
-        job_name=trigger.job_name,
+        job_name=name_of(settings, trigger.job_name),
         cron_schedule=expression or _WEEKLY,
         execution_timezone="UTC",
         default_status=DefaultScheduleStatus.RUNNING if expression else DefaultScheduleStatus.STOPPED,

@@ -20,6 +20,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
 from stitch_pipeline.orchestration.jobs import JOBS, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
 from stitch_pipeline.orchestration.origin import runs_of_job
+from stitch_pipeline.orchestration.placement import config_of, name_of
 from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway
 from stitch_pipeline.orchestration.status import notices
 from stitch_pipeline.orchestration.triggers import TRIGGERS, Now
@@ -136,7 +137,7 @@ def _settle(
             ]
             requests = wanted.plan.requests
             for request in requests:
-                run = run_request(request, trigger.run_config)
+                run = run_request(request, config_of(settings, trigger.run_config))
                 summary = _run(settings, load_defs(), instance, trigger.job_name, run, request.days, report)
                 settled.runs.append(summary)
                 if summary.was_interrupted:
@@ -147,7 +148,11 @@ def _settle(
         else:
             if is_complete:
                 settled.notices = notices(settings)
-                settled.waiting += [f"{job}: a run is queued or running elsewhere" for job in underway(instance, JOBS)]
+                settled.waiting += [
+                    f"{job}: a run is queued or running elsewhere"
+                    for job in JOBS
+                    if underway(instance, [name_of(settings, job)])
+                ]
                 if LandingIndex(settings.index_path).held_back():
                     settled.gave_up.append("files that vanished are held back")
                 return settled
@@ -167,8 +172,9 @@ def _run(
     about = "changed rules" if job_name == RECONCILE_JOB and request.run_config else "all days"
     report(f"{job_name}: {days or about}")
     started = time.monotonic()
-    with runs_of_job(instance, job_name, settings.code_location):
-        result = defs.resolve_job_def(job_name).execute_in_process(
+    own_name = name_of(settings, job_name)
+    with runs_of_job(instance, own_name, settings.code_location):
+        result = defs.resolve_job_def(own_name).execute_in_process(
             instance=instance,
             run_config=request.run_config or None,
             tags={

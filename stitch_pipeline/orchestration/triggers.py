@@ -13,21 +13,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from dagster import AssetCheckEvaluation, AssetKey, DagsterInstance
+from dagster import AssetCheckEvaluation, DagsterInstance
 
 from stitch_pipeline.landing.index import Copy, IndexedFile, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
 from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY, WHOLE_ZONE_CHECK, whole_zone_check
 from stitch_pipeline.orchestration.jobs import (
-    ASSETS,
     BUILD_JOB,
     JOBS,
     RECONCILE_JOB,
     REPORT_JOB,
     RESTITCH_JOB,
     RESTITCH_PAGE_VIEWS_JOB,
+    asset_keys,
 )
 from stitch_pipeline.orchestration.partitions import last_day
+from stitch_pipeline.orchestration.placement import Placement, TriggerName, key_of, name_of, names_of
 from stitch_pipeline.orchestration.run_config import models_config, reconcile_config
 from stitch_pipeline.orchestration.run_records import (
     covered_ranges,
@@ -112,7 +113,7 @@ Cron = Callable[[Settings], str | None]
 class Trigger:
     """One reason to run a job."""
 
-    name: str
+    name: TriggerName
     job_name: str
     description: str
     wanted: Callable[[Settings, DagsterInstance, Now], Wanted]
@@ -135,7 +136,7 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     fail_abandoned_runs(settings, instance)
     index = LandingIndex(settings.index_path)
     left = index.refresh(settings, settings.index_seconds_per_tick)
-    _report_vanished(instance, index)
+    _report_vanished(settings, instance, index)
     if not engine_of(settings).exists():
         index.forget_warehouse()
     copy = index.copy()
@@ -143,7 +144,8 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         return Wanted(Plan(), "The index is new: recovery_sensor requests a look at the warehouse first")
     pending = index.pending()
     # A run that has started clears the changed days that it builds; files that land after its start are pending.
-    underway = covered_ranges(instance, BUILD_JOB, *now.states_that_count)
+    build_job = name_of(settings, BUILD_JOB)
+    underway = covered_ranges(instance, build_job, *now.states_that_count)
     unbuilt = {
         day: reason
         for day, reason in _unbuilt(settings, index, copy).items()
@@ -159,8 +161,8 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         stale,
         kind="build",
         state=lambda days: _landing_state(index.history(), days, pending, unbuilt),
-        covered=() if now.gives_up else covered_ranges(instance, BUILD_JOB, "waiting"),
-        past=now.counted(past_runs(instance, BUILD_JOB)) if stale else (),
+        covered=() if now.gives_up else covered_ranges(instance, build_job, "waiting"),
+        past=now.counted(past_runs(instance, build_job)) if stale else (),
         patience=now.patience(index),
         now=now.time,
     )
@@ -182,14 +184,14 @@ def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict
     return unbuilt
 
 
-def _report_vanished(instance: DagsterInstance, index: LandingIndex) -> None:
+def _report_vanished(settings: Settings, instance: DagsterInstance, index: LandingIndex) -> None:
     """Turn the check red when files are held back, and green when they are not any more."""
-    result = whole_zone_check(index.held_back())
+    result = whole_zone_check(settings, index.held_back())
     if index.note_reported(held_back=not result.passed):
         instance.report_runless_asset_event(
             AssetCheckEvaluation(
                 check_name=WHOLE_ZONE_CHECK,
-                asset_key=AssetKey("raw_events"),
+                asset_key=key_of(settings, "raw_events"),
                 passed=result.passed,
                 metadata=result.metadata,
             )
@@ -215,9 +217,13 @@ def _recovery(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted
     index = LandingIndex(settings.index_path)
     # Read before the runs: a run that ends in between has renewed the copy.
     marker = engine_of(settings).marker()
-    if marker is None or is_underway(instance, JOBS, ASSETS) or index.describes(marker):
+    if marker is None or _is_written(settings, instance) or index.describes(marker):
         return Wanted(Plan(), "The index describes the warehouse")
-    return _look(f"recovery:{_digest(index.history(), marker)}", index, instance, now)
+    return _look(settings, f"recovery:{_digest(index.history(), marker)}", index, instance, now)
+
+
+def _is_written(settings: Settings, instance: DagsterInstance) -> bool:
+    return is_underway(instance, names_of(settings, JOBS), asset_keys(settings))
 
 
 def _rules(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
@@ -227,12 +233,12 @@ def _rules(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     if copy is None or copy.followed_rules in (None, rules):
         return Wanted(Plan(), "The stitching rules are those that were followed last")
     # With the time of the copy, so rules that are changed and changed back are requested again.
-    return _look(f"rules:{_digest(copy.noted_at, rules)}", index, instance, now)
+    return _look(settings, f"rules:{_digest(copy.noted_at, rules)}", index, instance, now)
 
 
-def _look(base_key: str, index: LandingIndex, instance: DagsterInstance, now: Now) -> Wanted:
+def _look(settings: Settings, base_key: str, index: LandingIndex, instance: DagsterInstance, now: Now) -> Wanted:
     """A run of ``reconcile_job``."""
-    past = now.counted(past_runs(instance, RECONCILE_JOB))
+    past = now.counted(past_runs(instance, name_of(settings, RECONCILE_JOB)))
     return Wanted(plan_request(base_key, None, past=past, patience=now.patience(index), now=now.time), "")
 
 
@@ -260,8 +266,8 @@ def _restitch_plan(settings: Settings, instance: DagsterInstance, now: Now, job_
         kind=job_name,
         state=lambda days: copy.noted_at,
         # An unfinished run renews the copy when it ends, and what is still stale is requested then.
-        covered=covered_ranges(instance, job_name, *now.states_that_count),
-        past=now.counted(past_runs(instance, job_name)),
+        covered=covered_ranges(instance, name_of(settings, job_name), *now.states_that_count),
+        past=now.counted(past_runs(instance, name_of(settings, job_name))),
         patience=now.patience(index),
         now=now.time,
     )
@@ -348,3 +354,8 @@ TRIGGERS = (
         settles=False,
     ),
 )
+
+
+def included(placement: Placement) -> list[Trigger]:
+    """The triggers that are sensors and schedules of the code location."""
+    return [trigger for trigger in TRIGGERS if placement.triggers is None or trigger.name in placement.triggers]

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import astuple
 from datetime import date
 from pathlib import Path
@@ -34,11 +36,37 @@ WHERE_FILES_ARE = ("env_file", "project_file")
 """Fields that say where settings are read from, so `stitch.toml` cannot set them."""
 
 
+_base_dir: ContextVar[Path] = ContextVar("_base_dir", default=Path())
+_in_force: ContextVar[Settings | None] = ContextVar("_in_force", default=None)
+
+
+@contextmanager
+def paths_relative_to(directory: Path) -> Iterator[None]:
+    """Settings that are loaded in the body take relative paths from this directory, not from the working directory."""
+    token = _base_dir.set(directory)
+    try:
+        yield
+    finally:
+        _base_dir.reset(token)
+
+
+@contextmanager
+def in_force(settings: Settings) -> Iterator[None]:
+    """``Settings.load()`` returns these settings in the body, for commands about what a component's YAML sets up."""
+    token = _in_force.set(settings)
+    try:
+        yield
+    finally:
+        _in_force.reset(token)
+
+
 class Settings(StitchingRules, BaseSettings):
     """The settings of the code location. Create them with ``Settings.load()`` only."""
 
     model_config = SettingsConfigDict(env_prefix="STITCH_", extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    key_prefix: str = ""
+    """What precedes every asset key (`identity` or `marketing/identity`) and the names of jobs and triggers."""
     landing_dir: Path = Path("data/landing")
     """Where event files arrive; each directory directly below it is a feed."""
     duckdb_path: Path = Path("data/warehouse.duckdb")
@@ -101,7 +129,9 @@ class Settings(StitchingRules, BaseSettings):
     """A command that is run for each failed run, with that message on its standard input."""
 
     projects: dict[str, ProjectSettings] = {}
+    """What single projects do differently, by `project_id`."""
     feeds: dict[str, FeedSettings] = {}
+    """How directories of the landing zone are read, by name; others are in the format that they are named after."""
     decisions: tuple[Decision, ...] = ()
     """As written; ``followed_decisions`` are without what is forgotten."""
 
@@ -112,7 +142,14 @@ class Settings(StitchingRules, BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is None:
             return None
-        return value.resolve()
+        return (_base_dir.get() / value).resolve()
+
+    @field_validator("key_prefix", mode="after")
+    @classmethod
+    def _words(cls, value: str) -> str:
+        if value and not re.fullmatch(r"\w+(/\w+)*", value, re.ASCII):
+            raise ValueError("is not a prefix such as identity or marketing/identity (letters, digits and _)")
+        return value
 
     @field_validator("duckdb_path", mode="after")
     @classmethod
@@ -146,6 +183,11 @@ class Settings(StitchingRules, BaseSettings):
             hint = " or 'off'" if may_be_off else ""
             raise ValueError(f"is not a cron expression of five fields such as '0 4 * * 0'{hint}")
         return value
+
+    @property
+    def key_prefix_parts(self) -> tuple[str, ...]:
+        """The words of the key prefix."""
+        return tuple(self.key_prefix.split("/")) if self.key_prefix else ()
 
     @property
     def view_stitching_is_on(self) -> bool:
@@ -237,18 +279,22 @@ class Settings(StitchingRules, BaseSettings):
     def load(cls, **overrides: Any) -> Settings:
         """Settings from the environment, the files and the defaults; keyword arguments win over all.
 
-        Raises SettingsError with one sentence for each wrong setting.
+        Without arguments these may be the settings ``in_force``. Raises SettingsError with one sentence for each wrong
+        setting.
         """
+        found = _in_force.get()
+        if found is not None and not overrides:
+            return found
         set_there = {name.removeprefix(_PREFIX).lower() for name in os.environ if name.startswith(_PREFIX)}
         _refuse_unknown(cls, "The environment variable ", set_there)
-        env_file = Path(overrides.get("env_file") or os.environ.get(_variable("env_file")) or ".env")
+        env_file = _base_dir.get() / (overrides.get("env_file") or os.environ.get(_variable("env_file")) or ".env")
         in_env_file = _variables(cls, env_file)
         named_path = (
             overrides.get("project_file")
             or os.environ.get(_variable("project_file"))
             or in_env_file.get("project_file")
         )
-        path = Path(named_path or "stitch.toml")
+        path = _base_dir.get() / (named_path or "stitch.toml")
         project_file = _project_file(path, is_named=named_path is not None)
         in_project_file = _settings_in(cls, path, project_file)
         # What the environment sets is left to it.
@@ -258,7 +304,9 @@ class Settings(StitchingRules, BaseSettings):
 
         def named(key: str) -> str:
             name = key.split(".")[0]
-            if name in overrides or name in set_there or name not in from_files:
+            if name in overrides:
+                return key
+            if name in set_there or name not in from_files:
                 return _variable(key)
             return f"{env_file}: {_variable(key)}" if name in in_env_file else f"{path}: {key}"
 
@@ -293,7 +341,7 @@ def _variable(field: str) -> str:
 
 def _variables(cls: type[Settings], env_file: Path) -> dict[str, str]:
     """The settings in the file of variables, by field; names without the prefix are for other programs."""
-    if str(env_file) == "off":
+    if env_file.name == "off":
         return {}
     try:
         with env_file.open(encoding="utf-8") as lines:

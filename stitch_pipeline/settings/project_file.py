@@ -22,7 +22,7 @@ class FeedSettings(BaseModel):
     ``fields`` and the settings after it replace those of the source; for the source ``custom`` they are all there is.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     source: str | None = None
     """The format of the feed's files; by default the directory's name."""

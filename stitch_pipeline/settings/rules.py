@@ -29,7 +29,10 @@ def _none_if_unlimited(value: Any) -> Any:
 
 
 Days = Annotated[int, Field(ge=0, le=UNLIMITED_DAYS)]
-DaysOrUnlimited = Annotated[Days | None, BeforeValidator(_none_if_unlimited)]
+DaysOrUnlimited = Annotated[
+    Days | None,
+    BeforeValidator(_none_if_unlimited, json_schema_input_type=Days | Literal["unlimited"] | None),
+]
 
 
 class Policy(StrEnum):
@@ -100,7 +103,8 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+_Several = BeforeValidator(_several, json_schema_input_type=str | list[str])
+Paths = Annotated[tuple[str, ...], _Several, Field(min_length=1)]
 
 OWN_KINDS = ("user", "device")
 """The kinds of ids that every project has; ``identifiers`` adds more."""
@@ -111,11 +115,11 @@ MAX_UNIQUE_IDENTIFIERS = 3
 class IdentifierSettings(BaseModel):
     """One ``[projects.<project_id>.identifiers.<kind>]`` table: where an event holds, say, an e-mail address."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     paths: Paths
     """Fields of ``traits`` or ``properties``, such as ``traits.email``; the first with a value wins."""
-    normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], BeforeValidator(_several)] = ("trim",)
+    normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], _Several] = ("trim",)
     """Steps before a value is compared: trim white space, convert to lower case, keep only digits."""
 
     @field_validator("paths")
@@ -142,7 +146,7 @@ class ProjectSettings(StitchingRules):
     """Names of the events that `user_conversions` reports, in funnel order."""
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
-    unique_identifiers: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    unique_identifiers: Annotated[tuple[str, ...], _Several] = ()
     """Under `graph`, kinds of ids with only one value per person."""
 
     @property

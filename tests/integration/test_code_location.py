@@ -64,6 +64,7 @@ def test_assets_jobs_sensors_and_schedules_have_their_names() -> None:
         "identify_sensor": DefaultSensorStatus.RUNNING,
         "recovery_sensor": DefaultSensorStatus.RUNNING,
         "rules_sensor": DefaultSensorStatus.RUNNING,
+        "alert_sensor": DefaultSensorStatus.STOPPED,
     }
     schedules = {schedule.name: schedule.default_status for schedule in repository.schedule_defs}
     assert set(schedules) == {"daily_schedule", "view_stitching_schedule", "reconcile_schedule", "report_schedule"}

@@ -21,9 +21,9 @@ from warehouses import REPOSITORY, TABLES, ephemeral_warehouse
 
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG
-from stitch_pipeline.orchestration.assets.landing import POOL
 from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
+from stitch_pipeline.orchestration.placement import POOL
 from stitch_pipeline.settings import Settings
 
 

@@ -24,10 +24,10 @@ from dagster import (
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
-from stitch_pipeline.orchestration.assets.landing import OWNERS, POOL
 from stitch_pipeline.orchestration.exposure import hides_values, shown
 from stitch_pipeline.orchestration.partitions import daily_partitions, last_day, window_of
-from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
+from stitch_pipeline.orchestration.placement import Placement, key_of, name_of
+from stitch_pipeline.orchestration.resource import open_in_run, place_of
 from stitch_pipeline.orchestration.run_config import ModelsConfig
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.planning.days import DayRange, settled_by
@@ -40,28 +40,29 @@ from stitch_pipeline.warehouse import dbt_project
 Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]
 
 
-def model_assets(settings: Settings) -> list[AssetsDefinition]:
+def model_assets(settings: Settings, placement: Placement) -> list[AssetsDefinition]:
     """The models that are tables, by day, and the models that are views, without partitions."""
     manifest = dbt_project.assets_manifest()
-    translator = _Translator(settings)
+    translator = _Translator(settings, placement)
 
     @dbt_assets(
-        name="stitch_models",
+        name=name_of(settings, "stitch_models"),
         manifest=manifest,
         select="config.materialized:in_place",
         dagster_dbt_translator=translator,
         backfill_policy=BackfillPolicy.single_run(),
         partitions_def=daily_partitions(settings),
-        pool=POOL,
+        required_resource_keys={placement.warehouse_key(settings)},
+        pool=placement.pool_name(settings),
     )
     @hides_values(settings)
-    def stitch_models(context: AssetExecutionContext, config: ModelsConfig, warehouse: WarehouseResource) -> Events:
+    def stitch_models(context: AssetExecutionContext, config: ModelsConfig) -> Events:
         window = window_of(context)
         models = _selected(context)
         events = _DbtEvents(context, translator, settings)
-        with warehouse.open_in_run(context, settings) as opened:
+        with open_in_run(context, settings, placement) as opened:
             try:
-                built = build(warehouse.engine, opened.warehouse, settings, window, models, config.options, events.add)
+                built = build(opened.engine, opened.warehouse, settings, window, models, config.options, events.add)
             except SettingsError as error:
                 raise Failure(str(error), allow_retries=False) from None
             numbers = numbers_of_partitions(opened.warehouse, window, built.changed)
@@ -72,30 +73,31 @@ def model_assets(settings: Settings) -> list[AssetsDefinition]:
                 opened.followed_rules = settings.all_crediting_rules
             opened.continues &= not built.failures  # what failed models have changed is not known
             opened.looked_at = built.stale.checked if built.stale else ()
-        yield run_record(built.changed, built.seconds, built.stale)
-        yield from _outputs(context, window, built, numbers)
+        yield run_record(settings, built.changed, built.seconds, built.stale)
+        yield from _outputs(context, settings, window, built, numbers)
         yield from events.checks
-        yield from (AssetMaterialization(name) for name in built.views)
+        yield from (AssetMaterialization(key_of(settings, name)) for name in built.views)
         if built.failures:
             raise Failure("\n".join(shown(settings, failure) for failure in built.failures))
 
     @dbt_assets(
-        name="stitch_views",
+        name=name_of(settings, "stitch_views"),
         manifest=manifest,
         select="config.materialized:view",
         dagster_dbt_translator=translator,
-        pool=POOL,
+        required_resource_keys={placement.warehouse_key(settings)},
+        pool=placement.pool_name(settings),
     )
     @hides_values(settings)
-    def stitch_views(context: AssetExecutionContext, warehouse: WarehouseResource) -> Events:
+    def stitch_views(context: AssetExecutionContext) -> Events:
         views = _selected(context)
         events = _DbtEvents(context, translator, settings)
-        with warehouse.open_in_run(context, settings) as opened:
-            created, failures = build_views(warehouse.engine, opened.warehouse, settings, views, events.add)
+        with open_in_run(context, settings, placement) as opened:
+            created, failures = build_views(opened.engine, opened.warehouse, settings, views, events.add)
         if failures:
             raise Failure("\n".join(shown(settings, failure) for failure in failures))
         # Dagster refuses an asset before those that it depends on.
-        yield from (Output(None, output_name=name) for name in created)
+        yield from (_output(settings, name) for name in created)
 
     return [stitch_models, stitch_views]
 
@@ -104,8 +106,14 @@ def _selected(context: AssetExecutionContext) -> list[str]:
     return [key.path[-1] for key in context.selected_asset_keys]
 
 
+def _output(settings: Settings, name: str) -> Output[None]:
+    # Dagster names the output of an asset after its key.
+    return Output(None, output_name=key_of(settings, name).to_python_identifier())
+
+
 def _outputs(
     context: AssetExecutionContext,
+    settings: Settings,
     window: DayRange,
     built: Built,
     numbers: Mapping[str, Mapping[date, Mapping[str, Any]]],
@@ -114,10 +122,10 @@ def _outputs(
     for table, per_day in numbers.items():
         for day, metadata in per_day.items():
             if day in window:
-                context.add_asset_metadata(metadata, asset_key=table, partition_key=day.isoformat())
+                context.add_asset_metadata(metadata, asset_key=key_of(settings, table), partition_key=day.isoformat())
             else:
-                yield AssetMaterialization(table, partition=day.isoformat(), metadata=metadata)
-    yield from (Output(None, output_name=name) for name in built.succeeded)
+                yield AssetMaterialization(key_of(settings, table), partition=day.isoformat(), metadata=metadata)
+    yield from (_output(settings, name) for name in built.succeeded)
 
 
 class _DbtEvents:
@@ -152,29 +160,30 @@ class _DbtEvents:
     def _is_of_selected_asset(self, event: dbt_project.DbtEvent) -> bool:
         """A run also builds ``persons`` where it needs it, and dbt then runs the tests of that model."""
         test = dbt_project.assets_manifest()["nodes"][event["data"]["node_info"]["unique_id"]]
-        return AssetKey(test["attached_node"].split(".")[-1]) in self._context.selected_asset_keys
+        return key_of(self._settings, test["attached_node"].split(".")[-1]) in self._context.selected_asset_keys
 
 
 class _Translator(DagsterDbtTranslator):
-    """dbt's nodes as assets: one-word keys, groups by folder, daily partitions.
+    """dbt's nodes as assets: keys of one word after the prefix, groups by folder, daily partitions.
 
     Partitions are mapped one to one, although a session of D also reads the events of D-1 and D+1. Dagster would split
     a backfill into a run per asset if a mapping had an offset, and a range must be one run. ``planning.days`` computes
     which days a change reaches.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, placement: Placement) -> None:
         super().__init__(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
         self.stitching = settings
+        self.placement = placement
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
-        return AssetKey(dbt_resource_props["name"])
+        return key_of(self.stitching, dbt_resource_props["name"])
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
-        return str(dbt_resource_props["fqn"][1])
+        return self.placement.group_name or str(dbt_resource_props["fqn"][1])
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str] | None:
-        return OWNERS
+        return list(self.placement.owners)
 
     def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
         return str(dbt_resource_props.get("description", ""))

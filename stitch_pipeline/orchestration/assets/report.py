@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from dagster import AssetExecutionContext, AssetsDefinition, MaterializeResult, MetadataValue, TableRecord, asset
 
-from stitch_pipeline.orchestration.assets.landing import OWNERS, POOL
 from stitch_pipeline.orchestration.exposure import hides_values
-from stitch_pipeline.orchestration.jobs import JOBS
+from stitch_pipeline.orchestration.jobs import JOBS, REPORT
+from stitch_pipeline.orchestration.placement import Placement, key_of, names_of
 from stitch_pipeline.orchestration.run_records import job_states
 from stitch_pipeline.report import write_figures
 from stitch_pipeline.settings import Settings
@@ -19,16 +19,16 @@ _READ = ("stitched_sessions", "page_views", "users", "visitor_stats", "user_mapp
 _PROJECTS_SHOWN = 100
 
 
-def report_asset(settings: Settings) -> AssetsDefinition:
+def report_asset(settings: Settings, placement: Placement) -> AssetsDefinition:
     """The asset. It reads the warehouse in turn with the runs that write it, and writes HTML files only."""
 
     @asset(
-        name="stitching_report",
-        deps=["quarantined_events", *_READ],
-        group_name="metrics",
-        owners=OWNERS,
+        key=key_of(settings, REPORT),
+        deps=[key_of(settings, name) for name in ("quarantined_events", *_READ)],
+        group_name=placement.group_name or "metrics",
+        owners=placement.owners,
         kinds={"html"},
-        pool=POOL,
+        pool=placement.pool_name(settings),
         description=(
             "One self-contained HTML page per project, and an index of them: visitors before and after stitching, "
             "stitch rate and its lift, devices per person, time to login, what changed last, quarantine, guards and "
@@ -37,7 +37,7 @@ def report_asset(settings: Settings) -> AssetsDefinition:
     )
     @hides_values(settings)
     def stitching_report(context: AssetExecutionContext) -> MaterializeResult[None]:
-        figures = read_figures(settings, jobs=job_states(context.instance, JOBS))
+        figures = read_figures(settings, jobs=job_states(context.instance, names_of(settings, JOBS)))
         paths = write_figures(figures, settings.report_dir)
         return MaterializeResult(metadata=_metadata(figures, paths, settings.report_url))
 
