@@ -14,6 +14,7 @@ from pydantic import Field
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.stitching.publish import PublishingFailed, publish
 from stitch_pipeline.stitching.state import read_state
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
 from stitch_pipeline.warehouse.engine import engine_of
@@ -31,6 +32,8 @@ class OpenedInRun:
     """Whether the index described the warehouse before, and the run looks at all that it may make stale."""
     looked_at: Collection[str] = ()
     followed_rules: str | None = None
+    publishes: bool = True
+    """Whether to publish what changed; off where a later step of the run does."""
 
 
 class WarehouseResource(DuckDBResource):
@@ -66,6 +69,8 @@ class WarehouseResource(DuckDBResource):
             with self.open() as warehouse:
                 opened = OpenedInRun(warehouse, continues=index.describes(warehouse.marker()))
                 yield opened
+                if opened.publishes:
+                    _publish(context, warehouse, settings)
                 state = read_state(warehouse)
         except WarehouseBusy:
             context.instance.add_run_tags(context.run.run_id, {BUSY_TAG: "true"})
@@ -78,6 +83,17 @@ class WarehouseResource(DuckDBResource):
         with self.engine.open() as warehouse:
             assert isinstance(warehouse, DuckDBWarehouse)
             yield warehouse.connection
+
+
+def _publish(context: AssetExecutionContext | OpExecutionContext, warehouse: Warehouse, settings: Settings) -> None:
+    """Publish what changed. A failure fails no run, because the warehouse is right and the next run tries again."""
+    try:
+        files = publish(warehouse, settings)
+    except PublishingFailed as error:
+        context.log.error(str(error))
+    else:
+        if files:
+            context.log.info(f"{files:,} files published in '{settings.publishes_to}'")
 
 
 def warehouse_resource(settings: Settings) -> WarehouseResource:

@@ -34,6 +34,7 @@ from stitch_pipeline.orchestration.partitions import daily_partitions, window_of
 from stitch_pipeline.orchestration.resource import WarehouseResource, place_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import forget, load
+from stitch_pipeline.stitching.build import TABLES
 from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.stitching.state import build_under
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
@@ -106,6 +107,7 @@ def landing_zone_assets(settings: Settings) -> AssetsDefinition:
         index.refresh(settings)
         with warehouse.open_in_run(context, settings) as opened, Parser(settings.memory_limit) as parser:
             open_warehouse = opened.warehouse
+            opened.publishes = not _models_follow(context)
             create_tables(open_warehouse)
             build_under(open_warehouse, settings.building_rules)
             # Devices that it queues are not looked at here.
@@ -178,6 +180,11 @@ def whole_zone_check(vanished: Vanished | None) -> AssetCheckResult:
     return AssetCheckResult(
         check_name=WHOLE_ZONE_CHECK, asset_key="raw_events", passed=vanished is None, metadata=metadata
     )
+
+
+def _models_follow(context: AssetExecutionContext) -> bool:
+    """Whether the run builds models after this step, which then publishes the events together with what they change."""
+    return any(key.path[-1] in TABLES for key in context.job_def.asset_layer.selected_asset_keys)
 
 
 def _texts(days: list[date] | None) -> list[str]:
