@@ -449,11 +449,12 @@ def test_query_answers_while_a_run_writes(warehouse: Warehouse, tmp_path: Path) 
 def test_duckdb_1_2_opens_the_views(reading: Warehouse, tmp_path: Path) -> None:
     uv, python = Path(sys.executable).with_name("uv"), tmp_path / "venv" / "bin" / "python"
     subprocess.run([uv, "--quiet", "venv", "--python", sys.executable, tmp_path / "venv"], check=True, timeout=120)
-    install = [uv, "--quiet", "pip", "install", "--python", python, "duckdb==1.2.0"]
+    install = [str(uv), "--quiet", "pip", "install", "--python", str(python), "duckdb==1.2.0"]
     subprocess.run(install, check=True, timeout=300)
     relations = sorted((*TABLES, *VIEWS))
     program = (
         "import sys, duckdb; assert duckdb.__version__ == '1.2.0'; con = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "con.execute('set enable_progress_bar = false')\n"
         "for name in sys.argv[2:]: print(name, con.execute(f'select count(*) from stitch.{name}').fetchone()[0])"
     )
     counted = subprocess.run(
