@@ -478,7 +478,7 @@ def test_the_documented_sources_work_in_another_dbt_project(warehouse: Warehouse
     (project / "profiles.yml").write_text(profile)
     (project / "dbt_project.yml").write_text("name: other\nversion: '1.0'\nprofile: other_project\n")
     (project / "models" / "people.sql").write_text(
-        "select users.stitched_user_id, users.event_count, mapping.anonymous_id "
+        "{{ config(materialized='table') }} select users.stitched_user_id, users.event_count, mapping.anonymous_id "
         "from {{ source('stitch', 'users') }} as users "
         "inner join {{ source('stitch_views', 'user_mapping') }} as mapping using (project_id, stitched_user_id)"
     )
