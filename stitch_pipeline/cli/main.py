@@ -38,7 +38,21 @@ from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.warehouse.port import WarehouseError
 
 # In the order in which `stitch --help` lists them.
-COMMANDS = (settle, status, retry, accept_vanished, rebuild, sources, why, preview, query, forget, settings, completion, demo)
+COMMANDS = (
+    settle,
+    status,
+    retry,
+    accept_vanished,
+    rebuild,
+    sources,
+    why,
+    preview,
+    query,
+    forget,
+    settings,
+    completion,
+    demo,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
