@@ -40,6 +40,7 @@ def main() -> None:
         ),
         ["comparison_tables.py"],
         ["graph.py"],
+        ["publishing.py"],
         ["latency.py"],
         ["chart.py"],
     ]

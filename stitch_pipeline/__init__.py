@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stitch_pipeline.component import IdentityStitching as IdentityStitching
+    from stitch_pipeline.stitching.published import read as read
 
-# Imported when it is asked for, because it needs Dagster. `dg` looks for components among the names of the module.
-_LAZY = {"IdentityStitching": "stitch_pipeline.component"}
+# Imported when first used, because every command imports the package. `dg` looks for components among the names here.
+_LAZY = {
+    "IdentityStitching": "stitch_pipeline.component",
+    "read": "stitch_pipeline.stitching.published",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,8 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.dbt_variables import dbt_variables
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.stitching import publish
+from stitch_pipeline.stitching.published import opened, query
 from stitch_pipeline.stitching.rules import configure, project_ids
 from stitch_pipeline.stitching.views import rules_trial
 from stitch_pipeline.warehouse import dbt_project
@@ -77,7 +79,8 @@ class Warehouse:
             landing_dir=self.directory / "landing",
             duckdb_path=self.directory / "warehouse.duckdb",
             project_file=self.directory / "stitch.toml",
-            **{"start_date": START, **self.own_settings},
+            # Most tests read the warehouse itself.
+            **{"start_date": START, "published_dir": "off", **self.own_settings},
         )
         self.defs: Definitions = build_defs(self.settings)
 
@@ -163,6 +166,18 @@ class Warehouse:
             rules = {project: self.settings.rules(project) for project in project_ids(trial.warehouse)}
             trial.follow(rules, self.settings.followed_decisions)
             return ordered(map(comparable, trial.warehouse.records("select * from stitch.persons")))
+
+    def published_rows(self, table: str) -> list[Row]:
+        """As ``rows``, of the published copy."""
+        assert self.settings.publishes_to is not None
+        with opened(self.settings.publishes_to) as reader:
+            columns, rows = query(reader, f"select * from {table}")
+            return ordered(comparable(dict(zip(columns, row, strict=True))) for row in rows)
+
+    def assert_is_published(self, tables: Iterable[str] = (*publish.TABLES, *publish.VIEWS)) -> None:
+        """The published tables and views hold what those of the warehouse hold."""
+        for table in tables:
+            assert not differences(self.published_rows(table), self.rows(table)), f"{table} is not as published"
 
     def contents(self, tables: Iterable[str] = TABLES) -> dict[str, list[Row]]:
         return {table: self.rows(table) for table in tables}

@@ -16,6 +16,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.placement import Placement
 from stitch_pipeline.orchestration.pool import missing_limit
 from stitch_pipeline.settings import Settings
+from stitch_pipeline.stitching.publish import PublishingFailed, publish
 from stitch_pipeline.stitching.state import read_state
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine, DuckDBWarehouse
 from stitch_pipeline.warehouse.engine import engine_of
@@ -34,6 +35,8 @@ class OpenedInRun:
     """Whether the index described the warehouse before, and the run looks at all that it may make stale."""
     looked_at: Collection[str] = ()
     followed_rules: str | None = None
+    publishes: bool = True
+    """Whether to publish what changed; off where a later step of the run does."""
 
 
 class WarehouseResource(DuckDBResource):
@@ -81,11 +84,24 @@ def open_in_run(
         with resource.open() as warehouse:
             opened = OpenedInRun(resource.engine, warehouse, continues=index.describes(warehouse.marker()))
             yield opened
+            if opened.publishes:
+                _publish(context, warehouse, settings)
             state = read_state(warehouse)
     except WarehouseBusy:
         context.instance.add_run_tags(context.run.run_id, {BUSY_TAG: "true"})
         raise
     index.note(state, continues=opened.continues, looked_at=opened.looked_at, followed_rules=opened.followed_rules)
+
+
+def _publish(context: AssetExecutionContext | OpExecutionContext, warehouse: Warehouse, settings: Settings) -> None:
+    """Publish what changed. A failure fails no run, because the warehouse is right and the next run tries again."""
+    try:
+        files = publish(warehouse, settings)
+    except PublishingFailed as error:
+        context.log.error(str(error))
+    else:
+        if files:
+            context.log.info(f"{files:,} files published in '{settings.publishes_to}'")
 
 
 def warehouse_resource(settings: Settings) -> WarehouseResource:

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import astuple
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from croniter import croniter
 from dotenv import dotenv_values
@@ -81,6 +81,8 @@ class Settings(StitchingRules, BaseSettings):
     """The list of forgotten ids, as keyed hashes; by default `forgotten.csv` beside the project file."""
     forget_key: SecretStr | None = None
     """The key of the hashes in that list; by default in a file beside it, which `stitch forget` creates."""
+    published_dir: Path | Literal["off"] | None = None
+    """Where readers find the tables as Parquet, or `off`; by default `<warehouse>.published` beside the warehouse."""
     start_date: date = date(2025, 1, 1)
     """The first daily partition (UTC); earlier events are quarantined."""
 
@@ -151,6 +153,11 @@ class Settings(StitchingRules, BaseSettings):
             raise ValueError("is not a prefix such as identity or marketing/identity (letters, digits and _)")
         return value
 
+    @field_validator("published_dir", mode="after")
+    @classmethod
+    def _absolute_unless_off(cls, value: Path | Literal["off"] | None) -> Path | Literal["off"] | None:
+        return value.resolve() if isinstance(value, Path) else value
+
     @field_validator("duckdb_path", mode="after")
     @classmethod
     def _not_named_like_the_schema(cls, value: Path) -> Path:
@@ -203,6 +210,17 @@ class Settings(StitchingRules, BaseSettings):
     def index_path(self) -> Path:
         """The index of the landing zone, a small SQLite file that is readable while the warehouse is locked."""
         return self.duckdb_path.with_name(self.duckdb_path.stem + ".landing.sqlite")
+
+    @property
+    def publishes_to(self) -> Path | None:
+        """The directory of the published copy; None while publishing is off."""
+        if self.published_dir == "off":
+            return None
+        return self.published_dir or self.default_published_dir
+
+    @property
+    def default_published_dir(self) -> Path:
+        return self.duckdb_path.with_name(self.duckdb_path.stem + ".published")
 
     @property
     def forgotten_path(self) -> Path:

@@ -41,6 +41,7 @@ from stitch_pipeline.settings.forgotten import (
 )
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings
 from stitch_pipeline.stitching.facts import IS_STITCHED
+from stitch_pipeline.stitching.publish import publish_everything_next
 from stitch_pipeline.warehouse.port import Row, Warehouse
 from stitch_pipeline.warehouse.tables import create_tables
 
@@ -127,6 +128,7 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
         _have_files_read_again(warehouse, settings)
         _put_pseudonyms(warehouse)
         _queue(warehouse)
+        publish_everything_next(warehouse)
         warehouse.execute("delete from stitch.forgotten_ids")
         warehouse.insert_rows("stitch.forgotten_ids", sorted(listed))
     for table in ("newly_listed", "no_longer_listed", "found_ids", "scrubs", "files_to_read"):

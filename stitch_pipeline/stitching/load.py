@@ -21,12 +21,14 @@ from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_RE
 from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
 from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.stitching.publish import note_changed
 from stitch_pipeline.warehouse.port import Warehouse
 
 # The first received wins. Ties are broken by the rows' contents and not by their place in storage, so that the winner
 # does not depend on the order of loading.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
 _IS_LOADED = "landing_file in (select landing_file from temp.to_load)"
+_QUARANTINE_DAYS = f"select distinct quarantine_date from stitch.quarantined_events where {_IS_LOADED}"
 
 _REPORT_SECONDS = 5.0
 
@@ -92,6 +94,8 @@ def _load(
         _touch_forgotten(warehouse)
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
+        note_changed(warehouse, "raw_events", "select distinct event_date from temp.touched")
+        note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
         now = datetime.now(UTC).replace(tzinfo=None)
         warehouse.insert_rows("stitch.changed_days", ((day, now) for day in sorted(changed)))
@@ -161,6 +165,7 @@ def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
         f"insert into temp.touched select {_id_hash(warehouse)}, event_date from stitch.raw_events where {_IS_LOADED}"
     )
     _touch_forgotten(warehouse)
+    note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
     for table in ("raw_events", "duplicate_events", "forgotten_events", "quarantined_events", "landing_files"):
         warehouse.execute(f"delete from stitch.{table} where {_IS_LOADED}")
 

@@ -30,9 +30,11 @@ from stitch_pipeline.stitching.forget import (
     listed_and_followed,
     setting_lines,
 )
+from stitch_pipeline.stitching.publish import published_directories
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Warehouse
+from stitch_pipeline.warehouse.published import QueryFailed, open_file_for_search
 
 SHORT = 6
 """An id with fewer characters than this occurs by chance, so it is searched as a whole value only."""
@@ -84,7 +86,8 @@ class Certificate:
             yield "NOT FINISHED: files are still to be read again. Run `stitch settle`, and prove again."
         how = "as a whole value, because it is short" if self.as_whole_value else "anywhere in a value"
         rows, hits = sum(rows for _, rows, _ in self.tables), sum(hits for _, _, hits in self.tables)
-        yield f"searched {len(self.tables)} tables and views, {rows:,} rows, with SQL, {how}: {hits:,} rows hold it"
+        searched = f"{len(self.tables)} tables, views and published files, {rows:,} rows"
+        yield f"searched {searched}, with SQL, {how}: {hits:,} rows hold it"
         yield from (f"  FOUND in {table}: {hits:,} rows" for table, _, hits in self.tables if hits)
         size, hits = sum(file.size for file in self.files), sum(file.hits for file in self.files)
         yield f"searched {len(self.files)} files, {size:,} bytes, byte by byte: {hits:,} times"
@@ -105,16 +108,23 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
     needles = _encodings({value, request.value})
     as_whole_value = len(value) < SHORT
     tables: list[tuple[str, int, int]] = []
+    published = published_directories(settings)
     is_pending = False
     if engine.exists():
         engine.rewrite()
         with engine.open(read_only=True) as warehouse:
             tables = [_search(warehouse, table, columns, value) for table, columns in _columns(warehouse)]
             is_pending = _is_pending(warehouse, settings)
+            published = published_directories(settings, warehouse)
+            # Here, because no run can publish meanwhile.
+            tables += [_search_parquet(path, value) for path in _parquet_files(published)]
+    else:
+        tables = [_search_parquet(path, value) for path in _parquet_files(published)]
     if settings.index_path.exists():
         LandingIndex(settings.index_path).vacuum()
     own = [*engine.files, settings.index_path, settings.settle_lock_path, settings.forgotten_path]
-    others = [path for directory in (*directories, dbt_project.target_dir()) for path in sorted(directory.rglob("*"))]
+    directories = (*directories, dbt_project.target_dir(), *published)
+    others = [path for directory in directories for path in sorted(directory.rglob("*"))]
     searched = []
     for path in dict.fromkeys((*own, *others)):
         if path.is_file():
@@ -157,6 +167,20 @@ def _search(warehouse: Warehouse, table: str, columns: Sequence[str], value: str
         conditions = [f"contains({text}, {literal(spelling)})" for text in texts for spelling in sorted(spellings)]
     ((rows, hits),) = warehouse.rows(f"select count(*), count(*) filter (where {' or '.join(conditions)}) from {table}")
     return table.replace('"', ""), rows, hits
+
+
+def _parquet_files(directories: Iterable[Path]) -> list[Path]:
+    """The published files, with those that a run left that died while it wrote."""
+    return [path for directory in directories for path in sorted(directory.rglob("*.parquet")) if path.is_file()]
+
+
+def _search_parquet(path: Path, value: str) -> tuple[str, int, int]:
+    """As ``_search``, for one file; its bytes alone would prove nothing. A file that is cut off counts as one hit."""
+    try:
+        with open_file_for_search(path) as (warehouse, source, columns):
+            return str(path), *_search(warehouse, source, columns, value)[1:]
+    except QueryFailed:
+        return f"{path} (cannot be read; the next run removes or replaces it)", 0, 1
 
 
 def _is_pending(warehouse: Warehouse, settings: Settings) -> bool:

@@ -113,6 +113,27 @@ class DuckDBWarehouse:
         ((path,),) = self.rows("select path from duckdb_databases() where database_name = current_database()")
         return _marker(Path(path))
 
+    def view_queries(self) -> dict[str, str]:
+        # DuckDB stores a view's query without the catalog.
+        return {
+            name: query.rstrip().removesuffix(";")
+            for name, query in self.rows(
+                "select view_name, sql from duckdb_views() "
+                "where database_name = current_database() and schema_name = 'stitch'"
+            )
+        }
+
+    def write_parquet(self, query: str, path: Path) -> None:
+        try:
+            # Bloom filters would cost a sixth more.
+            self.connection.execute(
+                f"copy ({query}) to {literal(str(path))} (format parquet, compression snappy, write_bloom_filter false)"
+            )
+        except duckdb.Error as error:
+            # Any other message may quote a value.
+            is_about_files = isinstance(error, duckdb.IOException)
+            raise OSError(_first_line(str(error)) if is_about_files else type(error).__name__) from None
+
     def load_events(self, batch: EventBatch) -> None:
         # Otherwise DuckDB copies the parsing of JSON into each filter above it, and parses every line two or three
         # times.

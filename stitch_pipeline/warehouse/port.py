@@ -88,6 +88,12 @@ class Warehouse(Protocol):
     def insert_frame(self, table: str, frame: DataFrame) -> None:
         """Add many rows to a table; the frame's columns are matched by name."""
 
+    def view_queries(self) -> Mapping[str, str]:
+        """The statement that creates each view, by the view's name; names are with the schema, without the catalog."""
+
+    def write_parquet(self, query: str, path: Path) -> None:
+        """Write the rows of a query into a Parquet file. Raises OSError if the file cannot be written."""
+
     def marker(self) -> str:
         """Write everything to disk, and name the state of the warehouse: see ``Engine.marker``."""
 

@@ -117,6 +117,10 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "day": "date",
         "rows_changed": "bigint not null",
     },
+    # The published copy (`stitching/publish.py`): days of tables whose file is older than their rows, null for a table
+    # without days; and one row that says for which directory this queue holds.
+    "unpublished": {"table_name": "varchar not null", "day": "date"},
+    "published": {"token": "varchar not null", "directory": "varchar not null"},
     # Days with changed events of which not everything is rebuilt yet, and when each was marked (UTC).
     "changed_days": {"day": "date not null", "changed_at": "timestamp not null"},
     # The settings under which links and sessions were built: one row (`Settings.building_rules`).

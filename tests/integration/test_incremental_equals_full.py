@@ -27,9 +27,10 @@ ORACLE_VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devi
 
 def check(history: History) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        with ephemeral_warehouse(Path(directory) / "lived") as lived:
+        with ephemeral_warehouse(Path(directory) / "lived", published_dir=None) as lived:
             history.play(lived)
             lived.settle()
+            lived.assert_is_published()
             contents = lived.contents()
             mapping = known_now(lived)
             assert_is_as_the_oracle_says(lived, history)

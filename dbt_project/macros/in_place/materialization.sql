@@ -122,6 +122,11 @@
         ) as changes
         group by changed_day
     {% endcall %}
+    {#- The queue of what is to be published (`stitch_pipeline/stitching/publish.py`). -#}
+    {% do run_query(
+        "insert into " ~ internal_table('unpublished') ~ " select model, day from " ~ internal_table('changed_rows')
+        ~ " where model = '" ~ model['name'] ~ "' except select table_name, day from " ~ internal_table('unpublished')
+    ) %}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {% do adapter.commit() %}
 

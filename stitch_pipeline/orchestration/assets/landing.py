@@ -35,6 +35,7 @@ from stitch_pipeline.orchestration.placement import Placement, key_of, name_of
 from stitch_pipeline.orchestration.resource import open_in_run, place_of
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import forget, load
+from stitch_pipeline.stitching.build import TABLES
 from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.stitching.state import build_under
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
@@ -107,6 +108,7 @@ def landing_zone_assets(settings: Settings, placement: Placement) -> AssetsDefin
         index.refresh(settings)
         with open_in_run(context, settings, placement) as opened, Parser(settings.memory_limit) as parser:
             open_warehouse = opened.warehouse
+            opened.publishes = not _models_follow(context)
             create_tables(open_warehouse)
             build_under(open_warehouse, settings.building_rules)
             # Devices that it queues are not looked at here.
@@ -182,6 +184,11 @@ def whole_zone_check(settings: Settings, vanished: Vanished | None) -> AssetChec
         passed=vanished is None,
         metadata=metadata,
     )
+
+
+def _models_follow(context: AssetExecutionContext) -> bool:
+    """Whether the run builds models after this step, which then publishes the events together with what they change."""
+    return any(key.path[-1] in TABLES for key in context.job_def.asset_layer.selected_asset_keys)
 
 
 def _texts(days: list[date] | None) -> list[str]:
