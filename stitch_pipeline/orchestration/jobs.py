@@ -138,7 +138,7 @@ def preview_rules_job(settings: Settings, placement: Placement) -> JobDefinition
     )
     @hides_values(settings)
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
-        proposal = Proposal(config.project_id, config.rules)
+        proposal = Proposal(config.project_id or None, config.rules)
         try:
             preview = preview_rules(settings, proposal)
         except SettingsError as error:
@@ -179,6 +179,9 @@ def forget_job(settings: Settings, placement: Placement) -> JobDefinition:
     )
     @hides_values(settings)
     def forget_ids(context: OpExecutionContext, config: ForgetConfig) -> Iterator[AssetObservation | Output[None]]:
+        for name in ("project_id", "ids_file"):
+            if not getattr(config, name):
+                raise Failure(f"{name} is empty: it must be given.", allow_retries=False)
         try:
             requests = [
                 Request(config.project_id, config.kind, line, Mode(config.mode))
