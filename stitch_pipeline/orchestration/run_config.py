@@ -25,8 +25,8 @@ AS_SET = "as_set"
 @cache
 def _choices(rule_type: type[StrEnum]) -> type[StrEnum]:
     """The members of the rule's type and ``as_set``, for the launchpad to offer."""
-    choices: Any = StrEnum(rule_type.__name__, [AS_SET, *rule_type.__members__])
-    return cast("type[StrEnum]", choices)
+    new_enum: Any = StrEnum  # mypy knows enums with literal members only
+    return cast("type[StrEnum]", new_enum(rule_type.__name__, [AS_SET, *rule_type.__members__]))
 
 
 def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:

@@ -26,12 +26,12 @@ PERSONAL = {
     *("id", "linked_id", "person_id", "component_id", "blocked_anonymous_id", "blocked_user_id", "found"),
     *("traits", "properties", "raw_row", "page_url", "referrer", "first_touch_referrer"),
 }
-MODELS = {
+MODELS: dict[str, Any] = {
     "only_pending": False,
     "restitch_only": False,
     **dict.fromkeys(("view_stitching", "session_stitching", "policy", "lookback_days"), "as_set"),
 }
-LAUNCHPADS = {
+LAUNCHPADS: dict[str, tuple[str, dict[str, Any]]] = {
     "build_job": ("stitch_models", MODELS),
     "restitch_job": ("stitch_models", MODELS),
     "restitch_page_views_job": ("stitch_models", MODELS),
