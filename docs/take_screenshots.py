@@ -3,7 +3,7 @@
     .venv/bin/python docs/take_screenshots.py [--people 300] [--directory DIR]
     .venv/bin/python docs/take_screenshots.py --report data/demo
 
-It simulates the shop of `make demo` up to today (the UI's dialogs show the last 90 days), lets it land in two
+It simulates the shop of `make demo` up to yesterday (the UI's dialogs show the last 90 days), lets it land in two
 parts with the late logins in the second, and settles after each. Needs Chromium, see `tests/e2e/dagster_server.py`.
 With `--directory` what was built there is kept, and used as it is the next time. `--report` takes only the pictures
 of the report, from what `make demo` left in the directory.
@@ -90,7 +90,7 @@ def take_all(directory: Path, people: int) -> None:
 
 def build(directory: Path, people: int) -> date:
     """The demo's data, landed and settled in two parts; gives its first day, which is the first partition too."""
-    first_day = datetime.now(UTC).date() - timedelta(days=DAYS - 1)
+    first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
     shop = simulate(people=people, first_day=first_day, days=DAYS)
     late_from = shop.days[-1 - LAST_DAYS]
     home = directory / "dagster_home"
