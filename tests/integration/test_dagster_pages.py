@@ -181,3 +181,18 @@ def results_of(result: ExecuteInProcessResult) -> dict[str, Any]:
 def execute(warehouse: Warehouse, sql: str) -> None:
     with duckdb.connect(str(warehouse.settings.duckdb_path)) as connection:
         connection.execute(sql)
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"), [({}, "project_id"), ({"project_id": "shop"}, "ids_file")], ids=["as it opens", "half"]
+)
+def test_forgetting_asks_for_what_is_missing(
+    new_warehouse: Callable[..., Warehouse], config: dict[str, str], missing: str
+) -> None:
+    warehouse = new_warehouse()
+    result = warehouse.defs.resolve_job_def("forget_job").execute_in_process(
+        instance=warehouse.instance, run_config={"ops": {"forget_ids": {"config": config}}}, raise_on_error=False
+    )
+    (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == f"{missing} is empty: it must be given."
