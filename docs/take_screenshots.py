@@ -268,7 +268,5 @@ def sensors(server: DagsterServer, page: Page) -> None:
     page.screenshot(path=IMAGES / "sensor_that_fails.png")
 
 
-
-
 if __name__ == "__main__":
     main()

@@ -67,7 +67,7 @@ def test_everything_that_a_person_sees_has_a_description(repository: RepositoryD
         if job.name.startswith("__"):
             continue
         described[f"job {job.name}"] = job.description
-        if LAUNCHPADS[job.name][0] != "stitch_models":
+        if job.name in LAUNCHPADS and LAUNCHPADS[job.name][0] != "stitch_models":
             described |= {f"op {node.name} of {job.name}": node.definition.description for node in job.nodes}
         described |= {f"field {path} of {job.name}": text for path, text in fields_of(JobSnap.from_job_def(job))}
     assert len([name for name in described if name.startswith("field")]) > 20
@@ -108,6 +108,8 @@ def test_the_launchpad_opens_with_every_field(repository: RepositoryDefinition, 
 def test_what_may_hold_personal_data_is_tagged(repository: RepositoryDefinition) -> None:
     for key in repository.asset_graph.get_all_asset_keys():
         node = repository.asset_graph.get(key)
+        if "dagster/column_schema" not in node.metadata:  # no table
+            continue
         columns = node.metadata["dagster/column_schema"].columns
         tagged = {column.name for column in columns if "pii" in column.tags}
         assert tagged == {column.name for column in columns} & PERSONAL, key
