@@ -3,7 +3,7 @@
     .venv/bin/python docs/take_screenshots.py [--people 300] [--directory DIR]
     .venv/bin/python docs/take_screenshots.py --report data/demo
 
-It simulates the shop of `make demo` up to today (the UI's dialogs show the last 90 days), lets it land in two
+It simulates the shop of `make demo` up to yesterday (the UI's dialogs show the last 90 days), lets it land in two
 parts with the late logins in the second, and settles after each. Needs Chromium, see `tests/e2e/dagster_server.py`.
 With `--directory` what was built there is kept, and used as it is the next time. `--report` takes only the pictures
 of the report, from what `make demo` left in the directory.
@@ -32,6 +32,7 @@ from dagster_server import (  # noqa: E402
     landing_dir,
     new_page,
     open_config_editor,
+    wait_for,
 )
 from playwright.sync_api import Page, expect  # noqa: E402
 
@@ -78,11 +79,18 @@ def take_all(directory: Path, people: int) -> None:
         asset_graph(server, new_page(browser, height=900), height=900)
         backfill_config(server, new_page(browser, height=1150), first_day)
         partition_metadata(server, new_page(browser, height=1180), first_day)
+        asset_plots(server, new_page(browser, height=1040))
+        preview(server, new_page(browser, height=760))
+        checks(server, new_page(browser, height=640))
+    broken = directory / "broken"
+    break_warehouse(broken)
+    with dagster_server(broken, **settings_of_broken()) as server, chromium() as browser:
+        sensors(server, new_page(browser, height=700))
 
 
 def build(directory: Path, people: int) -> date:
     """The demo's data, landed and settled in two parts; gives its first day, which is the first partition too."""
-    first_day = datetime.now(UTC).date() - timedelta(days=DAYS - 1)
+    first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
     shop = simulate(people=people, first_day=first_day, days=DAYS)
     late_from = shop.days[-1 - LAST_DAYS]
     home = directory / "dagster_home"
@@ -173,6 +181,91 @@ def report(demo: Path) -> None:
             expect(shown.locator("body[data-drawn]")).to_be_visible()
             shown.screenshot(path=IMAGES / f"{name}.png")
             context.close()
+
+
+def asset_plots(server: DagsterServer, page: Page) -> None:
+    page.goto(f"{server.url}/assets/stitched_sessions?view=overview")
+    for section in ("Description", "Columns"):  # long, and above the plots
+        page.get_by_text(section, exact=True).first.click()
+    page.get_by_role("button", name="Plots").click()
+    expect(page.get_by_text("visitors_before", exact=True)).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "asset_plots.png")
+
+
+def preview(server: DagsterServer, page: Page) -> None:
+    """The launchpad of `preview_rules_job` as it opens, and what a run of it says."""
+    page.goto(f"{server.url}/locations/stitch_pipeline/jobs/preview_rules_job/playground")
+    page.locator(".CodeMirror-line").filter(has_text="policy").click()  # shows the fields' descriptions beside
+    expect(page.get_by_text("No errors")).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "launchpad.png")
+
+    page.keyboard.press("End")
+    for _ in "as_set":
+        page.keyboard.press("Backspace")
+    page.keyboard.insert_text("device_split")
+    expect(page.get_by_text("No errors")).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url("**/runs/*")
+    run_id = page.url.split("/")[-1].split("?")[0]
+    wait_for(
+        "the preview",
+        lambda: next(run for run in server.runs() if run["runId"] == run_id)["status"] == "SUCCESS",
+        seconds=300,
+        server=server,
+    )
+    page.goto(f"{server.url}/assets/stitched_sessions?view=events")
+    expect(page.get_by_text("would be credited to").first).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "preview.png")
+
+
+def checks(server: DagsterServer, page: Page) -> None:
+    page.goto(f"{server.url}/assets/stitched_sessions?view=checks")
+    expect(page.get_by_text("No session of the days occurs twice").first).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "checks.png")
+
+
+def break_warehouse(directory: Path) -> None:
+    """A deployment of which every run fails, because its warehouse is a text file, with as many runs as make it red."""
+    shutil.rmtree(directory, ignore_errors=True)
+    home = directory / "dagster_home"
+    home.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "dagster_home" / "dagster.yaml", home)
+    landing_dir(directory).mkdir()
+    duckdb_path(directory).write_text("a text file\n" * 1000)
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-m", "stitch_pipeline", "settle"],
+            cwd=REPOSITORY,
+            env=environment(directory, **settings_of_broken()),
+            check=False,
+            stdout=subprocess.DEVNULL,
+        )
+
+
+def settings_of_broken() -> dict[str, str]:
+    return {"start_date": (datetime.now(UTC).date() - timedelta(days=6)).isoformat(), "sensor_interval_seconds": "15"}
+
+
+def sensors(server: DagsterServer, page: Page) -> None:
+    wait_for(
+        "a failed tick",
+        lambda: (server.last_tick("recovery_sensor") or {}).get("status") == "FAILURE",
+        seconds=120,
+        server=server,
+    )
+    page.goto(f"{server.url}/automation")
+    expect(page.get_by_text("recovery_sensor")).to_be_visible()
+    page.wait_for_timeout(5 * SETTLE_MILLISECONDS)  # each row asks for its own ticks
+    page.screenshot(path=IMAGES / "sensors.png")
+    page.goto(f"{server.url}/locations/stitch_pipeline/sensors/recovery_sensor")
+    expect(page.get_by_text("Failure").first).to_be_visible()
+    page.wait_for_timeout(SETTLE_MILLISECONDS)
+    page.screenshot(path=IMAGES / "sensor_that_fails.png")
 
 
 if __name__ == "__main__":

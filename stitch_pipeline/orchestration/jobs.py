@@ -138,7 +138,7 @@ def preview_rules_job(settings: Settings, placement: Placement) -> JobDefinition
     )
     @hides_values(settings)
     def try_rules(context: OpExecutionContext, config: ProposedRules) -> Iterator[AssetObservation | Output[None]]:
-        proposal = Proposal(config.project_id, config.rules)
+        proposal = Proposal(config.project_id or None, config.rules)
         try:
             preview = preview_rules(settings, proposal)
         except SettingsError as error:
@@ -155,10 +155,10 @@ def preview_rules_job(settings: Settings, placement: Placement) -> JobDefinition
         name=name_of(settings, PREVIEW_RULES_JOB),
         executor_def=placement.executor,
         description=(
-            "What another policy, window or sharing limit would change: how many sessions, page views and people would "
-            "move, per day (and with STITCH_SHOW_IDS a sample), in the metadata of the run's observation of "
-            "stitched_sessions. Nothing is written. `link_on` and the session timeout cannot be tried: they need a "
-            "rebuild of every day."
+            "What another policy, window or sharing limit would change. In the launchpad, replace `as_set` by a value. "
+            "The result is the newest event of the asset stitched_sessions: how many sessions, page views and people "
+            "would move, per day (and with STITCH_SHOW_IDS a sample), and how to follow the rules. Nothing is written. "
+            "`link_on` and the session timeout cannot be tried: they need a rebuild of every day."
         ),
     )
     def preview() -> None:
@@ -179,6 +179,9 @@ def forget_job(settings: Settings, placement: Placement) -> JobDefinition:
     )
     @hides_values(settings)
     def forget_ids(context: OpExecutionContext, config: ForgetConfig) -> Iterator[AssetObservation | Output[None]]:
+        for name in ("project_id", "ids_file"):
+            if not getattr(config, name):
+                raise Failure(f"{name} is empty: it must be given.", allow_retries=False)
         try:
             requests = [
                 Request(config.project_id, config.kind, line, Mode(config.mode))
@@ -239,9 +242,9 @@ def _preview_metadata(settings: Settings, preview: RulesPreview, proposal: Propo
     tables = {"rules": preview.changed_rules, "moves_per_day": preview.days, "sample": sample}
     return {
         "summary": MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences(preview))),
-        **{name: MetadataValue.int(getattr(preview, name)) for name in numbers},
-        **{name: _table(rows) for name, rows in tables.items() if rows},
         "to_follow": MetadataValue.text(how_to_follow(proposal) or "nothing was proposed"),
+        **{name: _table(rows) for name, rows in tables.items() if rows},
+        **{name: MetadataValue.int(getattr(preview, name)) for name in numbers},
     }
 
 

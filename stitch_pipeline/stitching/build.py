@@ -198,6 +198,23 @@ def build_views(
     return created, [_message(result) for result in results if not result.succeeded]
 
 
+def run_tests(
+    engine: Engine,
+    warehouse: Warehouse,
+    settings: Settings,
+    tests: Collection[str],
+    on_event: Callable[[DbtEvent], None],
+) -> None:
+    """Run these of dbt's tests on what is stored, over all days; see ``dbt_project.run_models`` for ``on_event``.
+
+    Raises DbtError if dbt itself cannot run.
+    """
+    create_tables(warehouse)
+    every_day = DayRange(settings.start_date, datetime.now(UTC).date())
+    variables = _variables(settings, every_day, view_stitching=settings.view_stitching_is_on)
+    dbt_project.run_models(engine, models=tests, variables=variables, on_event=on_event)
+
+
 def _variables(settings: Settings, window: DayRange, **variables: Any) -> dict[str, Any]:
     return dbt_variables(
         window,

@@ -24,11 +24,16 @@ def _count_distinct(dialect: Dialect, column: str, condition: str = "true") -> s
 
 
 def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
-    """By table: its day column, and SQL for the metadata of a day, the most important first."""
+    """By table: its day column, and SQL for the metadata of a day, the most important first.
+
+    The UI plots numbers in the order of their names and not in this one. The names in ``stitched_sessions`` are such
+    that its first four plots are rows changed, stitch rate, and visitors after and before.
+    """
     return {
         "raw_events": (
             "event_date",
             {
+                "rows": "count(*)",
                 "devices": _count_distinct(dialect, "anonymous_id"),
                 "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id)",
             },
@@ -36,31 +41,51 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
         "quarantined_events": (
             "quarantine_date",
             {
+                "rows": "count(*)",
                 "files": "count(distinct landing_file)",
                 "before_start_date": "count(*) filter (where problem = 'before_start_date')",
                 "in_the_future": "count(*) filter (where problem = 'in_the_future')",
             },
         ),
-        "identity_map": ("event_date", {"devices": _count_distinct(dialect, "anonymous_id")}),
-        "identifier_links": ("event_date", {}),
-        "sessions": ("session_date", {"events": "cast(coalesce(sum(event_count), 0) as bigint)"}),
+        "identity_map": ("event_date", {"rows": "count(*)", "devices": _count_distinct(dialect, "anonymous_id")}),
+        "identifier_links": ("event_date", {"rows": "count(*)"}),
+        "sessions": (
+            "session_date",
+            {"rows": "count(*)", "events": "cast(coalesce(sum(event_count), 0) as bigint)"},
+        ),
         "stitched_sessions": (
             "session_date",
             {
                 "stitch_rate": _STITCH_RATE,
-                "users": _count_distinct(dialect, "stitched_user_id", IS_STITCHED),
-                "on_shared_devices": _ON_SHARED_DEVICES,
+                "visitors_before": _count_distinct(dialect, "anonymous_id"),
+                "visitors_after": _count_distinct(dialect, "stitched_user_id"),
+                "visits": "count(*)",
+                "visitors_identified": _count_distinct(dialect, "stitched_user_id", IS_STITCHED),
+                "withheld_on_shared_devices": _ON_SHARED_DEVICES,
             },
         ),
-        "page_views": ("event_date", {"stitch_rate": _STITCH_RATE, "on_shared_devices": _ON_SHARED_DEVICES}),
-        "visitor_stats": ("stat_date", {"visitors": "cast(coalesce(sum(visitors), 0) as bigint)"}),
+        "page_views": (
+            "event_date",
+            {"stitch_rate": _STITCH_RATE, "rows": "count(*)", "withheld_on_shared_devices": _ON_SHARED_DEVICES},
+        ),
+        "visitor_stats": (
+            "stat_date",
+            {
+                "visitors_before": "cast(coalesce(sum(visitors_unstitched), 0) as bigint)",
+                "visitors_after": "cast(coalesce(sum(visitors), 0) as bigint)",
+                "rows": "count(*)",
+            },
+        ),
     }
 
 
-def facts_per_day(warehouse: Warehouse, table: str, days: Iterable[date]) -> dict[date, dict[str, Any]]:
-    """``rows`` and the table's own numbers for each of the days; only ``rows`` for a day without a row.
+_FIRST = ("stitch_rate", "visitors_before", "visitors_after")
 
-    Empty for a table without days.
+
+def facts_per_day(warehouse: Warehouse, table: str, days: Iterable[date]) -> dict[date, dict[str, Any]]:
+    """The table's numbers for each of the days; for a day without a row only that it has none.
+
+    ``visits`` are the rows of ``stitched_sessions``, and ``rows`` those of the others. Empty for a table without days.
     """
     described = _facts_of(warehouse.dialect).get(table)
     if described is None:
@@ -69,16 +94,16 @@ def facts_per_day(warehouse: Warehouse, table: str, days: Iterable[date]) -> dic
     days = sorted(days)
     listed = ", ".join(f"({literal(one.isoformat())})" for one in days)
     found = warehouse.rows(
-        f"select {', '.join([day, 'count(*)', *facts.values()])} from stitch.{table} "
+        f"select {', '.join([day, *facts.values()])} from stitch.{table} "
         f"where {day} between $first and $last "
         f"and {day} in (select cast(listed.day as date) from (values {listed}) as listed (day)) "
         f"group by {day}",
         first=days[0],
         last=days[-1],
     )
-    names = ["rows", *facts]
-    by_day = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
-    facts_by_day: dict[date, dict[str, Any]] = {day: by_day.get(day, {"rows": 0}) for day in days}
+    by_day = {row[0]: dict(zip(facts, row[1:], strict=True)) for row in found}
+    (row_count,) = (name for name, sql in facts.items() if sql == "count(*)")
+    facts_by_day: dict[date, dict[str, Any]] = {day: by_day.get(day, {row_count: 0}) for day in days}
     if table == "identity_map":
         for event_date, events in _events_that_do_not_link(warehouse, DayRange(days[0], days[-1])).items():
             if event_date in facts_by_day:
@@ -125,7 +150,7 @@ def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
 def numbers_of_partitions(
     warehouse: Warehouse, window: DayRange, changed: Mapping[str, Mapping[date | None, int]]
 ) -> dict[str, dict[date, dict[str, Any]]]:
-    """By table and day what the UI shows of a partition: rows, stitch rate, rows changed, then the rest.
+    """By table and day what the UI shows of a partition: stitch rate, visitors, rows changed, then the rest.
 
     ``changed`` are the rows that the run wrote or deleted, as ``changed_rows`` returns them. The days are those of the
     window and other days with changed rows. A table without days has its numbers on the window's last day only.
@@ -134,7 +159,7 @@ def numbers_of_partitions(
     for table, rows_changed in changed.items():
         per_day = facts_per_day(warehouse, table, {*window, *(day for day in rows_changed if day is not None)})
         for day, facts in per_day.items():
-            first = {name: facts.pop(name) for name in ("rows", "stitch_rate") if name in facts}
+            first = {name: facts.pop(name) for name in _FIRST if name in facts}
             per_day[day] = {**first, "rows_changed": rows_changed.get(day, 0), **facts}
         if not per_day:
             ((rows,),) = warehouse.rows(f"select count(*) from stitch.{table}")

@@ -147,11 +147,13 @@ class Column(NamedTuple):
     data_type: str
     description: str
     is_required: bool
+    tags: list[str]
 
 
 class Table(NamedTuple):
     description: str
     columns: list[Column]
+    tags: list[str]
 
 
 def described_tables() -> dict[str, Table]:
@@ -163,14 +165,14 @@ def described_tables() -> dict[str, Table]:
         if node["config"]["materialized"] == "in_place" and "internal" not in node["tags"]
     ]
     return {
-        node["name"]: Table(node["description"], [_column(column) for column in node["columns"].values()])
+        node["name"]: Table(node["description"], [_column(column) for column in node["columns"].values()], node["tags"])
         for node in (*parsed["sources"].values(), *models)
     }
 
 
 def _column(described: Mapping[str, Any]) -> Column:
     is_required = any(constraint["type"] == "not_null" for constraint in described["constraints"])
-    return Column(described["name"], described["data_type"], described["description"], is_required)
+    return Column(described["name"], described["data_type"], described["description"], is_required, described["tags"])
 
 
 def create_tables(warehouse: Warehouse) -> None:

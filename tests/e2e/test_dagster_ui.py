@@ -55,6 +55,7 @@ def test_a_person_materializes_and_backfills_and_then_the_sensors_stitch_a_late_
     land(server, "browsing.ndjson", browsing())
 
     materialize_a_range_from_the_asset_graph(server, page)
+    execute_the_checks_alone(server, page)
     backfill_page_views_with_config(server, page)
     let_the_sensors_stitch_a_late_login(server, page)
 
@@ -87,6 +88,46 @@ def materialize_a_range_from_the_asset_graph(server: DagsterServer, page: Page) 
     assert page_views(server) == {
         (day, device, device, "off") for day in BROWSING_DAYS for device in ("phone", "laptop")
     }, "view stitching is off in this server's settings"
+
+
+def execute_the_checks_alone(server: DagsterServer, page: Page) -> None:
+    repository = {"repositoryName": "__repository__", "repositoryLocationName": "stitch_pipeline"}
+    nodes = server.query("{ assetNodes { assetKey { path } assetChecksOrError { ... on AssetChecks { checks { "
+                         "name canExecuteIndividually } } } } }")["assetNodes"]  # fmt: skip
+    checks = [(node["assetKey"], check) for node in nodes for check in node["assetChecksOrError"].get("checks", ())]
+    assert len(checks) > 15
+    assert {check["canExecuteIndividually"] for _, check in checks} == {"CAN_EXECUTE"}
+    # What the button "Execute all" sends, for the checks of every asset at once.
+    selection = [{"assetKey": key, "name": check["name"]} for key, check in checks]
+    selector = {**repository, "pipelineName": "__ASSET_JOB", "assetSelection": [], "assetCheckSelection": selection}
+    launched = server.query(
+        "mutation($execution: ExecutionParams!) { launchPipelineExecution(executionParams: $execution) "
+        "{ __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+        execution={"selector": selector, "mode": "default", "runConfigData": "{}"},
+    )["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]
+    before = stitched_sessions(server)
+    run = wait_for("the end of the checks", lambda: ended(server, run_id), seconds=180, server=server)
+    assert run["status"] == "SUCCESS", server.log[-5000:]
+    assert "dagster/asset_partition_range_start" not in run["tags"]
+    found = server.query(
+        "query($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection { events { "
+        "... on AssetCheckEvaluationEvent { evaluation { checkName success } } } } } } }",
+        run=run_id,
+    )["runOrError"]["eventConnection"]["events"]
+    results = {event["evaluation"]["checkName"]: event["evaluation"]["success"] for event in found if event}
+    assert results == {check["name"]: True for _, check in checks}
+    assert stitched_sessions(server) == before
+    page.goto(f"{server.url}/assets/stitched_sessions?view=checks")
+    expect(page.get_by_role("button", name="Execute all")).to_be_enabled()
+    expect(page.get_by_text("No session of the days occurs twice").first).to_be_visible()
+
+
+def ended(server: DagsterServer, run_id: str) -> dict[str, Any] | None:
+    """The run, once it has."""
+    run = next(run for run in server.runs() if run["runId"] == run_id)
+    return None if run["status"] in UNFINISHED_STATUSES else run
 
 
 def backfill_page_views_with_config(server: DagsterServer, page: Page) -> None:

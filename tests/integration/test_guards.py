@@ -75,8 +75,8 @@ def test_the_report_and_the_partitions_say_what_each_guard_held_back(new_warehou
     counted = {
         "raw_events": ("2026-03-02", {"blocked_ids": 2, "devices": 3}),
         "identity_map": ("2026-03-02", {"events_that_do_not_link": 2, "devices": 2}),
-        "stitched_sessions": ("2026-03-05", {"on_shared_devices": 2, "users": 0}),
-        "page_views": ("2026-03-05", {"on_shared_devices": 2}),
+        "stitched_sessions": ("2026-03-05", {"withheld_on_shared_devices": 2, "visitors_identified": 0}),
+        "page_views": ("2026-03-05", {"withheld_on_shared_devices": 2}),
         "quarantined_events": ("2026-03-02", {"before_start_date": 2, "in_the_future": 1}),
     }
     for asset, (partition, expected) in counted.items():

@@ -36,14 +36,22 @@ def test_partitions_have_their_own_numbers_and_the_run_has_its_own_once(
         shown.setdefault(materialization.asset_key.path[-1], {})[materialization.partition] = numbers
     first, second, last = (str(day) for day in DAYS)
     assert shown["stitched_sessions"][first] == [
-        ("rows", 1),
         ("stitch_rate", 1.0),
+        ("visitors_before", 1),
+        ("visitors_after", 1),
         ("rows_changed", 1),
-        ("users", 1),
-        ("on_shared_devices", 0),
+        ("visits", 1),
+        ("visitors_identified", 1),
+        ("withheld_on_shared_devices", 0),
     ]
-    assert shown["stitched_sessions"][last] == [("rows", 0), ("rows_changed", 0)]
-    assert shown["identity_map"][second] == [("rows", 1), ("rows_changed", 1), ("devices", 1)]
+    assert shown["stitched_sessions"][last] == [("rows_changed", 0), ("visits", 0)]
+    assert first_plots(shown["stitched_sessions"][first]) == [
+        *("rows_changed", "stitch_rate"),
+        *("visitors_after", "visitors_before"),
+    ]
+    assert first_plots(shown["page_views"][first])[:3] == ["rows", "rows_changed", "stitch_rate"]
+    assert first_plots(shown["visitor_stats"][first]) == ["rows", "rows_changed", "visitors_after", "visitors_before"]
+    assert shown["identity_map"][second] == [("rows_changed", 1), ("rows", 1), ("devices", 1)]
     for table in TABLES_WITHOUT_DAYS:
         assert [bool(numbers) for numbers in shown[table].values()] == [False, False, True], table
 
@@ -59,6 +67,11 @@ def test_partitions_have_their_own_numbers_and_the_run_has_its_own_once(
     assert (record["stitched_sessions_rows_changed"], record["stitched_sessions_partitions_changed"]) == (2, 2)
     assert (record["stale_session_days"], record["stale_page_view_days"]) == ([], [])
     assert record["sessions_seconds"] > 0
+
+
+def first_plots(numbers: list[tuple[str, Any]]) -> list[str]:
+    """The names of the first four plots: Dagster plots each number, in the order of their names, two in a row."""
+    return sorted(name for name, value in numbers if isinstance(value, int | float))[:4]
 
 
 def test_storage_names_the_real_place(new_warehouse: Callable[..., Warehouse]) -> None:

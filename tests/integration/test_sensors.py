@@ -230,8 +230,8 @@ def test_a_build_restitches_the_few_days_that_it_makes_stale(limit: int, new_war
     ).records[0]
     assert record.asset_materialization is not None
     metadata = record.asset_materialization.metadata
-    assert {name: metadata[name].value for name in ("rows", "stitch_rate", "rows_changed")} == {
-        "rows": 1, "stitch_rate": 1.0, "rows_changed": 1,
+    assert {name: metadata[name].value for name in ("visits", "stitch_rate", "rows_changed")} == {
+        "visits": 1, "stitch_rate": 1.0, "rows_changed": 1,
     }  # fmt: skip
     checks = warehouse.instance.event_log_storage.get_asset_check_execution_history(
         AssetCheckKey(AssetKey("stitched_sessions"), "stitched_sessions_has_one_row_per_session"), limit=10

@@ -58,15 +58,24 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_the_launchpad_has_the_rules_that_may_be_given_for_one_run() -> None:
     fields = ModelsConfig.to_fields_dict()
     assert {"session_stitching", "policy", "lookback_days"} <= fields.keys()
-    assert "36500 is unlimited" in (fields["lookback_days"].description or "")
-    assert ModelsConfig.model_validate(
-        {"policy": Policy.first, "lookback_days": UNLIMITED_DAYS}
-    ).options.exceptions == {
-        "policy": Policy.first,
-        "lookback_days": UNLIMITED_DAYS,
-    }
+    assert fields["lookback_days"].description == (
+        "Days before a login within which anonymous rows are credited, or `unlimited`. `as_set`: as the settings say, "
+        "per project."
+    )
+    for unlimited in (UNLIMITED_DAYS, "unlimited"):
+        config = ModelsConfig.model_validate({"policy": "first", "lookback_days": unlimited})
+        assert config.options.exceptions == {"policy": Policy.first, "lookback_days": None}
+    for nothing in (None, "", "as_set"):
+        assert ModelsConfig.model_validate({"lookback_days": nothing}).options.exceptions == {}
     assert ModelsConfig().options.exceptions == {}
     assert {"policy", "lookback_days", "carry_forward_days", "max_users_per_device"} < ProposedRules.model_fields.keys()
+
+
+def test_the_launchpad_says_what_is_wrong_with_a_switch() -> None:
+    assert ModelsConfig.model_validate({"view_stitching": False}).options.view_stitching is False
+    assert ModelsConfig().options.view_stitching is None
+    with pytest.raises(SettingsError, match=r"view_stitching = 'maybe': must be true, false or as_set\."):
+        _ = ModelsConfig.model_validate({"view_stitching": "maybe"}).options
 
 
 class SettingsWithSecrets(Settings):

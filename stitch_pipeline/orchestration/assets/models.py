@@ -2,7 +2,7 @@
 
 The definitions come from dbt's manifest. A run is one call of dbt in this process, with the warehouse opened once
 around it (``stitching.build``). The run's numbers, and the partitions that are stale now, go into the event log as one
-observation (``run_records``), which ``identify_sensor`` reads.
+observation (``run_records``). A run of checks alone has no partition: it tests what is stored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +16,17 @@ from dagster import (
     AssetMaterialization,
     AssetObservation,
     AssetsDefinition,
+    AssetSpec,
     BackfillPolicy,
     Failure,
     Output,
     PartitionsDefinition,
 )
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject, dbt_assets
 from dagster_dbt.core.dbt_cli_event import DbtCoreCliEventMessage
 
 from stitch_pipeline.orchestration.exposure import hides_values, shown
+from stitch_pipeline.orchestration.freshness import TABLES_WITH_FRESHNESS, freshness_policy
 from stitch_pipeline.orchestration.partitions import daily_partitions, last_day, window_of
 from stitch_pipeline.orchestration.placement import Placement, key_of, name_of
 from stitch_pipeline.orchestration.resource import open_in_run, place_of
@@ -32,7 +34,7 @@ from stitch_pipeline.orchestration.run_config import ModelsConfig
 from stitch_pipeline.orchestration.run_records import run_record
 from stitch_pipeline.planning.days import DayRange, settled_by
 from stitch_pipeline.settings import Settings, SettingsError
-from stitch_pipeline.stitching.build import TABLES, Built, build, build_views
+from stitch_pipeline.stitching.build import TABLES, Built, build, build_views, run_tests
 from stitch_pipeline.stitching.facts import numbers_of_partitions
 from stitch_pipeline.stitching.state import changed_days, clear_changed_days
 from stitch_pipeline.warehouse import dbt_project
@@ -57,9 +59,16 @@ def model_assets(settings: Settings, placement: Placement) -> list[AssetsDefinit
     )
     @hides_values(settings)
     def stitch_models(context: AssetExecutionContext, config: ModelsConfig) -> Events:
-        window = window_of(context)
         models = _selected(context)
         events = _DbtEvents(context, translator, settings)
+        if not models:
+            tests = [key.name for key in context.selected_asset_check_keys]
+            with open_in_run(context, settings, placement) as opened:
+                opened.publishes = False
+                run_tests(opened.engine, opened.warehouse, settings, tests, events.add)
+            yield from events.checks
+            return
+        window = window_of(context)
         with open_in_run(context, settings, placement) as opened:
             try:
                 built = build(opened.engine, opened.warehouse, settings, window, models, config.options, events.add)
@@ -146,7 +155,7 @@ class _DbtEvents:
         info = event["info"]
         log = self._context.log.error if info["level"] == "error" else self._context.log.info
         log(shown(self._settings, info["msg"]) if info["level"] == "error" else info["msg"])
-        if info["name"] == "LogTestResult" and self._is_of_selected_asset(event):
+        if info["name"] == "LogTestResult" and self._is_selected(event):
             message = DbtCoreCliEventMessage(raw_event=dict(event), event_history_metadata={})
             for found in message.to_default_asset_events(
                 manifest=dbt_project.assets_manifest(), context=self._context, dagster_dbt_translator=self._translator
@@ -157,10 +166,10 @@ class _DbtEvents:
                     if before is None or before.passed:
                         self._checks[found.asset_key, found.check_name] = found
 
-    def _is_of_selected_asset(self, event: dbt_project.DbtEvent) -> bool:
+    def _is_selected(self, event: dbt_project.DbtEvent) -> bool:
         """A run also builds ``persons`` where it needs it, and dbt then runs the tests of that model."""
         test = dbt_project.assets_manifest()["nodes"][event["data"]["node_info"]["unique_id"]]
-        return key_of(self._settings, test["attached_node"].split(".")[-1]) in self._context.selected_asset_keys
+        return test["name"] in {key.name for key in self._context.selected_asset_check_keys}
 
 
 class _Translator(DagsterDbtTranslator):
@@ -175,6 +184,13 @@ class _Translator(DagsterDbtTranslator):
         super().__init__(DagsterDbtTranslatorSettings(enable_duplicate_source_asset_keys=True))
         self.stitching = settings
         self.placement = placement
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> AssetSpec:
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        name = self.get_resource_props(manifest, unique_id)["name"]
+        if name in TABLES_WITH_FRESHNESS and spec.freshness_policy is None:
+            return spec.replace_attributes(freshness_policy=freshness_policy(self.stitching))
+        return spec
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> AssetKey:
         return key_of(self.stitching, dbt_resource_props["name"])
