@@ -35,6 +35,7 @@ from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.stitching import forget
+from stitch_pipeline.warehouse import dbt_project
 
 HISTORIES = {
     "user_mapping_history": ("known_since", "known_until"),
@@ -416,6 +417,7 @@ class ForkServer:
     """A process that forks a child for each task, one at a time."""
 
     def __init__(self) -> None:
+        dbt_project.prepare_manifest()  # here, because parsing starts threads
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
             [sys.executable, __file__],
@@ -494,8 +496,6 @@ def _import_what_is_slow() -> None:
     import dagster_dbt  # noqa: F401
     import dbt.cli.main  # noqa: F401
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager  # noqa: F401
-
-    from stitch_pipeline.warehouse import dbt_project
 
     dbt_project.assets_manifest()
     dbt_project._parsed_project("warehouse")
