@@ -47,6 +47,8 @@ RULES = {
     "STITCH_LOOKBACK_DAYS": "unlimited",
     "STITCH_CARRY_FORWARD_DAYS": "unlimited",
     "STITCH_MAX_USERS_PER_DEVICE": "1000000",
+    # The others publish nothing; `publishing.py` has what that costs.
+    "STITCH_PUBLISHED_DIR": "off",
 }
 Run = Callable[[], Cost]
 Competitor = tuple[Run, Path, str]

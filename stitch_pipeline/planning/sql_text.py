@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def literal(value: str) -> str:
@@ -23,3 +25,8 @@ def json_path(names: Iterable[str]) -> str:
 def identifier(name: str) -> str:
     """The name as a SQL identifier, in double quotes."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def file_pattern(path: Path) -> str:
+    """The pattern that matches this path and no other, as DuckDB's readers of files take it; not yet a SQL string."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))

@@ -18,7 +18,7 @@ from stitch_pipeline.settings import Policy, ProjectSettings, Settings, Settings
 from stitch_pipeline.settings.rules import as_stored
 from stitch_pipeline.stitching import forget
 from stitch_pipeline.stitching.facts import changed_rows, events_in_window
-from stitch_pipeline.stitching.publish import publish_everything_next
+from stitch_pipeline.stitching.publish import queue_what_differs
 from stitch_pipeline.stitching.rules import configure, is_followed
 from stitch_pipeline.stitching.views import views_are_current
 from stitch_pipeline.warehouse import dbt_project
@@ -169,7 +169,7 @@ def reconcile(engine: Engine, warehouse: Warehouse, settings: Settings, *, only_
     create_tables(warehouse)
     forget.follow(warehouse, settings, look_again=not only_changed_rules)
     if not only_changed_rules:
-        publish_everything_next(warehouse)
+        queue_what_differs(warehouse, settings)
     configure(warehouse, settings)
     today = datetime.now(UTC).date()
     variables = _variables(

@@ -12,8 +12,9 @@ How the copy stays right whatever happens:
 - Before the first file is written, a new token is stored in the warehouse (``published``) and beside the files
   (``published.json``). If the tokens differ, the queue says nothing about these files: the directory is new or was
   deleted, the warehouse is new or an older copy, or a run died between the two writes. Then every day is queued.
-- Removing the token in the warehouse queues every day too. Forgetting an id does so in its own transaction, and the
-  nightly reconcile does so in order to mend what was done to the files by hand.
+- Removing the token in the warehouse queues every day too. Forgetting an id does so in its own transaction.
+- The nightly reconcile queues the days of which the file is missing, unreadable, or has another number of rows. That mends
+  what was done to the files by hand.
 - A file is written aside and renamed, so a reader gets the day as before or as after. A day that became empty keeps a
   file without rows, because a reader may have listed it already.
 """
@@ -94,6 +95,31 @@ def note_changed(warehouse: Warehouse, table: str, days_sql: str) -> None:
 def publish_everything_next(warehouse: Warehouse) -> None:
     """Let the next ``publish`` write every file anew."""
     warehouse.execute("delete from stitch.published")
+
+
+def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
+    """Queue each file that cannot be read, or has another number of rows than the warehouse. No row is compared."""
+    directory = settings.publishes_to
+    if directory is None:
+        return
+    for table in TABLES:
+        found = warehouse.parquet_rows(directory / table)
+        day = DAY_COLUMNS.get(table)
+        counts = warehouse.rows(f"select {day or 'cast(null as date)'}, count(*) from stitch.{table} group by all")
+        stored: dict[date | None, int] = dict(counts)
+        names = {f"{of_day}.parquet" if day else WHOLE_FILE: (of_day, rows) for of_day, rows in stored.items()}
+        differing = [of_day for name, (of_day, rows) in names.items() if found.get(name) != rows]
+        differing += [
+            date.fromisoformat(Path(name).stem)
+            for name, rows in found.items()
+            if name not in names and rows != 0 and name not in (COLUMNS_FILE, WHOLE_FILE)
+        ]
+        if differing:
+            listed = ", ".join(
+                f"({'cast(null as date)' if of_day is None else f'cast({literal(of_day.isoformat())} as date)'})"
+                for of_day in differing
+            )
+            note_changed(warehouse, table, f"select * from (values {listed}) as differing (day)")
 
 
 def published_directories(settings: Settings, warehouse: Warehouse | None = None) -> list[Path]:

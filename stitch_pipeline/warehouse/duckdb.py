@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
-from stitch_pipeline.planning.sql_text import identifier, literal
+from stitch_pipeline.planning.sql_text import file_pattern, identifier, literal, literals
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.folder import prepare_folder
 from stitch_pipeline.warehouse.port import (
@@ -133,6 +133,24 @@ class DuckDBWarehouse:
             # Any other message may quote a value.
             is_about_files = isinstance(error, duckdb.IOException)
             raise OSError(_first_line(str(error)) if is_about_files else type(error).__name__) from None
+
+    def parquet_rows(self, directory: Path) -> Mapping[str, int | None]:
+        def counted(paths: Iterable[Path]) -> dict[str, int | None]:
+            files = literals(file_pattern(path) for path in paths)
+            found = self.rows(f"select file_name, num_rows from parquet_file_metadata([{files}])")
+            return {Path(name).name: rows for name, rows in found}
+
+        paths = sorted(directory.glob("*.parquet"))
+        try:
+            return counted(paths) if paths else {}
+        except duckdb.Error:  # of one of them
+            rows: dict[str, int | None] = {}
+            for path in paths:
+                try:
+                    rows |= counted([path])
+                except duckdb.Error:
+                    rows[path.name] = None
+            return rows
 
     def load_events(self, batch: EventBatch) -> None:
         # Otherwise DuckDB copies the parsing of JSON into each filter above it, and parses every line two or three

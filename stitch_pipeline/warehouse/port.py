@@ -94,6 +94,9 @@ class Warehouse(Protocol):
     def write_parquet(self, query: str, path: Path) -> None:
         """Write the rows of a query into a Parquet file. Raises OSError if the file cannot be written."""
 
+    def parquet_rows(self, directory: Path) -> Mapping[str, int | None]:
+        """The number of rows of each Parquet file in the directory, by name; None for one that cannot be read."""
+
     def marker(self) -> str:
         """Write everything to disk, and name the state of the warehouse: see ``Engine.marker``."""
 

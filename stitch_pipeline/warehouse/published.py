@@ -5,7 +5,6 @@ Belongs here: what needs a connection of DuckDB. Does not: which tables are publ
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from stitch_pipeline.planning.sql_text import literal, literals
+from stitch_pipeline.planning.sql_text import file_pattern, literal, literals
 from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.port import Row, Warehouse
 
@@ -33,7 +32,7 @@ class QueryFailed(Exception):
 
 def glob_of(directory: Path) -> str:
     """The pattern of the Parquet files in a directory, whatever characters its path has."""
-    return re.sub(r"([*?\[])", r"[\1]", str(directory)) + "/*.parquet"
+    return file_pattern(directory) + "/*.parquet"
 
 
 def write_views_file(path: Path, sql: str) -> None:
@@ -117,7 +116,7 @@ def open_files() -> Iterator[PublishedReader]:
 
 def files_sql(paths: Sequence[Path]) -> str:
     """What can follow ``from`` to read these files as one table."""
-    return f"read_parquet([{literals(map(_as_pattern, paths))}], hive_partitioning = false)"
+    return f"read_parquet([{literals(map(file_pattern, paths))}], hive_partitioning = false)"
 
 
 @contextmanager
@@ -138,7 +137,3 @@ def _in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
     finally:
         connection.close()
-
-
-def _as_pattern(path: Path) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", str(path))

@@ -250,8 +250,12 @@ def test_lost_files_and_an_older_warehouse_are_published_anew(warehouse: Warehou
     # The nightly reconcile mends single files.
     (copy_of(warehouse) / "sessions" / "2026-03-02.parquet").unlink()
     (copy_of(warehouse) / "raw_events" / "2026-03-02.parquet").write_text("nonsense")
+    (copy_of(warehouse) / "users" / "all.parquet").unlink()
+    before = files_of(warehouse)
     warehouse.settle(reconcile=True)
-    warehouse.assert_is_published(("sessions", "raw_events"))
+    warehouse.assert_is_published(("sessions", "raw_events", "users"))
+    mended = {"sessions/2026-03-02.parquet", "raw_events/2026-03-02.parquet", "users/all.parquet"}
+    assert {name for name in replaced_since(warehouse, before) if name.endswith(".parquet")} == mended
 
     # A directory that is deleted, or another one.
     warehouse.load_settings(published_dir=warehouse.directory / "elsewhere")
