@@ -13,8 +13,8 @@ How the copy stays right whatever happens:
   (``published.json``). If the tokens differ, the queue says nothing about these files: the directory is new or was
   deleted, the warehouse is new or an older copy, or a run died between the two writes. Then every day is queued.
 - Removing the token in the warehouse queues every day too. Forgetting an id does so in its own transaction.
-- The nightly reconcile queues the days of which the file is missing, unreadable, or has another number of rows. That mends
-  what was done to the files by hand.
+- The nightly reconcile queues the days of which the file is missing, unreadable, or has another number of rows. That
+  mends what was done to the files by hand.
 - A file is written aside and renamed, so a reader gets the day as before or as after. A day that became empty keeps a
   file without rows, because a reader may have listed it already.
 """
