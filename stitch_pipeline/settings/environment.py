@@ -156,7 +156,7 @@ class Settings(StitchingRules, BaseSettings):
     @field_validator("published_dir", mode="after")
     @classmethod
     def _absolute_unless_off(cls, value: Path | Literal["off"] | None) -> Path | Literal["off"] | None:
-        return value.resolve() if isinstance(value, Path) else value
+        return (_base_dir.get() / value).resolve() if isinstance(value, Path) else value
 
     @field_validator("duckdb_path", mode="after")
     @classmethod
@@ -401,14 +401,16 @@ def _settings_in(cls: type[Settings], path: Path, project_file: ProjectFile) -> 
             raise SettingsError(f"{path}: {name} is not a setting{did_you_mean(name, known)}")
     folder = path.resolve().parent
     return {
-        name: str(folder / value) if isinstance(value, str) and _is_path(cls, name) else value
+        name: str(folder / value) if isinstance(value, str) and _is_path(cls, name, value) else value
         for name, value in project_file.settings.items()
     }
 
 
-def _is_path(cls: type[Settings], name: str) -> bool:
+def _is_path(cls: type[Settings], name: str, value: str) -> bool:
+    """Whether the field takes the value as a path, and not as a word that it has besides, such as `off`."""
     annotation = cls.model_fields[name].annotation
-    return Path in (annotation, *get_args(annotation))
+    choices = (annotation, *get_args(annotation))
+    return Path in choices and not any(value in get_args(choice) for choice in choices)
 
 
 def _decisions(settings: Settings) -> tuple[Decision, ...]:

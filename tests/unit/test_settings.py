@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.environment import paths_relative_to
 
 
 def project_file(tmp_path: Path, text: str) -> Path:
@@ -178,6 +179,19 @@ def test_paths_in_the_project_file_are_relative_to_it_and_others_to_the_current_
     assert settings.duckdb_path == deployment / "w.duckdb"
     assert settings.overrides_file == shop / "overrides.csv"
     assert str(settings.start_date) == "2026-02-03"
+
+
+def test_the_published_directory_is_a_path_like_the_others_or_off(deployment: Path) -> None:
+    shop = deployment / "shop"
+    shop.mkdir()
+    path = project_file(shop, 'published_dir = "off"\n')
+    assert Settings.load(project_file=path).publishes_to is None
+    project_file(shop, 'published_dir = "copy"\n')
+    assert Settings.load(project_file=path).publishes_to == shop / "copy"
+    # As a component loads its YAML, from whatever directory Dagster was started in.
+    with paths_relative_to(shop):
+        assert Settings.load(published_dir="data/copy").publishes_to == shop / "data" / "copy"
+        assert Settings.load(published_dir="off").publishes_to is None
 
 
 def test_the_project_file_sets_a_default_that_a_project_overrides(deployment: Path) -> None:
