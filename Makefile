@@ -35,7 +35,8 @@ dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 # A project of its own: what this environment says about another one must not count there.
 demo-ui: $(READY) ## the Dagster UI on the data that `make demo` left
 	@test -f data/demo/stitch.toml || { echo "run 'make demo' first"; exit 1; }
-	unset STITCH_LANDING_DIR STITCH_DUCKDB_PATH STITCH_START_DATE STITCH_PROJECT_FILE; cd data/demo && \
+	unset STITCH_LANDING_DIR STITCH_DUCKDB_PATH STITCH_REPORT_DIR STITCH_START_DATE STITCH_PROJECT_FILE STITCH_ENV_FILE \
+	    STITCH_OVERRIDES_FILE STITCH_FORGOTTEN_FILE STITCH_PUBLISHED_DIR STITCH_KEY_PREFIX; cd data/demo && \
 	DAGSTER_HOME=$(CURDIR)/data/demo/dagster_home $(CURDIR)/$(BIN)/dagster dev $(LOOPBACK)
 
 settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do

@@ -52,7 +52,8 @@ load_from:
 """
 _PLACES = (
     *("STITCH_LANDING_DIR", "STITCH_DUCKDB_PATH", "STITCH_REPORT_DIR", "STITCH_START_DATE"),
-    *("STITCH_PROJECT_FILE", "STITCH_ENV_FILE"),
+    *("STITCH_PROJECT_FILE", "STITCH_ENV_FILE", "STITCH_OVERRIDES_FILE", "STITCH_FORGOTTEN_FILE"),
+    *("STITCH_PUBLISHED_DIR", "STITCH_KEY_PREFIX"),
 )
 """Variables that would lead a command elsewhere than to the demo's directory."""
 
@@ -171,10 +172,15 @@ def _new_project(directory: Path, first_day: date) -> Settings:
     shutil.copy(DAGSTER_YAML, home)
     project_file = directory / "stitch.toml"
     project_file.write_text(_SETTINGS.format(first_day=first_day))
-    # As arguments too, because variables of the environment come before the file.
+    # As arguments too, because variables of the environment come before the file. They may be those of another project,
+    # and the demo must not publish over its tables.
     settings = Settings.load(
         env_file="off",
+        key_prefix="",
         project_file=project_file,
+        overrides_file=None,
+        forgotten_file=None,
+        published_dir=None,
         landing_dir=directory / "landing",
         duckdb_path=directory / "warehouse.duckdb",
         report_dir=directory / "report",

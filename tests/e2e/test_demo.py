@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dagster_server import REPOSITORY, served
 
-from stitch_pipeline.demo.story import MARKER
+from stitch_pipeline.demo.story import MARKER, _new_project
 
 PEOPLE = 60
 
@@ -45,6 +45,18 @@ def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path: Path) 
     assert [path.name for path in holiday.rglob("*")] == ["landing", "photo.jpg"]
 
 
+def test_the_demo_writes_only_into_its_own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says about another project, of which it must not replace what readers see."""
+    others = tmp_path / "others"
+    for name in ("PUBLISHED_DIR", "REPORT_DIR", "LANDING_DIR", "OVERRIDES_FILE", "FORGOTTEN_FILE"):
+        monkeypatch.setenv(f"STITCH_{name}", str(others / name.lower()))
+    settings = _new_project(tmp_path / "demo", date(2026, 3, 1))
+    assert settings.publishes_to == tmp_path / "demo" / "warehouse.published"
+    assert settings.overrides_file is None
+    assert settings.forgotten_path.parent == tmp_path / "demo"
+    assert not others.exists()
+
+
 @pytest.mark.slow
 def test_the_demo_ends_yesterday_and_what_it_prints_works_as_it_is(tmp_path: Path) -> None:
     directory = tmp_path / "our demo"
@@ -53,7 +65,11 @@ def test_the_demo_ends_yesterday_and_what_it_prints_works_as_it_is(tmp_path: Pat
     for name in (MARKER, "notes.txt", "landing/old.ndjson", "warehouse.duckdb.wal"):
         (directory / name).write_text("earlier")
     # Another project's settings, which must not lead the commands astray.
-    elsewhere = {"STITCH_DUCKDB_PATH": str(tmp_path / "ours.duckdb"), "STITCH_START_DATE": "2020-01-01"}
+    elsewhere = {
+        "STITCH_DUCKDB_PATH": str(tmp_path / "ours.duckdb"),
+        "STITCH_PUBLISHED_DIR": str(tmp_path / "ours.published"),
+        "STITCH_START_DATE": "2020-01-01",
+    }
     ended = demo(tmp_path, directory, "--people", str(PEOPLE), "--json", **elsewhere)
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
@@ -61,6 +77,7 @@ def test_the_demo_ends_yesterday_and_what_it_prints_works_as_it_is(tmp_path: Pat
     assert told["report"] == str(directory / "report" / "index.html")
     assert (directory / "report" / "report-shop.html").exists()
     assert (directory / "notes.txt").read_text() == "earlier"
+    assert not (tmp_path / "ours.published").exists()
     assert not (directory / "landing" / "old.ndjson").exists()
     why, ui = told["commands"]
     assert why in ended.stderr
