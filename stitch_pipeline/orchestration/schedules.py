@@ -37,7 +37,7 @@ def _schedule(settings: Settings, placement: Placement, trigger: Trigger, cron: 
         wanted = trigger.wanted(settings, context.instance, Now(context.scheduled_execution_time))
         yield from (run_request(request, run_config) for request in wanted.plan.requests)
         if not wanted.plan.requests:
-            yield SkipReason(why_nothing(trigger, wanted, context.instance))
+            yield SkipReason(why_nothing(settings, trigger, wanted, context.instance))
 
     run_config = config_of(settings, trigger.run_config)
     expression = cron(settings)

@@ -30,7 +30,7 @@ def _sensor(settings: Settings, placement: Placement, trigger: Trigger) -> Senso
         wanted = trigger.wanted(settings, context.instance, Now(datetime.now(UTC)))
         if wanted.plan.requests:
             return SensorResult([run_request(request, run_config) for request in wanted.plan.requests])
-        return SkipReason(why_nothing(trigger, wanted, context.instance))
+        return SkipReason(why_nothing(settings, trigger, wanted, context.instance))
 
     run_config = config_of(settings, trigger.run_config)
     return SensorDefinition(

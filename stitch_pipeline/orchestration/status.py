@@ -14,6 +14,7 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY
 from stitch_pipeline.orchestration.jobs import JOBS
+from stitch_pipeline.orchestration.placement import name_of, names_of
 from stitch_pipeline.orchestration.run_records import underway
 from stitch_pipeline.orchestration.triggers import TRIGGERS, Now, about
 from stitch_pipeline.settings import Settings
@@ -99,10 +100,10 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
         wanted = trigger.wanted(settings, instance, Now(datetime.now(UTC)))
         triggers.append(
             TriggerStatus(
-                name=trigger.name,
-                job_name=trigger.job_name,
+                name=name_of(settings, trigger.name),
+                job_name=name_of(settings, trigger.job_name),
                 requests=[str(request.days or "all days") for request in wanted.plan.requests],
-                paused=[about(paused, trigger.job_name, instance) for paused in wanted.plan.paused],
+                paused=[about(paused, name_of(settings, trigger.job_name), instance) for paused in wanted.plan.paused],
                 needs_a_person=bool(wanted.failing),
                 otherwise=wanted.otherwise,
             )
@@ -115,8 +116,8 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
         last_look=copy.noted_at if copy else None,
         landing=landing,
         days_behind=landing.days_behind(datetime.now(UTC).date()),
-        last_success=_last_success(instance),
-        underway=underway(instance, JOBS),
+        last_success=_last_success(settings, instance),
+        underway=underway(instance, names_of(settings, JOBS)),
         triggers=triggers,
         notices=notices(settings),
     )
@@ -142,11 +143,11 @@ def _landing(index: LandingIndex) -> Landing:
     )
 
 
-def _last_success(instance: DagsterInstance) -> LastRun | None:
+def _last_success(settings: Settings, instance: DagsterInstance) -> LastRun | None:
     # Per job, because the instance may run jobs of others as well.
     ended = [
         LastRun(job_name, datetime.fromtimestamp(record.end_time, UTC))
-        for job_name in JOBS
+        for job_name in names_of(settings, JOBS)
         for record in instance.get_run_records(
             RunsFilter(job_name=job_name, statuses=[DagsterRunStatus.SUCCESS]), limit=1
         )

@@ -124,9 +124,10 @@ class Trigger:
     """Whether ``settle`` evaluates it, which has no time of day: the daily and the nightly schedule are left out."""
 
 
-def why_nothing(trigger: Trigger, wanted: Wanted, instance: DagsterInstance) -> str:
+def why_nothing(settings: Settings, trigger: Trigger, wanted: Wanted, instance: DagsterInstance) -> str:
     """Why nothing is requested. Raises FailsAgainAndAgain if a person should look."""
-    sentences = [about(paused, trigger.job_name, instance) for paused in wanted.plan.paused]
+    job_name = name_of(settings, trigger.job_name)
+    sentences = [about(paused, job_name, instance) for paused in wanted.plan.paused]
     if wanted.failing:
         raise FailsAgainAndAgain(" ".join(sentences))
     return " ".join(sentences) or wanted.otherwise

@@ -179,6 +179,9 @@ def test_a_tick_of_one_project_requests_its_own_job_and_sees_its_own_runs(merged
     found = status(merged.shop.settings, merged.instance)
     assert found.is_settled
     assert found.last_look is not None
+    assert found.last_success is not None
+    assert found.last_success.job_name in ("shop_reconcile_job", "shop_build_job")
+    assert [trigger.job_name for trigger in found.triggers][:2] == ["shop_build_job", "shop_reconcile_job"]
     observed = merged.instance.fetch_observations(AssetKey(["shop", "identity_map"]), limit=10).records
     assert len(observed) == 2, "the look and the build"
     assert not merged.instance.fetch_observations(AssetKey("identity_map"), limit=1).records

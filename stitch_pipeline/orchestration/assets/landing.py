@@ -126,7 +126,7 @@ def landing_zone_assets(settings: Settings, placement: Placement) -> AssetsDefin
         window = window_of(context)
         with open_in_run(context, settings, placement) as opened, Parser(settings.memory_limit) as parser:
             open_warehouse = opened.warehouse
-            opened.publishes = not _models_follow(context)
+            opened.publishes = not _models_follow(context, settings)
             create_tables(open_warehouse)
             build_under(open_warehouse, settings.building_rules)
             # Devices that it queues are not looked at here.
@@ -218,9 +218,11 @@ def whole_zone_check(settings: Settings, vanished: Vanished | None) -> AssetChec
     )
 
 
-def _models_follow(context: AssetExecutionContext) -> bool:
+def _models_follow(context: AssetExecutionContext, settings: Settings) -> bool:
     """Whether the run builds models after this step, which then publishes the events together with what they change."""
-    return any(key.path[-1] in TABLES for key in context.job_def.asset_layer.selected_asset_keys)
+    # By the whole key, because assets of others in the run may end in the same word.
+    models = {key_of(settings, table) for table in TABLES}
+    return not models.isdisjoint(context.job_def.asset_layer.selected_asset_keys)
 
 
 def _texts(days: list[date] | None) -> list[str]:
