@@ -9,8 +9,8 @@ from dagster import Definitions, ExecutorDefinition, definitions, in_process_exe
 from stitch_pipeline.orchestration.alerts import alert_sensor
 from stitch_pipeline.orchestration.assets.landing import landing_zone_assets
 from stitch_pipeline.orchestration.assets.report import report_asset
-from stitch_pipeline.orchestration.jobs import ALL_JOBS, asset_jobs, forget_job, preview_rules_job, reconcile_job
-from stitch_pipeline.orchestration.placement import OWNERS, names_of, placement_of
+from stitch_pipeline.orchestration.jobs import asset_jobs, forget_job, preview_rules_job, reconcile_job
+from stitch_pipeline.orchestration.placement import OWNERS, placement_of
 from stitch_pipeline.orchestration.resource import warehouse_resource
 from stitch_pipeline.orchestration.schedules import schedules
 from stitch_pipeline.orchestration.sensors import sensors
@@ -57,7 +57,7 @@ def build_defs(
             preview_rules_job(settings, placement),
             forget_job(settings, placement),
         ],
-        sensors=[*sensors(settings, placement), alert_sensor(settings, names_of(settings, ALL_JOBS))],
+        sensors=[*sensors(settings, placement), alert_sensor(settings)],
         schedules=schedules(settings, placement),
         resources={placement.warehouse_key(settings): warehouse_resource(settings)},
     )

@@ -26,8 +26,7 @@ from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-from stitch_pipeline.orchestration.jobs import ALL_JOBS, asset_keys
-from stitch_pipeline.orchestration.placement import names_of
+from stitch_pipeline.orchestration.jobs import is_own
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.folder import prepare_folder
 from stitch_pipeline.warehouse.port import WarehouseBusy
@@ -86,12 +85,7 @@ def _lock(settings: Settings) -> Iterator[bool]:
 
 def _unfinished(settings: Settings, instance: DagsterInstance) -> list[DagsterRun]:
     """The unfinished runs inside a ``settle`` of these definitions; there may be others in the same instance."""
-    return [run for run in instance.get_runs(filters=_FILTER) if _is_own(settings, run)]
-
-
-def _is_own(settings: Settings, run: DagsterRun) -> bool:
-    own = run.job_name in names_of(settings, ALL_JOBS)
-    return own or not (run.asset_selection or set()).isdisjoint(asset_keys(settings))
+    return [run for run in instance.get_runs(filters=_FILTER) if is_own(settings, run)]
 
 
 def _fail_unfinished(settings: Settings, instance: DagsterInstance) -> None:
@@ -104,7 +98,7 @@ def _fail_runs_of_dead_processes(settings: Settings, instance: DagsterInstance) 
     if not isinstance(instance.run_launcher, DefaultRunLauncher):
         return  # other launchers can be asked, and run monitoring does so
     for run in instance.get_runs(filters=RunsFilter(statuses=_LAUNCHED)):
-        if not _is_own(settings, run):
+        if not is_own(settings, run):
             continue
         # A code server on another machine starts processes there.
         is_of_this_machine = json.loads(run.tags.get(GRPC_INFO_TAG, "{}")).get("host", "localhost") == "localhost"

@@ -6,11 +6,12 @@ import json
 import shlex
 import subprocess
 import urllib.request
-from collections.abc import Collection
+from http.client import HTTPException
 from typing import Any
 
 from dagster import DefaultSensorStatus, RunFailureSensorContext, SensorDefinition, run_failure_sensor
 
+from stitch_pipeline.orchestration.jobs import is_own
 from stitch_pipeline.orchestration.placement import name_of
 from stitch_pipeline.orchestration.run_records import failure_of
 from stitch_pipeline.settings import Settings
@@ -23,8 +24,8 @@ class AlertFailed(Exception):
     """An alert could not be delivered. The message has neither the URL nor the command, which may hold a secret."""
 
 
-def alert_sensor(settings: Settings, job_names: Collection[str]) -> SensorDefinition:
-    """The sensor that sends an alert for each failed run of these jobs; stopped unless an alert is set."""
+def alert_sensor(settings: Settings) -> SensorDefinition:
+    """The sensor that sends an alert for each failed run of these definitions; stopped unless an alert is set."""
 
     @run_failure_sensor(
         name=name_of(settings, ALERT_SENSOR),
@@ -33,7 +34,7 @@ def alert_sensor(settings: Settings, job_names: Collection[str]) -> SensorDefini
     )
     def alert(context: RunFailureSensorContext) -> None:
         run = context.dagster_run
-        if run.job_name in job_names:
+        if is_own(settings, run):
             error = failure_of(context.instance, run.run_id)
             text = f"{run.job_name} failed: {error} (run {run.run_id})"
             send(settings, {"text": text, "job_name": run.job_name, "run_id": run.run_id, "error": error})
@@ -55,7 +56,8 @@ def send(settings: Settings, message: dict[str, Any]) -> None:
             )
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):
                 pass
-        except (OSError, ValueError) as error:
+        # The messages of some of these hold a part of the URL.
+        except (OSError, ValueError, HTTPException) as error:
             problems.append(f"STITCH_ALERT_URL did not take it ({type(error).__name__})")
     if settings.alert_command is not None:
         try:

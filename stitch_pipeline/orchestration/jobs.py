@@ -9,6 +9,7 @@ from dagster import (
     AssetKey,
     AssetObservation,
     AssetSelection,
+    DagsterRun,
     Failure,
     JobDefinition,
     MetadataValue,
@@ -25,7 +26,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.exposure import hides_values, shown
-from stitch_pipeline.orchestration.placement import Placement, config_of, key_of, name_of
+from stitch_pipeline.orchestration.placement import Placement, config_of, key_of, name_of, names_of
 from stitch_pipeline.orchestration.resource import open_in_run
 from stitch_pipeline.orchestration.run_config import ForgetConfig, ProposedRules, ReconcileConfig, models_config
 from stitch_pipeline.orchestration.run_records import run_record
@@ -53,6 +54,12 @@ ALL_JOBS = (*JOBS, PREVIEW_RULES_JOB, REPORT_JOB)
 def asset_keys(settings: Settings) -> list[AssetKey]:
     """The keys of the assets that are tables."""
     return [key_of(settings, name) for name in ("raw_events", "quarantined_events", *TABLES)]
+
+
+def is_own(settings: Settings, run: DagsterRun) -> bool:
+    """Whether the run is of one of the jobs, or materializes one of the tables outside of them, as the UI does."""
+    own = run.job_name in names_of(settings, ALL_JOBS)
+    return own or not (run.asset_selection or set()).isdisjoint(asset_keys(settings))
 
 
 def asset_jobs(settings: Settings, placement: Placement) -> list[UnresolvedAssetJobDefinition]:

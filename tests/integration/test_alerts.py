@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from dagster import (
+    AssetKey,
     DagsterInstance,
     DefaultSensorStatus,
     JobDefinition,
@@ -19,6 +20,7 @@ from dagster import (
     job,
     op,
 )
+from dagster_shared.record import copy
 
 from stitch_pipeline.orchestration.alerts import AlertFailed, alert_sensor, send
 from stitch_pipeline.settings import Settings
@@ -58,16 +60,19 @@ def failing_job(name: str) -> JobDefinition:
     return of_name
 
 
-def evaluate(settings: Settings, job_name: str) -> None:
-    """Run a job of that name, which fails, and show the run to the sensor as the daemon does."""
+def evaluate(settings: Settings, job_name: str, *assets: AssetKey) -> None:
+    """Run a job of that name, which fails, and show the run to the sensor as the daemon does.
+
+    ``assets`` are those that the run was launched for.
+    """
     with DagsterInstance.ephemeral() as instance:
-        sensor = alert_sensor(settings, ["build_job"])
+        sensor = alert_sensor(settings)
         failed = failing_job(job_name).execute_in_process(instance=instance, raise_on_error=False)
         (event,) = [event for event in failed.all_events if event.event_type_value == "PIPELINE_FAILURE"]
         sensor(
             build_run_status_sensor_context(
                 sensor_name=sensor.name,
-                dagster_run=failed.dagster_run,
+                dagster_run=copy(failed.dagster_run, asset_selection=frozenset(assets)),
                 dagster_event=event,
                 dagster_instance=instance,
             ).for_run_failure()
@@ -89,6 +94,14 @@ def test_a_failed_run_of_somebody_else_is_not_posted(webhook: tuple[str, list[An
     assert posted == []
 
 
+def test_a_failed_run_of_assets_that_the_ui_launched_is_posted(webhook: tuple[str, list[Any]]) -> None:
+    url, posted = webhook
+    settings = Settings(alert_url=url, key_prefix="shop")
+    for key in (["users"], ["shop", "users"]):
+        evaluate(settings, "__ASSET_JOB", AssetKey(key))
+    assert [message["job_name"] for message in posted] == ["__ASSET_JOB"]
+
+
 def test_the_command_gets_the_message(tmp_path: Path) -> None:
     script = f"import sys; open({str(tmp_path / 'got')!r}, 'w').write(sys.stdin.read())"
     evaluate(Settings(alert_command=f'{sys.executable} -c "{script}"'), "build_job")
@@ -107,8 +120,10 @@ def test_what_is_not_delivered_fails_the_tick_and_shows_no_secret(webhook: tuple
     assert posted == [MESSAGE]
     with pytest.raises(AlertFailed, match=r"did not take it \(ValueError\) and STITCH_ALERT_COMMAND could not be run"):
         send(Settings(alert_url="no url", alert_command="/no/such/program"), MESSAGE)
+    with pytest.raises(AlertFailed, match=r"did not take it \(InvalidURL\)\.$"):
+        send(Settings(alert_url="http://127.0.0.1/secret token"), MESSAGE)
 
 
 def test_it_is_off_unless_set() -> None:
-    assert alert_sensor(Settings(), []).default_status == DefaultSensorStatus.STOPPED
-    assert alert_sensor(Settings(alert_command="true"), []).default_status == DefaultSensorStatus.RUNNING
+    assert alert_sensor(Settings()).default_status == DefaultSensorStatus.STOPPED
+    assert alert_sensor(Settings(alert_command="true")).default_status == DefaultSensorStatus.RUNNING
