@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -196,7 +198,7 @@ class Check:
     def _draft(self, file: LandedFile) -> Draft | None:
         try:
             return draft(self._parser, file)
-        except (OSError, ValueError, UnreadableFile):
+        except (OSError, ValueError, EOFError, zlib.error, csv.Error, UnreadableFile):
             return None
 
     def _fits(self, file: LandedFile) -> list[Fit]:

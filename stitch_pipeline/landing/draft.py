@@ -152,24 +152,25 @@ def _rank(role: str, column: _Column) -> int | None:
 def _written(feed: str, found: Mapping[str, _Column]) -> Draft:
     lines = [f"[feeds.{_key(feed)}]", 'source = "custom"']
     if "project_id" not in found:
-        lines.append(f"project_id = {json.dumps(feed)}    # the project of all of its events: choose a name")
+        lines.append(f"project_id = {_quoted(feed)}    # the project of all of its events: choose a name")
     if (time := found.get("occurred_at")) and time.times != "iso8601":
         lines.append(f'times = "{time.times}"')
     if "event_id" not in found:
         identifying = ("occurred_at", "anonymous_id", "user_id", "event_name", "page_url", "page_path")
         own = [found[role].path for role in identifying if role in found]
         if own:
-            lines.append(f"event_id_from = {json.dumps(own)}    # no column is an id of each event")
+            listed = ", ".join(map(_quoted, own))
+            lines.append(f"event_id_from = [{listed}]    # no column is an id of each event")
     name = found.get("event_name")
     types = _event_types(name) if name else {}
     if name:
-        listed = ", ".join(f"{json.dumps(value)} = {json.dumps(kind)}" for value, kind in types.items())
+        listed = ", ".join(f"{_quoted(value)} = {_quoted(kind)}" for value, kind in types.items())
         lines += [f"event_types = {{ {listed} }}"] if types else []
         lines.append('other_event_type = "track"')
     lines += ["", f"[feeds.{_key(feed)}.fields]"]
-    lines += [f"{role} = {json.dumps(found[role].path)}" for role in _NAMES if role in found]
+    lines += [f"{role} = {_quoted(found[role].path)}" for role in _NAMES if role in found]
     if name:
-        lines.append(f"event_type = {json.dumps(name.path)}")
+        lines.append(f"event_type = {_quoted(name.path)}")
     else:
         is_page = "page_url" in found or "page_path" in found
         lines.append(f'event_type = "={"page" if is_page else "track"}"    # every event is of this type')
@@ -200,8 +201,13 @@ def _is_login(words: frozenset[str]) -> bool:
     return bool(words & _LOGIN_WORDS) or {"sign", "in"} <= words or {"log", "in"} <= words or {"sign", "up"} <= words
 
 
+def _quoted(text: str) -> str:
+    """A string of TOML. It is JSON's but for escaped surrogates, which TOML refuses."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quoted(name)
 
 
 def _words(name: str) -> frozenset[str]:

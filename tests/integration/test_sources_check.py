@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,16 @@ def test_a_draft_says_what_it_could_not_guess(tmp_path: Path) -> None:
     ended = check(tmp_path / "nothing")
     assert ended.returncode == 2
     assert "does not exist: name a directory" in ended.stderr
+
+
+def test_a_file_of_which_nothing_can_be_guessed_stops_no_other(tmp_path: Path) -> None:
+    """A line that is longer than a field of CSV may be, and a name outside of Unicode's first plane."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.csv").write_text("x" * 200_000)
+    (tmp_path / "mine" / "b.csv").write_text("\N{BUST IN SILHOUETTE} user id,device,when\nu,d,2026-03-02\n")
+    ended = check(tmp_path, "--json")
+    assert ended.returncode == 1
+    document = json.loads(ended.stdout)
+    assert len(document["files"]) == 2
+    (draft,) = document["drafts"]
+    assert "\N{BUST IN SILHOUETTE} user id" in tomllib.loads(draft["toml"])["feeds"]["mine"]["fields"].values()
