@@ -339,5 +339,5 @@ def _templates() -> jinja2.Environment:
         "hours": _hours,
         "time": _text,
     }
-    environment.globals |= {"change": _change, "STITCHED_RULES": STITCHED_RULES}
+    environment.globals |= {"change": _change, "ROWS_PER_DEVICE": _ROWS_PER_DEVICE}
     return environment

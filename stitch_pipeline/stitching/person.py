@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.explain import Explanation, explanation_of, parse_time, trial_of_devices
+from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.stitching.views import refuse_other_views
 from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Warehouse
@@ -109,7 +110,7 @@ def _decisions(warehouse: Warehouse, project_id: str, ids: set[str]) -> list[str
 
 
 # A session with an own user is credited to the canonical id of this user when the rule is `own`.
-_DEVICES = """
+_DEVICES = f"""
     with names as (
       select cast($user as varchar) as person_id
       union
@@ -118,7 +119,7 @@ _DEVICES = """
     ),
     seen as (
       select anonymous_id, started_at as seen_at from stitch.stitched_sessions
-      where project_id = $project and stitched_by in ('own', 'link before', 'link after')
+      where project_id = $project and {IS_STITCHED}
         and stitched_user_id in (select person_id from names)
       union all
       select anonymous_id, first_seen_at from stitch.identity_map
