@@ -46,8 +46,13 @@ def add_command(commands: Commands, name: str, run: Run, help: str) -> argparse.
 
 
 def print_json(value: Any) -> None:
-    """Print a dataclass, or a dict of them, as one line. Dates and times are ISO 8601, paths are text."""
-    print(json.dumps(value, default=_plain))
+    """Print a dataclass, or a dict of them, as one line; see ``as_json``."""
+    print(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """A dataclass, or a dict of them, as JSON. Dates and times are ISO 8601, paths are text."""
+    return json.dumps(value, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, positive
+from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, as_json, positive
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.port import Row
 
@@ -47,8 +46,7 @@ def _print_json(columns: Sequence[str], rows: Iterator[Row]) -> None:
     """One array, with an object per row and line."""
     separator = "["
     for row in rows:
-        document = json.dumps(dict(zip(columns, row, strict=True)), default=_as_text, ensure_ascii=False)
-        sys.stdout.write(f"{separator}{document}")
+        sys.stdout.write(f"{separator}{as_json(dict(zip(columns, row, strict=True)))}")
         separator = ",\n "
     sys.stdout.write("[]\n" if separator == "[" else "]\n")
 

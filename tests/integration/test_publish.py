@@ -402,6 +402,8 @@ def test_query_prints_a_table_json_or_csv(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == (
         "session_date,stitched_user_id,user_id,event_count\n2026-03-01,ann,,1\n2026-03-02,ann,,1\n"
     )
+    assert main(["query", "--json", "select timestamp '2026-03-01 12:00:00' as at"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"at": "2026-03-01T12:00:00"}], "as all JSON of the commands"
     assert main(["query", "--json", "select 1 from users where false"]) == 0
     assert capsys.readouterr().out == "[]\n"
     assert main(["query", "--limit", "1", "from users"]) == 0
