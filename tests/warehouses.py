@@ -80,7 +80,12 @@ class Warehouse:
             duckdb_path=self.directory / "warehouse.duckdb",
             project_file=self.directory / "stitch.toml",
             # Most tests read the warehouse itself.
-            **{"start_date": START, "published_dir": "off", **self.own_settings},
+            **{
+                "start_date": START,
+                "published_dir": "off",
+                "report_dir": self.directory / "reports",
+                **self.own_settings,
+            },
         )
         self.defs: Definitions = build_defs(self.settings)
 

@@ -123,7 +123,7 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
     if settings.index_path.exists():
         LandingIndex(settings.index_path).vacuum()
     own = [*engine.files, settings.index_path, settings.settle_lock_path, settings.forgotten_path]
-    directories = (*directories, dbt_project.target_dir(), *published)
+    directories = (*directories, dbt_project.target_dir(), settings.report_dir, *published)
     others = [path for directory in directories for path in sorted(directory.rglob("*"))]
     searched = []
     for path in dict.fromkeys((*own, *others)):

@@ -26,7 +26,7 @@ from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.stitching.forget import Request, add_to_list
 from stitch_pipeline.stitching.forget import forget as use_case
 from stitch_pipeline.stitching.prove import prove
-from stitch_pipeline.stitching.publish import DAY_COLUMNS, TABLES, VIEWS
+from stitch_pipeline.stitching.publish import DAY_COLUMNS, TABLES, VIEWS, publish
 from stitch_pipeline.stitching.published import NotPublished, read
 from stitch_pipeline.warehouse.engine import engine_of
 
@@ -341,6 +341,20 @@ def test_a_forgotten_id_is_in_no_published_file(warehouse: Warehouse) -> None:
     shutil.copy(copy_of(warehouse) / "users" / "all.parquet", copy_of(warehouse) / "left.parquet")
     warehouse.load_settings(published_dir="off")
     assert any(name.endswith("left.parquet") for name, _, _ in prove(warehouse.settings, request, []).tables)
+
+
+def test_a_copy_elsewhere_that_is_not_written_any_more_is_proven_too(warehouse: Warehouse) -> None:
+    elsewhere = warehouse.directory / "elsewhere"
+    warehouse.load_settings(published_dir=elsewhere)
+    with engine_of(warehouse.settings).open() as opened:
+        publish(opened, warehouse.settings)
+    warehouse.load_settings(published_dir="off")
+    request = Request("shop", "user", "bob")
+    add_to_list(warehouse.settings, request)
+    with engine_of(warehouse.settings).open() as opened:
+        use_case(opened, warehouse.settings, [request])
+    certificate = prove(warehouse.settings, request, [])
+    assert str(elsewhere / "users" / "all.parquet") in {name for name, _, hits in certificate.tables if hits}
 
 
 @pytest.mark.parametrize("by_path", [True, False])
