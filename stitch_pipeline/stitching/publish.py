@@ -105,20 +105,23 @@ def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
         return
     for table in TABLES:
         found = warehouse.parquet_rows(directory / table)
-        day = DAY_COLUMNS.get(table)
-        counts = warehouse.rows(f"select {day or 'cast(null as date)'}, count(*) from stitch.{table} group by all")
-        stored: dict[date | None, int] = dict(counts)
-        names = {f"{of_day}.parquet" if day else WHOLE_FILE: (of_day, rows) for of_day, rows in stored.items()}
-        differing = [of_day for name, (of_day, rows) in names.items() if found.get(name) != rows]
-        differing += [
-            date.fromisoformat(Path(name).stem)
-            for name, rows in found.items()
-            if name not in names and rows != 0 and name not in (COLUMNS_FILE, WHOLE_FILE)
-        ]
+        if found.get(COLUMNS_FILE, 0) != 0:
+            publish_everything_next(warehouse)
+            return
+        differing: list[date | None] = []
+        if (column := DAY_COLUMNS.get(table)) is None:
+            ((rows,),) = warehouse.rows(f"select count(*) from stitch.{table}")
+            differing += [None] if found.get(WHOLE_FILE) != rows else []
+        else:
+            stored: dict[date, int] = dict(
+                warehouse.rows(f"select {column}, count(*) from stitch.{table} group by all")
+            )
+            published = {day: rows for name, rows in found.items() if (day := _day_of(name)) is not None}
+            differing += [day for day in {*stored, *published} if published.get(day) != stored.get(day, 0)]
         if differing:
             listed = ", ".join(
-                f"({'cast(null as date)' if of_day is None else f'cast({literal(of_day.isoformat())} as date)'})"
-                for of_day in differing
+                f"({'cast(null as date)' if day is None else f'cast({literal(day.isoformat())} as date)'})"
+                for day in differing
             )
             note_changed(warehouse, table, f"select * from (values {listed}) as differing (day)")
 
@@ -307,11 +310,8 @@ class _Copy:
 
     def days(self, table: str) -> list[date]:
         """The days that have a file."""
-        found = []
-        for path in (self.directory / table).glob("????-??-??.parquet"):
-            with suppress(ValueError):
-                found.append(date.fromisoformat(path.stem))
-        return found
+        names = (path.name for path in (self.directory / table).glob("*.parquet"))
+        return [day for name in names if (day := _day_of(name)) is not None]
 
     def write(self, warehouse: Warehouse, table: str, name: str, query: str) -> None:
         """Replace one file by the rows of the query."""
@@ -353,6 +353,14 @@ class _Copy:
         aside.chmod(mode)
         _flush(aside)
         aside.replace(path)
+
+
+def _day_of(name: str) -> date | None:
+    """The day that a file is named after; None for a file without a day, or of somebody else."""
+    with suppress(ValueError):
+        day = date.fromisoformat(name.removesuffix(".parquet"))
+        return day if name == f"{day}.parquet" else None
+    return None
 
 
 def _flush(path: Path) -> None:

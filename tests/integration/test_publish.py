@@ -26,7 +26,7 @@ from stitch_pipeline.orchestration.run_config import models_config
 from stitch_pipeline.stitching.forget import Request, add_to_list
 from stitch_pipeline.stitching.forget import forget as use_case
 from stitch_pipeline.stitching.prove import prove
-from stitch_pipeline.stitching.publish import DAY_COLUMNS, TABLES, VIEWS, publish
+from stitch_pipeline.stitching.publish import DAY_COLUMNS, TABLES, VIEWS, publish, queue_what_differs
 from stitch_pipeline.stitching.published import NotPublished, read
 from stitch_pipeline.warehouse.engine import engine_of
 
@@ -261,6 +261,23 @@ def test_lost_files_and_an_older_warehouse_are_published_anew(warehouse: Warehou
     warehouse.load_settings(published_dir=warehouse.directory / "elsewhere")
     warehouse.build(START)
     warehouse.assert_is_published()
+
+
+def test_the_reconcile_mends_every_file_and_ignores_those_of_others(warehouse: Warehouse) -> None:
+    root = copy_of(warehouse)
+    others = root / "users" / "2026-03-01.parquet", root / "raw_events" / "backup.parquet"
+    for path in others:
+        shutil.copy(root / "raw_events" / "2026-03-01.parquet", path)
+    assert not warehouse.rows("decisions"), "a table without a row"
+    mended = ("decisions/all.parquet", "sessions/_columns.parquet", "sessions/2026-03-01.parquet")
+    for name in mended:
+        (root / name).write_text("nonsense")
+    with engine_of(warehouse.settings).open() as opened:
+        queue_what_differs(opened, warehouse.settings)
+        publish(opened, warehouse.settings)
+    for path in others:
+        path.unlink()
+    warehouse.assert_is_published(("decisions", "sessions", "users", "raw_events"))
 
 
 def test_off_publishes_nothing(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
