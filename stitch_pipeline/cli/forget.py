@@ -40,13 +40,14 @@ def add(commands: Commands) -> None:
     forget.add_argument(
         "--pseudonymise", action="store_true", help="keep the rows under a pseudonym, for totals; default is to delete"
     )
+    forget.add_argument("--not-loaded", action="store_true", help="with --forget: the project has no event yet")
     what = forget.add_mutually_exclusive_group()
     what.add_argument("--forget", action="store_true", help="do it, and settle")
     what.add_argument("--prove", action="store_true", help="search everything that was written, print a certificate")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    from stitch_pipeline.stitching.forget import add_to_list, forget, look
+    from stitch_pipeline.stitching.forget import add_to_list, forget, look, refuse_unknown_project
     from stitch_pipeline.stitching.prove import prove
     from stitch_pipeline.warehouse.engine import engine_of
 
@@ -67,6 +68,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         else:
             print_concerned(concerned, console)
         return EXIT_OK
+    if not options.not_loaded and engine.exists():
+        with engine.open(read_only=True) as warehouse:
+            refuse_unknown_project(warehouse, settings, request)
     add_to_list(settings, request)  # from here on no run loads it, also if the warehouse is busy now
     print_done(settings, request, console)
     with engine.open() as warehouse:

@@ -49,7 +49,12 @@ def print_status(status: Status, console: Console) -> None:
     for trigger in status.triggers:
         name = f"{trigger.name} ({trigger.job_name})"
         for days in trigger.requests:
-            console.print(f"[cyan]▶[/] {name} requests {escape(days)}")
+            what = (
+                f"waits for its schedule with {escape(days)}"
+                if trigger.waits_for_schedule
+                else f"requests {escape(days)}"
+            )
+            console.print(f"[cyan]▶[/] {name} {what}")
         for sentence in trigger.paused:
             mark = "[red]✗[/]" if trigger.needs_a_person else "[yellow]…[/]"
             console.print(f"{mark} {name}: {escape(sentence)}")

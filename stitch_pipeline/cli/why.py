@@ -132,7 +132,7 @@ def print_explanation(explanation: Explanation, limit: int, console: Console) ->
             console.print(f"     [dim]{escape(line)}[/]")
     _print_how_many_are_left(len(rows) - limit, console)
     if any(row.stored_user_id not in (None, row.stitched_user_id) for row in rows):
-        console.print("What is stored differs where a re-stitch is due: run `stitch settle`.")
+        console.print("What is stored differs where a re-stitch is due: run `stitch settle --view-stitching`.")
 
 
 def _print_how_many_are_left(count: int, console: Console) -> None:

@@ -34,6 +34,8 @@ class TriggerStatus:
     needs_a_person: bool
     otherwise: str
     """Why it requests nothing, if it does not."""
+    waits_for_schedule: bool
+    """Whether what it requests waits for a time of day, as the re-stitch of page views does."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ class Status:
 
     @property
     def is_settled(self) -> bool:
-        """Whether no trigger requests anything, now or after a pause."""
-        return not any(trigger.requests or trigger.paused for trigger in self.triggers)
+        """Whether no trigger requests anything, now or after a pause. What waits for a schedule does not count."""
+        return not any(
+            (trigger.requests and not trigger.waits_for_schedule) or trigger.paused for trigger in self.triggers
+        )
 
 
 def status(settings: Settings, instance: DagsterInstance) -> Status:
@@ -106,6 +110,7 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
                 paused=[about(paused, name_of(settings, trigger.job_name), instance) for paused in wanted.plan.paused],
                 needs_a_person=bool(wanted.failing),
                 otherwise=wanted.otherwise,
+                waits_for_schedule=trigger.cron is not None,
             )
         )
     index = LandingIndex(settings.index_path)

@@ -11,6 +11,7 @@ from typing import Any
 from stitch_pipeline.planning.sql_text import literal, literals
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
+from stitch_pipeline.stitching.rules import no_such_project
 from stitch_pipeline.stitching.views import trial
 from stitch_pipeline.warehouse.port import STORED, Warehouse
 
@@ -257,9 +258,7 @@ def _what_is_unknown(warehouse: Warehouse, project_id: str, anonymous_id: str) -
     projects = warehouse.rows(f"select distinct project_id from {STORED}.stitch.raw_events order by project_id")
     names = [name for (name,) in projects]
     if project_id not in names:
-        listed = ", ".join(f"'{name}'" for name in names[:10]) + (", …" if len(names) > 10 else "")
-        has = f"these have: {listed}" if names else "nor has any other yet"
-        return f"There is no project '{project_id}' with events; {has}."
+        return no_such_project(project_id, names)
     if warehouse.rows("select 1 from stitch.raw_events where anonymous_id = $id limit 1", id=anonymous_id):
         return f"Device '{anonymous_id}' is loaded but not stitched yet: run `stitch settle`."
     ((blocked,),) = warehouse.rows(

@@ -42,6 +42,7 @@ from stitch_pipeline.settings.forgotten import (
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings
 from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.stitching.publish import publish_everything_next
+from stitch_pipeline.stitching.rules import no_such_project, project_ids
 from stitch_pipeline.warehouse.port import Row, Warehouse
 from stitch_pipeline.warehouse.tables import create_tables
 
@@ -483,9 +484,21 @@ _FATES = {
 }
 
 
+def refuse_unknown_project(warehouse: Warehouse, settings: Settings, request: Request) -> None:
+    """Raise SettingsError if the project has no event, and nothing of it was forgotten: its name is misspelt."""
+    known = project_ids(warehouse)
+    listed = {one.project_id for one in settings.forgotten.ids}
+    if request.project_id not in {*known, *listed}:
+        raise SettingsError(no_such_project(request.project_id, known))
+
+
 def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerned:
-    """What forgetting the id would concern. Nothing is written. Raises SettingsError as ``add_to_list`` does."""
+    """What forgetting the id would concern. Nothing is written.
+
+    Raises SettingsError as ``add_to_list`` does, and as ``refuse_unknown_project`` does.
+    """
     value = checked_value(settings, request)
+    refuse_unknown_project(warehouse, settings, request)
     holds = request.kind if request.kind in OWN_KINDS else "identifier"
     stored = {table for (table,) in warehouse.rows("select table_name from information_schema.tables")}
     tables = []

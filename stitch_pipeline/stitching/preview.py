@@ -15,7 +15,7 @@ from typing import Any
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_text, rules_with
-from stitch_pipeline.stitching.rules import project_ids
+from stitch_pipeline.stitching.rules import no_such_project, project_ids
 from stitch_pipeline.stitching.views import RulesTrial, rules_trial
 from stitch_pipeline.warehouse.port import STORED, Warehouse
 
@@ -122,7 +122,7 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         warehouse = trial.warehouse
         known = project_ids(warehouse)
         if proposal.project_id is not None and proposal.project_id not in known:
-            raise SettingsError(f"There is no project '{proposal.project_id}' with events: check the spelling.")
+            raise SettingsError(no_such_project(proposal.project_id, known))
         concerned = known if proposal.project_id is None else [proposal.project_id]
         in_force = {project: settings.rules(project) for project in concerned}
         proposed = {project: own.changed_by(proposal.rules) for project, own in in_force.items()}
@@ -249,6 +249,7 @@ def sentences(preview: RulesPreview) -> list[str]:
         found.append(f"sessions that would keep their user, for another reason: {reasons_only:,}")
     if preview.due_anyway:
         found.append(
-            f"{preview.due_anyway:,} rows are due to be re-stitched anyway: run `stitch settle` first to tell apart"
+            f"{preview.due_anyway:,} rows are due to be re-stitched anyway: run `stitch settle --view-stitching` first "
+            "to tell apart"
         )
     return found

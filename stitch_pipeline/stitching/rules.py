@@ -25,6 +25,13 @@ def project_ids(warehouse: Warehouse) -> list[str]:
     return [project for (project,) in rows]
 
 
+def no_such_project(project_id: str, known: Sequence[str]) -> str:
+    """The sentence on a project that is not among those with events."""
+    listed = ", ".join(f"'{name}'" for name in known[:10]) + (", …" if len(known) > 10 else "")
+    has = f"these have: {listed}" if known else "nor has any other yet"
+    return f"There is no project '{project_id}' with events; {has}."
+
+
 def configure(warehouse: Warehouse, settings: Settings) -> None:
     """Replace the configured rules and decisions with those of the settings. The models of the next run follow them."""
     projects = sorted({*project_ids(warehouse), *settings.projects})

@@ -467,6 +467,11 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     code, shown = run()
     assert code == 0
     assert "Nothing was changed" in shown
+    misspelt = ["forget", "--project", "shp", "--user", ANN]
+    for what in ([], ["--forget"]):
+        assert main([*misspelt, *what]) == 2
+        assert "There is no project 'shp' with events; these have: " in capsys.readouterr().err
+    assert not (tmp_path / "forgotten.csv").exists()
     code, shown = run("--json")
     assert (code, json.loads(shown)["tables"][0]["table"]) == (0, "raw_events")
     assert run("--prove")[0] == 1

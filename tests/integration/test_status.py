@@ -94,6 +94,9 @@ def test_settle_brings_page_views_along_when_their_schedule_was_due(warehouse: W
     index.note_page_views_settled(datetime.now(UTC))
     found = settled(warehouse)
     assert found.waiting == ["page views of 3 days wait for view_stitching_schedule"]
+    said = status(warehouse.settings, warehouse.instance)
+    assert [trigger.name for trigger in said.triggers if trigger.requests] == ["view_stitching_schedule"]
+    assert said.is_settled
     again = settled(warehouse)
     assert (again.runs, again.waiting) == ([], found.waiting)
     assert settled_document(again)["waiting"] == found.waiting

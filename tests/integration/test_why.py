@@ -303,4 +303,4 @@ def test_an_answer_that_is_stored_differently_is_pointed_out(warehouse: Warehous
     warehouse.run(RESTITCH_JOB, run_request(Request(day, base_key="by hand")).tags, models_config(policy="first"))
     _, printed, _ = why("stale", "laptop", "--at", "2026-03-15")
     assert "cem (stored: ann)" in printed
-    assert "differs where a re-stitch is due: run `stitch settle`" in printed
+    assert "differs where a re-stitch is due: run `stitch settle --view-stitching`" in printed
