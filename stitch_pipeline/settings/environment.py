@@ -166,6 +166,11 @@ class Settings(StitchingRules, BaseSettings):
             raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
         return value
 
+    @field_validator("alert_url", "alert_command", mode="after")
+    @classmethod
+    def _empty_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value().strip() else None
+
     @field_validator("memory_limit", mode="after")
     @classmethod
     def _size(cls, value: str | None) -> str | None:

@@ -77,11 +77,13 @@ class PublishingFailed(Exception):
 
 @dataclass(frozen=True)
 class _State:
-    """What ``published.json`` says: the token, a digest of the tables' columns, and one of the compared table."""
+    """What ``published.json`` says: the token, digests of columns and of the compared table, and the owner."""
 
     token: str
     columns: str
     compared: str
+    warehouse: str
+    """The path of the warehouse that wrote it."""
 
 
 def note_changed(warehouse: Warehouse, table: str, days_sql: str) -> None:
@@ -148,8 +150,10 @@ def publish(warehouse: Warehouse, settings: Settings) -> int:
     if not {*TABLES, "published", "unpublished"} <= set(columns):
         return 0
     try:
-        with _Copy.prepared(directory, settings.duckdb_path) as copy:
-            return _publish(warehouse, copy, columns)
+        prepared = _Copy.prepared(directory, settings.duckdb_path)
+        _refuse_a_copy_of_another(prepared, settings.duckdb_path)
+        with prepared as copy:
+            return _publish(warehouse, settings.duckdb_path, copy, columns)
     except OSError as error:
         raise PublishingFailed(
             f"The published copy in '{directory}' cannot be written ({error}): make room there or make it writable, "
@@ -158,10 +162,25 @@ def publish(warehouse: Warehouse, settings: Settings) -> int:
         ) from error
 
 
-def _publish(warehouse: Warehouse, copy: _Copy, columns: Mapping[str, Sequence[tuple[str, str]]]) -> int:
+def _refuse_a_copy_of_another(copy: _Copy, own: Path) -> None:
+    """Two warehouses with one directory would replace each other's rows in every run."""
+    before = copy.state()
+    if before is not None and Path(before.warehouse) != own and Path(before.warehouse).exists():
+        raise PublishingFailed(
+            f"'{copy.directory}' is the published copy of another warehouse, '{before.warehouse}': give each a "
+            "STITCH_PUBLISHED_DIR of its own. Nothing was published."
+        )
+
+
+def _publish(warehouse: Warehouse, file: Path, copy: _Copy, columns: Mapping[str, Sequence[tuple[str, str]]]) -> int:
     before = copy.state()
     stored = warehouse.rows("select token, directory from stitch.published")
-    state = _State(uuid4().hex, _digest({table: columns[table] for table in TABLES}), _compared(warehouse))
+    state = _State(
+        token=uuid4().hex,
+        columns=_digest({table: columns[table] for table in TABLES}),
+        compared=_compared(warehouse),
+        warehouse=str(file),
+    )
     is_known = (
         before is not None
         and stored == [(before.token, str(copy.directory))]

@@ -125,5 +125,6 @@ def test_what_is_not_delivered_fails_the_tick_and_shows_no_secret(webhook: tuple
 
 
 def test_it_is_off_unless_set() -> None:
+    assert not Settings(alert_url="", alert_command=" ").has_alerts
     assert alert_sensor(Settings()).default_status == DefaultSensorStatus.STOPPED
     assert alert_sensor(Settings(alert_command="true")).default_status == DefaultSensorStatus.RUNNING

@@ -280,6 +280,17 @@ def test_the_reconcile_mends_every_file_and_ignores_those_of_others(warehouse: W
     warehouse.assert_is_published(("decisions", "sessions", "users", "raw_events"))
 
 
+def test_a_directory_of_another_warehouse_is_left_alone(warehouse: Warehouse, new_warehouse: NewWarehouse) -> None:
+    other = new_warehouse(published_dir=copy_of(warehouse))
+    other.land_events("jitsu/other.ndjson", [page_view("o", "2026-03-02 12:00", anonymous_id="other")])
+    before = files_of(warehouse)
+    run = other.settle().runs[0]
+    assert files_of(warehouse) == before
+    logged = other.instance.all_logs(run.run_id)
+    assert any("is the published copy of another warehouse" in (entry.user_message or "") for entry in logged)
+    assert "give each a STITCH_PUBLISHED_DIR of its own" in " ".join(entry.user_message or "" for entry in logged)
+
+
 def test_off_publishes_nothing(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(copy_of(warehouse))
     warehouse.load_settings(published_dir="off")
