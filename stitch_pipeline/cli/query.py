@@ -11,10 +11,9 @@ from itertools import islice
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, as_json, positive
+from stitch_pipeline.cli.table import print_table
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.port import Row
 
@@ -59,17 +58,15 @@ def _print_csv(columns: Sequence[str], rows: Iterator[Row]) -> None:
 
 def _print_table(columns: Sequence[str], rows: Iterator[Row], limit: int, console: Console) -> None:
     shown = list(islice(rows, limit))
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for place, column in enumerate(columns):
-        are_numbers = shown and all(isinstance(row[place], int | float | None) for row in shown)
-        table.add_column(escape(column), justify="right" if are_numbers else "left", overflow="fold")
-    for row in shown:
-        table.add_row(*("" if value is None else escape(str(_as_text(value))) for value in row))
-    console.print(table)
-    more = next(rows, None) is not None
-    console.print(
-        f"[dim]{len(shown):,} rows{'; there are more: --limit, --json or --csv prints them' if more else ''}[/]"
-    )
+    numbers = [
+        column
+        for place, column in enumerate(columns)
+        if shown and all(isinstance(row[place], int | float | None) for row in shown)
+    ]
+    cells = [["" if value is None else str(_as_text(value)) for value in row] for row in shown]
+    print_table(console, columns, cells, numbers=numbers)
+    more = "; there are more: --limit, --json or --csv prints them" if next(rows, None) is not None else ""
+    console.print(f"[dim]{len(shown):,} row{'s' * (len(shown) != 1)}{more}[/]")
 
 
 def _as_text(value: Any) -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from stitch_pipeline.landing.check import SAMPLE_COLUMNS, Check, CheckedFile, Contents, Fit, Identifiers
-from stitch_pipeline.landing.draft import Draft
+from stitch_pipeline.cli.table import print_table
+from stitch_pipeline.landing.check import SAMPLE_COLUMNS, Check, CheckedFile, Contents, Findings, Fit, Identifiers
+from stitch_pipeline.landing.draft import Draft, feed_table
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.sources import SOURCES
@@ -37,14 +38,17 @@ def check_sources(settings: Settings, path: Path, console: Console, *, details: 
                 console.print(f"\n[bold]{escape(file.landing_file)}[/] ({file.size:,} bytes)")
                 _print_file(checked, console)
         together = check.identifiers()
+        findings = check.findings()
     if not details and not is_alone:
         _print_summary(found, console)
     if not is_alone:
         _print_identifiers(together, "All files together", console)
+    for found_in_feed in findings:
+        _print_findings(found_in_feed, console)
     drafts = {checked.draft.feed: checked.draft for checked in reversed(found) if checked.draft}
     for feed in sorted(drafts):
         _print_draft(drafts[feed], console)
-    return Checked(found, together, list(drafts.values()))
+    return Checked(found, together, findings, list(drafts.values()))
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,15 @@ class Checked:
 
     files: Sequence[CheckedFile]
     together: Identifiers
+    findings: Sequence[Findings]
+    """One per feed with some."""
     drafts: Sequence[Draft]
     """One per feed with a file of unknown format."""
 
     @property
     def is_good(self) -> bool:
-        """False if a file cannot be read, or holds no event but should."""
-        return all(checked.is_good for checked in self.files)
+        """False if a file cannot be read, or holds no event but should, or a feed has a problem."""
+        return all(checked.is_good for checked in self.files) and not any(one.problems for one in self.findings)
 
     def document(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -78,6 +84,7 @@ class Checked:
                 for checked in self.files
             ],
             "together": self.together,
+            "feeds": self.findings,
             "drafts": self.drafts,
         }
 
@@ -90,10 +97,7 @@ def _print_summary(files: Sequence[CheckedFile], console: Console) -> None:
     groups: dict[tuple[str, str], list[CheckedFile]] = {}
     for checked in files:
         groups.setdefault((checked.file.landing_file.split("/")[0], _kind(checked)), []).append(checked)
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("feed", "files", "", "events", "days", "bad rows"):
-        is_number = column in ("files", "events", "bad rows")
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=True, overflow="fold")
+    rows = []
     for (feed, kind), group in sorted(groups.items()):
         contents = [checked.contents for checked in group if checked.contents]
         days = [
@@ -103,15 +107,18 @@ def _print_summary(files: Sequence[CheckedFile], console: Console) -> None:
             if day is not None
         ]
         bad = sum(row.count for found in contents for row in found.bad_rows)
-        table.add_row(
-            escape(feed),
-            f"{len(group):,}",
-            escape(kind) if all(checked.is_good for checked in group) else f"[red]{escape(kind)}[/]",
-            f"{sum(found.identifiers.events for found in contents):,}" if contents else "",
-            f"{min(days)} to {max(days)}" if days else "",
-            f"{bad:,}" if bad else "",
+        rows.append(
+            (
+                feed,
+                f"{len(group):,}",
+                Text(kind, style="" if all(checked.is_good for checked in group) else "red"),
+                f"{sum(found.identifiers.events for found in contents):,}" if contents else "",
+                f"{min(days)} to {max(days)}" if days else "",
+                f"{bad:,}" if bad else "",
+            )
         )
-    console.print(table)
+    columns = ("feed", "files", "format", "events", "days", "bad rows")
+    print_table(console, columns, rows, numbers=("files", "events", "bad rows"))
     for feed, kind in sorted(groups):
         _print_problems(feed, groups[feed, kind], console)
     console.print("[dim]--details shows every file, with a sample of its events[/]")
@@ -155,8 +162,15 @@ def _suggestion(checked: CheckedFile) -> str | None:
     feed = checked.file.landing_file.split("/")[0]
     if not checked.fits or feed in SOURCES or (checked.file.source is not None and checked.read_as is not None):
         return None
-    table = f'[feeds.{feed}] source = "{checked.fits[0].source}"'
-    return f"  to read it like that, write in stitch.toml: {escape(table)}"
+    # Two lines, because TOML allows nothing after the heading of a table.
+    table = escape(f'{feed_table(feed)}\nsource = "{checked.fits[0].source}"')
+    return f"  to read it like that, write in stitch.toml:\n\n{table}\n"
+
+
+def _print_findings(findings: Findings, console: Console) -> None:
+    for colour, sentences in (("red", findings.problems), ("yellow", findings.warnings)):
+        for sentence in sentences:
+            console.print(f"  [{colour}]{escape(findings.feed)}[/]: {escape(sentence)}")
 
 
 def _print_draft(draft: Draft, console: Console) -> None:
@@ -200,12 +214,8 @@ def _print_file(checked: CheckedFile, console: Console) -> None:
 
 
 def _print_contents(contents: Contents, console: Console) -> None:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in SAMPLE_COLUMNS:
-        table.add_column(column, overflow="ellipsis", max_width=26, no_wrap=True)
-    for row in contents.sample:
-        table.add_row(*("" if value is None else escape(str(value)) for value in row))
-    console.print(table)
+    cells = [["" if value is None else str(value) for value in row] for row in contents.sample]
+    print_table(console, SAMPLE_COLUMNS, cells, longest=26)
     if contents.times is not None:
         console.print(f"  times are {contents.times} ({'stated' if contents.times_are_stated else 'detected'})")
     for bad in contents.bad_rows:
@@ -220,8 +230,14 @@ def _print_identifiers(found: Identifiers, title: str, console: Console) -> None
     if not found.events:
         console.print(f"  [red]{title.lower()} there is no event[/]")
         return
+    if found.repeated:
+        is_one = found.repeated == 1
+        console.print(
+            f"  [yellow]{found.repeated:,} row{'s' * (not is_one)} repeat{'s' * is_one} the event id of another row[/] "
+            f"and would not count: rows with one event id are one event"
+        )
     console.print(
-        f"  {title}: {found.events:,} events of {found.first_day} to {found.last_day}: "
+        f"  {title}: {found.events:,} event{'s' * (found.events != 1)} of {found.first_day} to {found.last_day}: "
         f"{found.device_only:,} with a device only, {found.both:,} with device and user, "
         f"{found.user_only:,} with a user only, {found.neither:,} with neither; "
         f"{found.blocked:,} with an id that is blocked"

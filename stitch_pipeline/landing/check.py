@@ -7,11 +7,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from stitch_pipeline.landing import reading, staging
-from stitch_pipeline.landing.draft import Draft, draft
+from stitch_pipeline.landing.draft import Draft, draft, feed_table
 from stitch_pipeline.landing.landed_file import LandedFile, Shape, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
@@ -20,6 +21,7 @@ from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.sources import SOURCES
+from stitch_pipeline.sources.paths import parse_path
 
 SAMPLE_COLUMNS = (
     *("occurred_at", "event_type", "event_name", "anonymous_id", "user_id", "source_session_id", "page_path"),
@@ -69,6 +71,8 @@ class Identifiers:
     devices: int
     linked_devices: int
     credited_events: int
+    repeated: int
+    """Rows with the event id of another row; such rows count once."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,16 @@ class Contents:
     """Whether the layout states the format; otherwise it is detected from one row."""
     bad_rows: Sequence[BadRows]
     identifiers: Identifiers
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is wrong with a feed as a whole, in sentences."""
+
+    feed: str
+    problems: Sequence[str]
+    """Something that the feed's table declares is not there, or no event can be stitched."""
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -112,14 +126,34 @@ class CheckedFile:
         return not self.file.size or self.file.has_no_events or bool(self.named_like_table_of)
 
 
+@dataclass(frozen=True)
+class _Names:
+    """The columns of a file, or the keys of its documents."""
+
+    names: frozenset[str]
+    of_documents: bool
+
+    def may_have(self, path: str) -> bool:
+        """Whether the path is among the names, or is not a plain name, so that they do not tell."""
+        if len(parse_path(path)) != 1 or path in self.names:
+            return True
+        # Columns are found in any case, keys of JSON are not.
+        return not self.of_documents and path.lower() in {name.lower() for name in self.names}
+
+
 class Check:
     """The files below ``path``: ``look_at`` checks one, ``identifiers`` counts over one or all that were checked.
+
+    ``findings`` judges the feeds of those that were checked.
 
     Raises SettingsError if the path does not exist or holds no file.
     """
 
     def __init__(self, parser: Parser, settings: Settings, path: Path) -> None:
         self._parser = parser
+        self._settings = settings
+        self._names: dict[str, dict[str, _Names]] = {}
+        """By feed and file, if the feed declares some."""
         # The files as they are: what is forgotten is left out when they are loaded.
         self._rules = replace(reading_rules(settings), forgetting=None)
         self.files = list(_files(settings, path.resolve()))
@@ -130,6 +164,8 @@ class Check:
             "event_date date, problem varchar, field varchar, reason varchar, remedy varchar, has_blocked_id boolean, "
             "row_count bigint)"
         )
+        # Hashes, because the ids of all events would not fit into memory.
+        parser.execute("create table seen_ids (file_hash ubigint, id_hash ubigint)")
 
     def look_at(self, file: LandedFile) -> CheckedFile:
         """Check one file and add its rows to those that ``identifiers`` counts."""
@@ -161,7 +197,14 @@ class Check:
             contents = self._contents(EventBatch(read_as.shape, (read_as.landed,), self._rules))
         except UnreadableFile as error:
             return CheckedFile(file, fits, read_as, problem=str(error))
+        self._remember_names(EventBatch(read_as.shape, (read_as.landed,), self._rules))
         return CheckedFile(file, fits, read_as, contents=contents)
+
+    def findings(self) -> list[Findings]:
+        """What is wrong with the feeds of the files that were checked; a feed without findings is left out."""
+        feeds = dict.fromkeys(_feed(file) for file in self.files)
+        found = [Findings(feed, self._problems(feed), self._warnings(feed)) for feed in feeds]
+        return [one for one in found if one.problems or one.warnings]
 
     def identifiers(self, landing_file: str | None = None) -> Identifiers:
         """The counts for one file, or for all files that were checked."""
@@ -188,12 +231,67 @@ class Check:
               min(event_date), max(event_date),
               (select count(*) from devices),
               (select count(*) from devices where is_linked),
-              (select coalesce(sum(anonymous_events), 0)::bigint from devices where is_linked)
+              (select coalesce(sum(anonymous_events), 0)::bigint from devices where is_linked),
+              (
+                select count(*) - count(distinct id_hash) from seen_ids
+                where $landing_file::varchar is null or file_hash = hash($landing_file)
+              )
             from events
             """,
             landing_file=landing_file,
         )
         return Identifiers(*row)
+
+    def _remember_names(self, batch: EventBatch) -> None:
+        """The file's columns, or the keys of its documents, if its feed declares some."""
+        landing_file = batch.files[0].landing_file
+        own = self._settings.feed(_feed(batch.files[0]))
+        if not own.fields and not own.event_id_from:
+            return
+        if batch.shape.is_document:
+            keys = f"select distinct unnest(try(json_keys(raw_row))) from ({reading.numbered_rows_sql(batch)})"
+            names = _Names(frozenset(str(key) for (key,) in self._parser.rows(keys)), of_documents=True)
+        else:
+            names = _Names(frozenset(name for name, _ in batch.shape.columns), of_documents=False)
+        self._names.setdefault(_feed(batch.files[0]), {})[landing_file] = names
+
+    def _problems(self, feed: str) -> list[str]:
+        own, by_file = self._settings.feed(feed), self._names.get(feed)
+        problems = []
+        if by_file:
+            names = {name for of_file in by_file.values() for name in of_file.names}
+            declared = [*own.fields.items(), *(("event_id_from", (path,)) for path in own.event_id_from)]
+            for field, paths in declared:
+                if not any(of_file.may_have(path) for of_file in by_file.values() for path in paths):
+                    files = (
+                        min(by_file) if len(by_file) == 1 else f"any of {len(by_file):,} files, such as {min(by_file)}"
+                    )
+                    written = " or ".join(f"'{path}'" for path in paths)
+                    nearest = get_close_matches(paths[0], sorted(names), n=1)
+                    remedy = f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(sorted(names)[:20])}"
+                    problems.append(f"{field}: no column {written} in {files}; {remedy}")
+        ((events, with_id),) = self._parser.rows(
+            "select count(*), count(coalesce(anonymous_id, user_id)) from seen "
+            "where problem is null and split_part(landing_file, '/', 1) = $feed",
+            feed=feed,
+        )
+        if events and not with_id:
+            problems.append(
+                "no event has a device or a user, so nothing can be stitched: name their columns with anonymous_id and "
+                f"user_id in {feed_table(feed).removesuffix(']')}.fields]"
+            )
+        return problems
+
+    def _warnings(self, feed: str) -> list[str]:
+        own = self._settings.feed(feed)
+        times = own.fields.get("occurred_at", ("occurred_at",))
+        listed = {path.lower() for path in own.event_id_from}
+        if (own.source or feed) != "custom" or not listed or any(path.lower() in listed for path in times):
+            return []
+        return [
+            "event_id_from lacks the time: events that agree in all of its columns count as one event, for instance "
+            f"all visits of a device to one page. Add '{times[0]}' to it, unless its columns are an id of each event"
+        ]
 
     def _draft(self, file: LandedFile) -> Draft | None:
         try:
@@ -231,10 +329,20 @@ class Check:
         parser, landing_file = self._parser, batch.files[0].landing_file
         sample = parser.rows(f"select {', '.join(SAMPLE_COLUMNS)} from ({batch.events_sql}) limit {_SAMPLE_ROWS}")
         parser.forget_refused_lines()
+        # Both tables are filled from one reading of the file.
+        parser.execute(
+            "create or replace temp table rows_of_file as select landing_file, project_id, event_id, anonymous_id, "
+            "user_id, event_date, problem, field, reason, remedy, "
+            "blocked_anonymous_id is not null or blocked_user_id is not null as has_blocked_id "
+            f"from ({reading.numbered_rows_sql(batch)})"
+        )
+        parser.execute(
+            "insert into seen_ids select hash(landing_file), hash(project_id, event_id) from rows_of_file "
+            "where problem is null"
+        )
         parser.execute(
             "insert into seen select landing_file, project_id, anonymous_id, user_id, event_date, problem, field, "
-            "reason, remedy, blocked_anonymous_id is not null or blocked_user_id is not null, count(*) "
-            f"from ({reading.numbered_rows_sql(batch)}) group by all"
+            "reason, remedy, has_blocked_id, count(*) from rows_of_file group by all"
         )
         parser.execute(
             "insert into seen by name select $landing_file as landing_file, "
@@ -270,6 +378,10 @@ def _files(settings: Settings, path: Path) -> Iterator[LandedFile]:
         yield from (file for file in found.values() if path in file.path.parents)
     else:
         raise SettingsError(f"'{path}' does not exist: name a directory of event files, or one file.")
+
+
+def _feed(file: LandedFile) -> str:
+    return file.landing_file.split("/")[0]
 
 
 def _time_unit(written: str) -> str:

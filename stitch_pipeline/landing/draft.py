@@ -9,9 +9,11 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -27,6 +29,7 @@ _PAGE_WORDS = {"page", "pageview", "pageviews", "view", "viewed", "visit", "hit"
 _LOGIN_WORDS = {"identify", "login", "signin", "signup", "register", "registered", "registration"}
 _UNITS = {range(9, 12): "seconds", range(12, 15): "milliseconds", range(15, 18): "microseconds"}
 _NEVER_IDS = {"agent", "type", "count", "country", "language", "version", "os", "model", "brand", "category", "role"}
+_UNKNOWN = "?"
 _NO_VALUES = ("", "null", "none", "undefined", "nan")
 
 
@@ -52,11 +55,21 @@ class _Column:
     def is_distinct(self) -> bool:
         return len(self.values) == self.rows and len(set(self.values)) == self.rows
 
+    @cached_property
+    def time_formats(self) -> Mapping[str, int]:
+        """How many values are a time in each format."""
+        formats = map(_time_format, self.values)
+        return Counter(one for one in formats if one is not None)
+
     @property
-    def times(self) -> str | None:
-        """The format of the values as times; None if some are none."""
-        formats = {_time_format(value) for value in self.values}
-        return formats.pop() if len(formats) == 1 else None
+    def are_times(self) -> bool:
+        """Whether most values are times. A few bad ones among them must not hide the column."""
+        return sum(self.time_formats.values()) * 2 > len(self.values)
+
+    @property
+    def unreadable_time(self) -> str | None:
+        """A value that is no time that can be read, but might be one because it has digits."""
+        return next((value for value in self.values if _time_format(value) is None and re.search(r"\d", value)), None)
 
     @property
     def is_page(self) -> bool:
@@ -117,11 +130,15 @@ def _guess(columns: Sequence[_Column]) -> dict[str, _Column]:
         if ranked:
             found[role] = min(ranked, key=lambda ranked: ranked[0])[1]
 
-    times = [column for column in columns if column.times and column.values]
+    times = [column for column in columns if column.are_times]
     for role in ("received_at", "occurred_at"):
         take(role, times)
     if "occurred_at" not in found and (left := [column for column in times if column not in found.values()]):
         found["occurred_at"] = left[0]
+    if "occurred_at" not in found:
+        # By the name alone: its rows are quarantined for their times until these are converted.
+        take("occurred_at", [column for column in columns if column.unreadable_time and not column.is_page])
+        times += [found["occurred_at"]] if "occurred_at" in found else []
     take("event_id", [column for column in columns if column.is_distinct and column not in times])
     for role in ("source_session_id", "project_id", "utm_source", "utm_medium", "utm_campaign", "referrer"):
         take(role, columns)
@@ -150,17 +167,21 @@ def _rank(role: str, column: _Column) -> int | None:
 
 
 def _written(feed: str, found: Mapping[str, _Column]) -> Draft:
-    lines = [f"[feeds.{_key(feed)}]", 'source = "custom"']
+    lines = [feed_table(feed), 'source = "custom"']
     if "project_id" not in found:
         lines.append(f"project_id = {_quoted(feed)}    # the project of all of its events: choose a name")
-    if (time := found.get("occurred_at")) and time.times != "iso8601":
-        lines.append(f'times = "{time.times}"')
+    time = found.get("occurred_at")
+    # Without `times` each value's own format counts, which reads a column with several.
+    if time and len(time.time_formats) == 1 and "iso8601" not in time.time_formats:
+        lines.append(f'times = "{next(iter(time.time_formats))}"')
     if "event_id" not in found:
         identifying = ("occurred_at", "anonymous_id", "user_id", "event_name", "page_url", "page_path")
         own = [found[role].path for role in identifying if role in found]
         if own:
-            listed = ", ".join(map(_quoted, own))
-            lines.append(f"event_id_from = [{listed}]    # no column is an id of each event")
+            # Without the time, all visits of a device to one page would be one event.
+            listed = ", ".join(map(_quoted, own if time else [_UNKNOWN, *own]))
+            then = "" if time else f"; put the time's column in place of {_quoted(_UNKNOWN)}"
+            lines.append(f"event_id_from = [{listed}]    # no column is an id of each event{then}")
     name = found.get("event_name")
     types = _event_types(name) if name else {}
     if name:
@@ -168,6 +189,8 @@ def _written(feed: str, found: Mapping[str, _Column]) -> Draft:
         lines += [f"event_types = {{ {listed} }}"] if types else []
         lines.append('other_event_type = "track"')
     lines += ["", f"[feeds.{_key(feed)}.fields]"]
+    if not time:
+        lines.append(f"occurred_at = {_quoted(_UNKNOWN)}    # the time's column; it belongs into event_id_from too")
     lines += [f"{role} = {_quoted(found[role].path)}" for role in _NAMES if role in found]
     if name:
         lines.append(f"event_type = {_quoted(name.path)}")
@@ -177,13 +200,27 @@ def _written(feed: str, found: Mapping[str, _Column]) -> Draft:
     missing = [
         sentence
         for role, sentence in {
-            "occurred_at": "No column holds a time that can be read (ISO 8601, or an epoch number): set occurred_at.",
+            "occurred_at": "No column holds a time that can be read (ISO 8601, or an epoch number): "
+            "set occurred_at and event_id_from.",
             "anonymous_id": "No column is named like a device's id: set anonymous_id, or nothing can be stitched.",
             "user_id": "No column is named like a user's id: set user_id, or nothing can be stitched.",
         }.items()
         if role not in found
     ]
+    if time and not time.are_times:
+        missing.insert(0, _about_unreadable_times(time))
     return Draft(feed, "\n".join(lines) + "\n", missing)
+
+
+def _about_unreadable_times(column: _Column) -> str:
+    example = str(column.unreadable_time)
+    remedy = "convert them to ISO 8601, for instance 2026-10-20T09:00:00Z"
+    if re.fullmatch(r"\d{1,8}", example):
+        remedy += ', or state times = "seconds" if they are epoch seconds'
+    return (
+        f"The times of column '{column.path}' cannot be read, for instance '{example}': {remedy}. "
+        "Until then their rows are quarantined."
+    )
 
 
 def _event_types(column: _Column) -> dict[str, str]:
@@ -204,6 +241,11 @@ def _is_login(words: frozenset[str]) -> bool:
 def _quoted(text: str) -> str:
     """A string of TOML. It is JSON's but for escaped surrogates, which TOML refuses."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def feed_table(feed: str) -> str:
+    """The heading of the feed's table in ``stitch.toml``."""
+    return f"[feeds.{_key(feed)}]"
 
 
 def _key(name: str) -> str:

@@ -449,7 +449,20 @@ def test_query_prints_a_table_json_or_csv(capsys: pytest.CaptureFixture[str]) ->
     assert main(["query", "--json", "select 1 from users where false"]) == 0
     assert capsys.readouterr().out == "[]\n"
     assert main(["query", "--limit", "1", "from users"]) == 0
-    assert "1 rows; there are more" in capsys.readouterr().out
+    assert "1 row; there are more" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("as_set")
+def test_query_prints_a_field_per_line_where_a_table_does_not_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["query", "select 'x' as short, null as nothing, '[b]' || repeat('y', 50) as long, 7 as n"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        *(" short    x", " nothing", f" long     [b]{'y' * 50}", " n        7", "1 row"),
+    ]
+    assert main(["query", "select i as n, repeat('y', 50) as long from range(2) as numbers(i)"]) == 0
+    assert capsys.readouterr().out.splitlines()[3:5] == [" -- 2 --", " n     1"]
 
 
 @pytest.mark.usefixtures("as_set")

@@ -63,7 +63,7 @@ def test_each_file_is_recognised_and_nothing_is_written(tmp_path: Path) -> None:
     said = {name.split(" ")[0]: text for name, text in said.items()}
     for name, look in looks.items():
         assert said[name].startswith(look), said[name]
-    assert '[feeds.export] source = "ga4"' in said["ga4.ndjson"]
+    assert '\n[feeds.export]\nsource = "ga4"\n' in said["ga4.ndjson"]
     assert "times are microseconds (stated)" in said["ga4.ndjson"]
     assert "8 events of 2026-03-02 to 2026-03-10" in said["jitsu.ndjson"]
     assert "2 of 3 devices would stitch, which credits up to 4 anonymous events" in said["jitsu.ndjson"]
@@ -168,6 +168,7 @@ def test_a_draft_says_what_it_could_not_guess(tmp_path: Path) -> None:
     assert '[feeds.mine]\nsource = "custom"' in ended.stdout
     assert "No column holds a time that can be read" in ended.stdout
     assert "No column is named like a device's id" in ended.stdout
+    assert 'occurred_at = "?"    # the time\'s column; it belongs into event_id_from too' in ended.stdout
     ended = check(tmp_path / "nothing")
     assert ended.returncode == 2
     assert "does not exist: name a directory" in ended.stderr
@@ -184,3 +185,139 @@ def test_a_file_of_which_nothing_can_be_guessed_stops_no_other(tmp_path: Path) -
     assert len(document["files"]) == 2
     (draft,) = document["drafts"]
     assert "\N{BUST IN SILHOUETTE} user id" in tomllib.loads(draft["toml"])["feeds"]["mine"]["fields"].values()
+
+
+VISITS = "visitor,customer,what,url,ts\n" + "".join(
+    f"v{n % 3},{'c1' if n == 7 else ''},view,https://x.example/{n % 2},2026-10-{n % 28 + 1:02}T09:{n:02}:00Z\n"
+    for n in range(39)
+)
+
+
+def mine(directory: Path, text: str, table: str = "") -> Path:
+    """A landing directory with a feed ``mine`` of one file, and its ``stitch.toml`` beside it."""
+    feed = directory / "landing" / "mine"
+    feed.mkdir(parents=True, exist_ok=True)
+    (feed / "a.csv").write_text(text)
+    (directory / "stitch.toml").write_text(table)
+    return directory / "landing"
+
+
+def check_mine(landing: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return check(landing, *arguments, STITCH_PROJECT_FILE=str(landing.parent / "stitch.toml"), **variables)
+
+
+TABLE = """
+[feeds.mine]
+source = "custom"
+project_id = "mine"
+event_id_from = [{id_from}]
+
+[feeds.mine.fields]
+occurred_at = "ts"
+anonymous_id = "{device}"
+user_id = "customer"
+event_name = "what"
+event_type = "=page"
+page_url = "url"
+"""
+
+
+def test_one_bad_time_does_not_hide_the_column_of_times(tmp_path: Path) -> None:
+    one_bad = VISITS.replace("2026-10-06T09:05:00Z", "not a time")
+    landing = mine(tmp_path, one_bad)
+    (draft,) = json.loads(check_mine(landing, "--json").stdout)["drafts"]
+    drafted = tomllib.loads(draft["toml"])["feeds"]["mine"]
+    assert drafted["event_id_from"] == ["ts", "visitor", "customer", "what", "url"]
+    assert drafted["fields"]["occurred_at"] == "ts"
+    assert "times" not in drafted
+    assert draft["missing"] == []
+    ended = check_mine(mine(tmp_path, one_bad, draft["toml"]), "--json")
+    assert ended.returncode == 0
+    (file,) = json.loads(ended.stdout)["files"]
+    assert file["contents"]["identifiers"]["events"] == 38
+    assert file["contents"]["identifiers"]["repeated"] == 0
+    assert 'the event time "not a time" cannot be read' in file["contents"]["bad_rows"][0]["reason"]
+
+
+def test_without_a_time_the_draft_cannot_be_used_as_it_is(tmp_path: Path) -> None:
+    header, *rows = VISITS.splitlines()
+    landing = mine(tmp_path, "\n".join(line.rsplit(",", 1)[0] for line in (header, *rows)))
+    (draft,) = json.loads(check_mine(landing, "--json").stdout)["drafts"]
+    drafted = tomllib.loads(draft["toml"])["feeds"]["mine"]
+    assert drafted["fields"]["occurred_at"] == "?"
+    assert drafted["event_id_from"] == ["?", "visitor", "customer", "what", "url"]
+    assert "set occurred_at and event_id_from" in draft["missing"][0]
+
+
+def test_times_that_cannot_be_read_are_shown_with_a_remedy(tmp_path: Path) -> None:
+    dotted = re.sub(r"(\d{4})-(\d\d)-(\d\d)T(.{8})Z", r"\3.\2.\1 \4", VISITS)
+    ended = check_mine(mine(tmp_path, dotted))
+    assert ended.returncode == 1
+    assert "The times of column 'ts' cannot be read, for instance '01.10.2026 09:00:00': convert" in ended.stdout
+    assert 'occurred_at = "ts"' in ended.stdout
+    assert 'event_id_from = ["ts", ' in ended.stdout
+    mapped = check_mine(mine(tmp_path, dotted, TABLE.format(id_from='"ts", "visitor"', device="visitor")))
+    assert mapped.returncode == 1
+    assert '39 rows would be quarantined: the event time "' in mapped.stdout
+    assert "cannot be read (ts); send ISO 8601" in mapped.stdout
+
+
+def test_rows_with_the_event_id_of_another_row_are_counted(tmp_path: Path) -> None:
+    table = TABLE.format(id_from='"visitor", "customer", "what", "url"', device="visitor")
+    landing = mine(tmp_path, VISITS, table)
+    ended = check_mine(landing)
+    assert ended.returncode == 0
+    assert "32 rows repeat the event id of another row and would not count" in ended.stdout  # 39 rows, 7 ids
+    assert "mine: event_id_from lacks the time" in ended.stdout
+    assert "Add 'ts' to it" in ended.stdout
+    good = TABLE.format(id_from='"ts", "visitor"', device="visitor")
+    (landing / "mine" / "b.csv").write_text(VISITS)
+    ended = check_mine(mine(tmp_path, VISITS, good))
+    assert "39 rows repeat the event id" in ended.stdout, "of two files with the same events"
+    assert "lacks the time" not in ended.stdout
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson"])
+def test_a_declared_column_that_no_file_has_is_named(form: str, tmp_path: Path) -> None:
+    landing = mine(tmp_path, VISITS, TABLE.format(id_from='"ts", "vistor"', device="visiter"))
+    if form == "ndjson":
+        names, *rows = (line.split(",") for line in VISITS.splitlines())
+        lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
+        (landing / "mine" / "a.csv").unlink()
+        (landing / "mine" / "a.ndjson").write_text("\n".join([*lines, "not JSON", "[1]", ""]))
+    ended = check_mine(landing)
+    assert ended.returncode == 1
+    assert f"anonymous_id: no column 'visiter' in mine/a.{form}; did you mean visitor?" in ended.stdout
+    assert f"event_id_from: no column 'vistor' in mine/a.{form}; did you mean visitor?" in ended.stdout
+    assert ended.stdout.count("no column") == 2
+    document = json.loads(check_mine(landing, "--json").stdout)
+    assert not document["is_good"]
+    assert document["feeds"][0]["feed"] == "mine"
+    assert len(document["feeds"][0]["problems"]) == 2
+    # A column that another file has is there, and so is an alternative.
+    (landing / "mine" / "b.csv").write_text(VISITS.replace("visitor", "vistor", 1))
+    (tmp_path / "stitch.toml").write_text(
+        TABLE.format(id_from='"ts", "vistor"', device="visitor").replace('"visitor"', '["visiter", "visitor"]')
+    )
+    assert check_mine(landing).returncode == 0
+
+
+def test_a_feed_without_devices_and_users_fails_the_check(tmp_path: Path) -> None:
+    table = TABLE.format(id_from='"ts", "url"', device="=").replace('anonymous_id = "="\nuser_id = "customer"\n', "")
+    ended = check_mine(mine(tmp_path, VISITS, table))
+    assert ended.returncode == 1
+    assert "mine: no event has a device or a user, so nothing can be stitched" in ended.stdout
+    assert "in [feeds.mine.fields]" in ended.stdout
+
+
+def test_output_that_does_not_fit_has_a_field_per_line(tmp_path: Path) -> None:
+    landing = mine(tmp_path, VISITS, TABLE.format(id_from='"ts", "visitor"', device="visitor"))
+    (landing / "mine" / "b.csv").write_text(VISITS.replace("2026-10", "2026-09"))
+    narrow = check_mine(landing, "--details", COLUMNS="80").stdout
+    assert re.search(r"^ occurred_at +2026-10-01 09:00:00$", narrow, re.M)
+    assert re.search(r"^ anonymous_id +v0$", narrow, re.M)
+    assert "…" not in narrow
+    summary = check_mine(landing, COLUMNS="80").stdout
+    assert re.search(r"^ feed +files +format +events +days +bad rows *$", summary, re.M)
+    summary = check_mine(landing, COLUMNS="50").stdout
+    assert re.search(r"^ days +2026-09-01 to 2026-10-28$", summary, re.M)
