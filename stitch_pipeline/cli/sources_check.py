@@ -118,7 +118,7 @@ def _print_summary(files: Sequence[CheckedFile], console: Console) -> None:
             )
         )
     columns = ("feed", "files", "format", "events", "days", "bad rows")
-    print_table(console, columns, rows, numbers=("files", "events", "bad rows"))
+    print_table(console, columns, rows, numbers=("files", "events", "bad rows"), wrapped="format")
     for feed, kind in sorted(groups):
         _print_problems(feed, groups[feed, kind], console)
     console.print("[dim]--details shows every file, with a sample of its events[/]")

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_NARROWEST_SENTENCE = 13
+
 
 def print_table(
     console: Console,
@@ -16,11 +18,13 @@ def print_table(
     rows: Sequence[Sequence[str | Text]],
     *,
     numbers: Collection[str] = (),
+    wrapped: str | None = None,
     longest: int | None = None,
 ) -> None:
     """Print the rows. Cells are plain text, without markup.
 
-    ``numbers`` are the columns that are aligned to the right; ``longest`` cuts cells, in the table only.
+    ``numbers`` are the columns that are aligned to the right. ``wrapped`` is a column of sentences, which may take
+    several lines. ``longest`` cuts cells, in the table only.
     """
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     table = Table(box=None, padding=(0, 1), header_style="dim")
@@ -29,13 +33,14 @@ def print_table(
         table.add_column(
             Text(column),
             justify="right" if column in numbers else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=column != wrapped,
+            overflow="fold" if column == wrapped else "ellipsis",
             max_width=longest,
         )
         lines = [line for row in cells for line in row[place].plain.splitlines()]
         widest = max(map(cell_len, [column, *lines]))
-        width += min(widest, longest or widest) + 2
+        limit = _NARROWEST_SENTENCE if column == wrapped else longest
+        width += min(widest, limit or widest) + 2
     if width <= console.width:
         for row in cells:
             table.add_row(*row)

@@ -193,11 +193,12 @@ class Check:
         else:
             tables = [source.name for source in SOURCES.values() if source.has_no_events(file.landing_file)]
             return CheckedFile(file, named_like_table_of=tables, draft=None if tables else self._draft(file))
+        batch = EventBatch(read_as.shape, (read_as.landed,), self._rules)
         try:
-            contents = self._contents(EventBatch(read_as.shape, (read_as.landed,), self._rules))
+            contents = self._contents(batch)
+            self._remember_names(batch)
         except UnreadableFile as error:
             return CheckedFile(file, fits, read_as, problem=str(error))
-        self._remember_names(EventBatch(read_as.shape, (read_as.landed,), self._rules))
         return CheckedFile(file, fits, read_as, contents=contents)
 
     def findings(self) -> list[Findings]:

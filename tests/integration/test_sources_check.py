@@ -319,5 +319,6 @@ def test_output_that_does_not_fit_has_a_field_per_line(tmp_path: Path) -> None:
     assert "…" not in narrow
     summary = check_mine(landing, COLUMNS="80").stdout
     assert re.search(r"^ feed +files +format +events +days +bad rows *$", summary, re.M)
+    assert re.search(r"^ mine +2 +read as custom: as +78 +2026-09-01 to 2026-10-28 *$", summary, re.M)
     summary = check_mine(landing, COLUMNS="50").stdout
     assert re.search(r"^ days +2026-09-01 to 2026-10-28$", summary, re.M)
