@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stitch_pipeline.component import IdentityStitching as IdentityStitching
-    from stitch_pipeline.stitching.published import read as read
+    from stitch_pipeline.deployment import read as read
 
 # Imported when first used, because every command imports the package. `dg` looks for components among the names here.
 _LAZY = {
     "IdentityStitching": "stitch_pipeline.component",
-    "read": "stitch_pipeline.stitching.published",
+    "read": "stitch_pipeline.deployment",
 }
 
 

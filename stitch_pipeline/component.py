@@ -7,7 +7,7 @@ added: a template such as ``{{ env.LANDING_DIR }}`` may stand for any value, and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from stitch_pipeline.orchestration.placement import Placement, placement_of
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.dg_project import dg_project_around
 from stitch_pipeline.settings.environment import paths_relative_to
 from stitch_pipeline.settings.rules import StitchingRules, as_text
 from stitch_pipeline.startup import large_imports
@@ -93,17 +94,29 @@ class IdentityStitching(Component, Resolvable):
 def component_at(path: Path, project: Path) -> IdentityStitching:
     """The component that stands at this path below ``defs`` in the dg project that contains ``project``.
 
-    Raises SettingsError if there is none.
+    Its runs belong to the project's code location, unless a setting says otherwise. Raises SettingsError if there is
+    none.
     """
+    found = dg_project_around(project)
+    hint = f" There are: {found.listed}." if found and path not in (one.path for one in found.components) else ""
     try:
         tree = ComponentTree.for_project(project)
         component = tree.load_component(path)
     except Exception as error:  # what dg raises has no class in common
-        cause = error.__cause__ or error
-        raise SettingsError(f"No component '{path}' loads in the dg project at '{project}': {cause}") from None
+        cause = str(error.__cause__ or error).rstrip(".")
+        raise SettingsError(f"No component '{path}' loads in the dg project at '{project}': {cause}.{hint}") from None
+    # A file of several documents.
+    own = [one for one in getattr(component, "components", ()) if isinstance(one, IdentityStitching)]
+    if len(own) > 1:
+        raise SettingsError(f"'{path}' has {len(own)} components of this type: give each a directory of its own.")
+    component = own[0] if own else component
     if not isinstance(component, IdentityStitching):
-        raise SettingsError(f"'{path}' is no stitch_pipeline.IdentityStitching, but {type(component).__name__}.")
-    return component
+        kind = type(component).__name__
+        raise SettingsError(f"'{path}' is no stitch_pipeline.IdentityStitching, but {kind}.{hint}")
+    if "code_location" in component.settings.model_fields_set:
+        return component
+    settings = component.settings.model_copy(update={"code_location": tree.code_location_name})
+    return replace(component, settings=settings)
 
 
 def markdown_table() -> str:

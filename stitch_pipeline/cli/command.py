@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.environment import base_dir
 from stitch_pipeline.shipped_files import DAGSTER_YAML
 from stitch_pipeline.startup import large_imports
 
@@ -29,19 +30,35 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_FAILED, EXIT_WRONG_SETTINGS, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+COMPONENT_HELP = (
+    "take the settings from this component of the dg project around the current directory, such as identity; by "
+    "default the only one there is, unless STITCH_DUCKDB_PATH or stitch.toml names a warehouse"
+)
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns; argparse has no public name for it."""
 Run = Callable[[argparse.Namespace, Console], int]
 
 
-def add_command(commands: Commands, name: str, run: Run, help: str) -> argparse.ArgumentParser:  # noqa: A002
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Run,
+    help: str,  # noqa: A002
+    *,
+    has_settings: bool = True,
+) -> argparse.ArgumentParser:
     """Declare a command. ``run`` returns its exit code; with ``--json`` it prints one JSON document and nothing else.
 
     What a command prints for people goes to the console that it is given. With ``--json`` that is standard error.
+    A command without settings does not look for a component.
     """
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
     parser.add_argument("--json", action="store_true", help="print one JSON document; all else goes to standard error")
-    parser.set_defaults(run=run)
+    # Suppressed, or the default would replace what stands before the command.
+    parser.add_argument(
+        "--component", type=Path, metavar="PATH", default=argparse.SUPPRESS, help="as before the command"
+    )
+    parser.set_defaults(run=run, has_settings=has_settings)
     return parser
 
 
@@ -81,8 +98,8 @@ def definitions(settings: Settings) -> Definitions:
 
 
 def dagster_home() -> Path:
-    """DAGSTER_HOME, by default ``dagster_home`` below the current directory."""
-    return Path(os.environ.get("DAGSTER_HOME") or "dagster_home").resolve()
+    """DAGSTER_HOME, by default ``dagster_home`` in the current directory, or in the root of the component's project."""
+    return Path(os.environ.get("DAGSTER_HOME") or base_dir() / "dagster_home").resolve()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ _SHELLS = ("bash", "zsh", "tcsh")
 
 
 def add(commands: Commands) -> None:
-    completion = add_command(commands, "completion", run, "print the completion script of a shell")
+    completion = add_command(commands, "completion", run, "print the completion script of a shell", has_settings=False)
     completion.add_argument("shell", choices=_SHELLS)
 
 

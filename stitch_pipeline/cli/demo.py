@@ -11,7 +11,13 @@ from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_OK, Commands, add_comm
 
 
 def add(commands: Commands) -> None:
-    demo = add_command(commands, "demo", run, "simulate a shop, stitch it, let late logins arrive, stitch again")
+    demo = add_command(
+        commands,
+        "demo",
+        run,
+        "simulate a shop, stitch it, let late logins arrive, stitch again",
+        has_settings=False,
+    )
     directory = demo.add_argument(
         "--directory",
         type=Path,

@@ -35,11 +35,11 @@ from stitch_pipeline.cli import (
     status,
     why,
 )
-from stitch_pipeline.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_SETTINGS
+from stitch_pipeline.cli.command import COMPONENT_HELP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_SETTINGS
+from stitch_pipeline.deployment import deployment
 from stitch_pipeline.landing.index import IndexUnusable
 from stitch_pipeline.settings import SettingsError
-from stitch_pipeline.settings.environment import in_force
-from stitch_pipeline.startup import large_imports
+from stitch_pipeline.settings.environment import in_force, paths_relative_to
 from stitch_pipeline.warehouse.port import WarehouseError
 
 # In the order in which `stitch --help` lists them.
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, stderr=options.json)
     try:
-        with _settings_of(options.component):
+        with _settings_of(options):
             return int(options.run(options, console))
     except SettingsError as error:
         _complain(error)
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         "--component",
         type=Path,
         metavar="PATH",
-        help="take the settings from this component of the dg project in the current directory, such as identity",
+        help=COMPONENT_HELP,
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for command in COMMANDS:
@@ -119,15 +119,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _settings_of(component: Path | None) -> Iterator[None]:
-    """What ``Settings.load`` returns is set up by the component's YAML, if one is named."""
-    if component is None:
+def _settings_of(options: argparse.Namespace) -> Iterator[None]:
+    """What ``Settings.load`` returns is set up by a component's YAML, if one is named or the dg project has one."""
+    found = deployment(options.component) if options.has_settings else None
+    if found is None:
         yield
         return
-    with large_imports():
-        from stitch_pipeline.component import component_at
-
-    with in_force(component_at(component, Path.cwd()).settings):
+    with in_force(found.settings), paths_relative_to(found.root):
         yield
 
 

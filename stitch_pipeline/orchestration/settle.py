@@ -20,7 +20,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
 from stitch_pipeline.orchestration.jobs import JOBS, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
 from stitch_pipeline.orchestration.origin import runs_of_job
-from stitch_pipeline.orchestration.placement import config_of, name_of
+from stitch_pipeline.orchestration.placement import config_of, name_of, names_of
 from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway
 from stitch_pipeline.orchestration.status import notices
 from stitch_pipeline.orchestration.triggers import TRIGGERS, Now
@@ -35,6 +35,7 @@ class RunSummary:
     """One run: its purpose and what it did. ``days`` is None for a run over no particular days."""
 
     job_name: str
+    """As the UI has it: with the key prefix."""
     days: DayRange | None
     succeeded: bool
     seconds: float
@@ -116,7 +117,7 @@ def _settle(
         summary = _run(settings, load_defs(), instance, RECONCILE_JOB, RunRequest(), None, report)
         settled.runs.append(summary)
         if not summary.succeeded:
-            settled.gave_up.append(RECONCILE_JOB)
+            settled.gave_up.append(summary.job_name)
             return settled
     started = datetime.now(UTC)
     for _ in range(MAX_ROUNDS):
@@ -129,11 +130,13 @@ def _settle(
             if trigger.job_name == RESTITCH_PAGE_VIEWS_JOB and not view_stitching:
                 days = sum(len(request.days) for request in wanted.plan.requests if request.days)
                 if days:
-                    settled.waiting.append(f"page views of {days} day{'s' * (days != 1)} wait for {trigger.name}")
+                    waits_for = name_of(settings, trigger.name)
+                    settled.waiting.append(f"page views of {days} day{'s' * (days != 1)} wait for {waits_for}")
                 continue
             is_complete &= wanted.is_complete
             settled.gave_up += [
-                f"{trigger.job_name}: {paused.request.days or 'all days'}" for paused in wanted.plan.paused
+                f"{name_of(settings, trigger.job_name)}: {paused.request.days or 'all days'}"
+                for paused in wanted.plan.paused
             ]
             requests = wanted.plan.requests
             for request in requests:
@@ -150,8 +153,7 @@ def _settle(
                 settled.notices = notices(settings)
                 settled.waiting += [
                     f"{job}: a run is queued or running elsewhere"
-                    for job in JOBS
-                    if underway(instance, [name_of(settings, job)])
+                    for job in underway(instance, names_of(settings, JOBS))
                 ]
                 if LandingIndex(settings.index_path).held_back():
                     settled.gave_up.append("files that vanished are held back")
@@ -170,9 +172,9 @@ def _run(
     report: Callable[[RunSummary | str], None],
 ) -> RunSummary:
     about = "changed rules" if job_name == RECONCILE_JOB and request.run_config else "all days"
-    report(f"{job_name}: {days or about}")
-    started = time.monotonic()
     own_name = name_of(settings, job_name)
+    report(f"{own_name}: {days or about}")
+    started = time.monotonic()
     with runs_of_job(instance, own_name, settings.code_location):
         result = defs.resolve_job_def(own_name).execute_in_process(
             instance=instance,
@@ -191,7 +193,7 @@ def _run(
     failure = next((event for event in result.all_events if event.is_step_failure), None)
     error = failure.step_failure_data.error if failure else None
     summary = RunSummary(
-        job_name=job_name,
+        job_name=own_name,
         days=days,
         succeeded=result.success,
         seconds=time.monotonic() - started,

@@ -142,7 +142,9 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         index.forget_warehouse()
     copy = index.copy()
     if copy is None and engine_of(settings).exists():
-        return Wanted(Plan(), "The index is new: recovery_sensor requests a look at the warehouse first")
+        return Wanted(
+            Plan(), f"The index is new: {name_of(settings, 'recovery_sensor')} requests a look at the warehouse first"
+        )
     pending = index.pending()
     # A run that has started clears the changed days that it builds; files that land after its start are pending.
     build_job = name_of(settings, BUILD_JOB)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from croniter import croniter
 from dotenv import dotenv_values
@@ -48,6 +48,17 @@ def paths_relative_to(directory: Path) -> Iterator[None]:
         yield
     finally:
         _base_dir.reset(token)
+
+
+def base_dir() -> Path:
+    """The directory from which relative paths are taken: see ``paths_relative_to``."""
+    return _base_dir.get()
+
+
+def names_a_warehouse() -> bool:
+    """Whether the environment, ``.env`` or ``stitch.toml`` sets the warehouse. Raises SettingsError like ``load``."""
+    found = _Sources.read(Settings, {})
+    return "duckdb_path" in {*found.set_there, *found.in_env_file, *found.in_project_file}
 
 
 @contextmanager
@@ -113,7 +124,8 @@ class Settings(StitchingRules, BaseSettings):
     """Memory DuckDB may use in a run, such as `4GB`; by default 80% of the machine's; what is beyond goes to disk."""
 
     code_location: str = "stitch_pipeline"
-    """The code location's name in Dagster's workspace: its pages list the runs of `stitch settle`."""
+    """The code location's name in Dagster's workspace: its pages list the runs of `stitch settle`.
+    Under a component it is by default the dg project's."""
 
     report_dir: Path = Path("data/reports")
     """Where the report of each project is written: `stitching_report` and `stitch report`."""
@@ -308,30 +320,20 @@ class Settings(StitchingRules, BaseSettings):
         found = _in_force.get()
         if found is not None and not overrides:
             return found
-        set_there = {name.removeprefix(_PREFIX).lower() for name in os.environ if name.startswith(_PREFIX)}
-        _refuse_unknown(cls, "The environment variable ", set_there)
-        env_file = _base_dir.get() / (overrides.get("env_file") or os.environ.get(_variable("env_file")) or ".env")
-        in_env_file = _variables(cls, env_file)
-        named_path = (
-            overrides.get("project_file")
-            or os.environ.get(_variable("project_file"))
-            or in_env_file.get("project_file")
-        )
-        path = _base_dir.get() / (named_path or "stitch.toml")
-        project_file = _project_file(path, is_named=named_path is not None)
-        in_project_file = _settings_in(cls, path, project_file)
+        sources = _Sources.read(cls, overrides)
+        in_files = {**sources.in_project_file, **sources.in_env_file}
         # What the environment sets is left to it.
-        from_files = {
-            name: value for name, value in {**in_project_file, **in_env_file}.items() if name not in set_there
-        }
+        from_files = {name: value for name, value in in_files.items() if name not in sources.set_there}
 
         def named(key: str) -> str:
             name = key.split(".")[0]
             if name in overrides:
                 return key
-            if name in set_there or name not in from_files:
+            if name not in from_files:
                 return _variable(key)
-            return f"{env_file}: {_variable(key)}" if name in in_env_file else f"{path}: {key}"
+            if name in sources.in_env_file:
+                return f"{sources.env_file}: {_variable(key)}"
+            return f"{sources.path}: {key}"
 
         try:
             settings = cls(**{**from_files, **overrides})
@@ -339,14 +341,44 @@ class Settings(StitchingRules, BaseSettings):
             raise SettingsError(sentences(error, cls, named=named, secrets=_secrets(cls))) from None
         loaded = settings.model_copy(
             update={
-                "projects": {**project_file.projects, **settings.projects},
-                "feeds": {**project_file.feeds, **settings.feeds},
+                "projects": {**sources.project_file.projects, **settings.projects},
+                "feeds": {**sources.project_file.feeds, **settings.feeds},
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
         # A list without its key is refused now, and not in the middle of a run.
         read_forgotten(loaded.forgotten_path, loaded.forget_key_in_environment)
         return loaded
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What the environment and the files set, not checked yet."""
+
+    set_there: set[str]
+    """The fields that the environment sets."""
+    env_file: Path
+    in_env_file: dict[str, str]
+    path: Path
+    """Of ``stitch.toml``."""
+    project_file: ProjectFile
+    in_project_file: dict[str, Any]
+
+    @classmethod
+    def read(cls, settings: type[Settings], overrides: Mapping[str, Any]) -> Self:
+        set_there = {name.removeprefix(_PREFIX).lower() for name in os.environ if name.startswith(_PREFIX)}
+        _refuse_unknown(settings, "The environment variable ", set_there)
+        env_file = _base_dir.get() / (overrides.get("env_file") or os.environ.get(_variable("env_file")) or ".env")
+        in_env_file = _variables(settings, env_file)
+        named_path = (
+            overrides.get("project_file")
+            or os.environ.get(_variable("project_file"))
+            or in_env_file.get("project_file")
+        )
+        path = _base_dir.get() / (named_path or "stitch.toml")
+        project_file = _project_file(path, is_named=named_path is not None)
+        in_project_file = _settings_in(settings, path, project_file)
+        return cls(set_there, env_file, in_env_file, path, project_file, in_project_file)
 
 
 def _secrets(cls: type[Settings]) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import date
 from difflib import get_close_matches
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,23 +25,15 @@ class NotPublished(WarehouseError):
     """The published copy does not have what was asked for; the message says why and what to do."""
 
 
-def read(
+def read_copy(
+    copy: Path,
     table: str,
     *,
-    since: date | str | None = None,
-    until: date | str | None = None,
-    columns: Collection[str] | None = None,
-    directory: str | PathLike[str] | None = None,
+    since: date | str | None,
+    until: date | str | None,
+    columns: Collection[str] | None,
 ) -> DataFrame:
-    """The rows of a published table or view as a pandas DataFrame.
-
-    ``since`` and ``until`` are UTC days, both included, as ``date`` or text like ``2025-01-31``. Of a table by day only
-    the files of these days are read. ``columns`` are those to read; by default all. The copy is where the settings
-    (``STITCH_PUBLISHED_DIR``, …) say, or in ``directory``.
-
-    Raises NotPublished if there is no such table, column or copy, and SettingsError if a setting is wrong.
-    """
-    copy = Path(directory) if directory is not None else published_directory(Settings.load())
+    """``stitch_pipeline.read`` of the copy in this directory. Raises NotPublished."""
     first, last = _day(since, "since"), _day(until, "until")
     day_column = {**DAY_COLUMNS, **_DAY_COLUMNS_OF_VIEWS}.get(table)
     if table not in (*TABLES, *VIEWS):

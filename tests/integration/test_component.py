@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -39,8 +40,10 @@ from dagster.components.testing import create_defs_folder_sandbox
 from jsonschema import Draft202012Validator
 from warehouses import REPOSITORY, START, Warehouse, page_view
 
+import stitch_pipeline
 from stitch_pipeline import IdentityStitching
 from stitch_pipeline.cli.main import main
+from stitch_pipeline.cli.progress import settled_document
 from stitch_pipeline.component import Attributes, markdown_table
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.orchestration import pool
@@ -53,6 +56,7 @@ from stitch_pipeline.orchestration.triggers import TRIGGERS
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.stitching.published import NotPublished
 
 DOCS = REPOSITORY / "docs" / "your-own-dagster.md"
 LOGIN = [
@@ -115,7 +119,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Merged]:
         both = Merged(defs, instance, shop, blog)
         shop.land_events("jitsu/a.ndjson", LOGIN)
         blog.land_events("jitsu/a.ndjson", LOGIN[:1])
-        assert both.settle(shop) == [("reconcile_job", "None"), ("build_job", f"{START} to 2026-03-04")]
+        assert both.settle(shop) == [("shop_reconcile_job", "None"), ("shop_build_job", f"{START} to 2026-03-04")]
         both.settle(blog)
         yield both
 
@@ -185,6 +189,22 @@ def test_a_tick_of_one_project_requests_its_own_job_and_sees_its_own_runs(merged
     observed = merged.instance.fetch_observations(AssetKey(["shop", "identity_map"]), limit=10).records
     assert len(observed) == 2, "the look and the build"
     assert not merged.instance.fetch_observations(AssetKey("identity_map"), limit=1).records
+
+
+def test_settle_prints_names_as_the_ui_has_them(merged: Merged) -> None:
+    def begun(job_name: str) -> str:
+        run = DagsterRun(job_name, make_new_run_id(), status=DagsterRunStatus.STARTED)
+        merged.instance.add_run(run)
+        return run.run_id
+
+    ids = [begun(name) for name in ("build_job", "shop_reconcile_job")]
+    lines: list[Any] = []
+    settled = settle(merged.shop.settings, lambda: merged.defs, merged.instance, reconcile=True, report=lines.append)
+    for run_id in ids:
+        merged.instance.delete_run(run_id)
+    assert settled.waiting == ["shop_reconcile_job: a run is queued or running elsewhere"]
+    assert "shop_reconcile_job: all days" in lines
+    assert [run["job_name"] for run in settled_document(settled)["runs"]] == ["shop_reconcile_job"]
 
 
 def test_the_jobs_of_a_prefix_take_the_config_of_the_launchpad(merged: Merged) -> None:
@@ -412,14 +432,112 @@ def test_commands_take_their_settings_from_a_component(
         sandbox.scaffold_component(component_cls=IdentityStitching, defs_path="identity")
         monkeypatch.syspath_prepend(sandbox.project_root / "src")
         monkeypatch.chdir(sandbox.project_root)
-        assert main(["--component", "identity", "settings"]) == 0
-        printed = capsys.readouterr().out
-        assert "STITCH_KEY_PREFIX = identity" in printed
-        assert f"STITCH_DUCKDB_PATH = {sandbox.project_root}/data/identity.duckdb" in printed
-        assert main(["--component", "nowhere", "settings"]) == 2
-        assert "No component 'nowhere' loads in the dg project" in capsys.readouterr().err
+        for arguments in (["--component", "identity", "settings"], ["settings", "--component", "identity"]):
+            assert main(arguments) == 0
+            printed = capsys.readouterr().out
+            assert "STITCH_KEY_PREFIX = identity" in printed
+            assert f"STITCH_DUCKDB_PATH = {sandbox.project_root}/data/identity.duckdb" in printed
+            assert f"STITCH_CODE_LOCATION = {sandbox.project_root.name} " in printed, "dg's name for the project"
+        for arguments in (["--component", "nowhere", "settings"], ["sources", "check", "x", "--component", "nowhere"]):
+            assert main(arguments) == 2
+            error = capsys.readouterr().err
+            assert "No component 'nowhere' loads in the dg project" in error
+            assert error.endswith("There are: identity.\n")
+        monkeypatch.chdir(tmp_path)
         assert main(["settings"]) == 0
         assert "STITCH_KEY_PREFIX = not set" in capsys.readouterr().out, "not beyond the command that named it"
+
+
+@dataclass
+class InProject:
+    """The working directory is a dg project, with what commands print there."""
+
+    root: Path
+    scaffold: Callable[[str, Literal["yaml", "python"]], Path]
+    capsys: pytest.CaptureFixture[str]
+
+    def value(self, setting: str) -> str:
+        assert main(["settings", "--json"]) == 0
+        value: str = json.loads(self.capsys.readouterr().out)[f"STITCH_{setting.upper()}"]["value"]
+        return value
+
+    def refusal(self, *arguments: str) -> str:
+        assert main(arguments) == 2
+        return self.capsys.readouterr().err
+
+
+@pytest.fixture
+def in_project(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[InProject]:
+    with create_defs_folder_sandbox() as sandbox:
+
+        def scaffold(name: str, scaffold_format: Literal["yaml", "python"] = "yaml") -> Path:
+            path = sandbox.scaffold_component(
+                component_cls=IdentityStitching, defs_path=name, scaffold_format=scaffold_format
+            )
+            capsys.readouterr()
+            return path
+
+        monkeypatch.syspath_prepend(sandbox.project_root / "src")
+        monkeypatch.chdir(sandbox.project_root)
+        monkeypatch.setenv("DAGSTER_HOME", "")
+        yield InProject(sandbox.project_root, scaffold, capsys)
+
+
+def test_a_command_in_a_dg_project_is_about_its_only_component(
+    in_project: InProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, path = in_project.root, in_project.scaffold("identity", "yaml")
+    (root / "data" / "landing").mkdir(parents=True)
+    monkeypatch.chdir(path)
+    assert main(["status"]) == 0
+    assert f"warehouse {root}/data/identity.duckdb: does not exist yet" in in_project.capsys.readouterr().out
+    assert {found.relative_to(root).as_posix() for found in root.rglob("*.sqlite")} == {"data/identity.landing.sqlite"}
+    assert not (path / "dagster_home").exists()
+    assert (root / "dagster_home").is_dir()
+    with pytest.raises(NotPublished, match=re.escape(f"Nothing is published in '{root}/data/identity.published' yet")):
+        stitch_pipeline.read("users")
+
+
+def test_a_warehouse_that_is_named_comes_before_a_component_that_has_its_own(
+    in_project: InProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, path = in_project.root, in_project.scaffold("identity", "yaml")
+    assert in_project.value("key_prefix") == "identity"
+    (root / "stitch.toml").write_text('duckdb_path = "named.duckdb"\n')
+    assert (in_project.value("key_prefix"), in_project.value("duckdb_path")) == ("", f"{root}/named.duckdb")
+    monkeypatch.setenv("STITCH_DUCKDB_PATH", "other.duckdb")
+    assert (in_project.value("key_prefix"), in_project.value("duckdb_path")) == ("", f"{root}/other.duckdb")
+    # The same warehouse, so the names of its jobs are those of the component too.
+    text = (path / "defs.yaml").read_text()
+    for others in ("", '  duckdb_path: "{{ env.STITCH_DUCKDB_PATH }}"'):
+        (path / "defs.yaml").write_text(text.replace("  duckdb_path: data/identity.duckdb", others))
+        assert (in_project.value("key_prefix"), in_project.value("duckdb_path")) == ("identity", f"{root}/other.duckdb")
+    assert in_project.value("code_location") == root.name
+    with (root / "dg.toml").open("a") as config:
+        config.write('code_location_name = "shop"\n')
+    assert in_project.value("code_location") == "shop"
+    monkeypatch.setenv("STITCH_CODE_LOCATION", "elsewhere")
+    assert in_project.value("code_location") == "elsewhere"
+
+
+def test_of_several_components_one_has_to_be_named(in_project: InProject) -> None:
+    in_project.scaffold("identity", "yaml")
+    in_project.scaffold("sites/blog", "python")
+    error = in_project.refusal("status")
+    assert "has 2 components of identity stitching (identity, sites/blog/component.py)" in error
+    assert "say which one, for instance `stitch --component identity …`" in error
+    assert not list(in_project.root.rglob("*.sqlite"))
+    with pytest.raises(SettingsError, match=r"component='identity' in Python"):
+        stitch_pipeline.read("users")
+    with pytest.raises(NotPublished, match=r"data/blog\.published' yet"):
+        stitch_pipeline.read("users", component="sites/blog/component.py")
+    assert main(["completion", "bash"]) == 0, "is about no warehouse"
+
+
+def test_looking_for_components_does_not_import_dagster(in_project: InProject) -> None:
+    program = "import stitch_pipeline.deployment as d, sys; print(d.deployment(None), 'dagster' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout == "None False\n"
 
 
 def test_importing_the_package_does_not_import_dagster() -> None:

@@ -27,7 +27,7 @@ from stitch_pipeline.stitching.forget import Request, add_to_list
 from stitch_pipeline.stitching.forget import forget as use_case
 from stitch_pipeline.stitching.prove import prove
 from stitch_pipeline.stitching.publish import DAY_COLUMNS, TABLES, VIEWS, publish, queue_what_differs
-from stitch_pipeline.stitching.published import NotPublished, read
+from stitch_pipeline.stitching.published import NotPublished
 from stitch_pipeline.warehouse.engine import engine_of
 
 FIRST_DAYS = [
@@ -165,7 +165,7 @@ def test_a_day_that_became_empty_keeps_a_file_without_rows(warehouse: Warehouse)
     warehouse.land_events("jitsu/a.ndjson", FIRST_DAYS[1:])
     warehouse.settle()
     warehouse.assert_is_published()
-    assert len(read("stitched_sessions", until="2026-03-01", directory=copy_of(warehouse))) == 0
+    assert len(stitch_pipeline.read("stitched_sessions", until="2026-03-01", directory=copy_of(warehouse))) == 0
     assert (copy_of(warehouse) / "stitched_sessions" / "2026-03-01.parquet").exists()
 
 
@@ -298,7 +298,7 @@ def test_off_publishes_nothing(warehouse: Warehouse, monkeypatch: pytest.MonkeyP
     assert not list(warehouse.directory.glob("*.published"))
     monkeypatch.setenv("STITCH_PUBLISHED_DIR", "off")
     with pytest.raises(NotPublished, match="'off'"):
-        read("users")
+        stitch_pipeline.read("users")
 
 
 def test_readers_neither_fail_nor_see_half_a_day(warehouse: Warehouse) -> None:
@@ -404,9 +404,9 @@ def test_read_gives_the_rows_of_the_days(reading: Warehouse, by_path: bool, monk
 
 def test_read_opens_only_the_files_of_the_days(warehouse: Warehouse) -> None:
     (copy_of(warehouse) / "raw_events" / "2026-03-01.parquet").write_text("nonsense")
-    assert len(read("raw_events", since="2026-03-02", directory=copy_of(warehouse))) == 3
+    assert len(stitch_pipeline.read("raw_events", since="2026-03-02", directory=copy_of(warehouse))) == 3
     with pytest.raises(NotPublished, match=r"cannot be read.*2026-03-01\.parquet"):
-        read("raw_events", directory=copy_of(warehouse))
+        stitch_pipeline.read("raw_events", directory=copy_of(warehouse))
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_read_opens_only_the_files_of_the_days(warehouse: Warehouse) -> None:
 )
 def test_read_says_what_is_wrong(reading: Warehouse, arguments: dict[str, str], message: str) -> None:
     with pytest.raises(NotPublished, match=message):
-        read(**arguments, directory=copy_of(reading))
+        stitch_pipeline.read(**arguments, directory=copy_of(reading))
 
 
 @pytest.fixture
