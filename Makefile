@@ -54,7 +54,7 @@ format: $(READY) ## put code into the project's format
 	$(BIN)/ruff check --fix .
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 test-long: $(READY) ## kills, daemons beside each other, random histories: an hour and more
 	$(BIN)/pytest -m long
