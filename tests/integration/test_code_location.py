@@ -235,4 +235,4 @@ def test_dg_lists_the_same_assets_as_python(tmp_path: Path) -> None:
         check=True,
     )
     listed = json.loads(ended.stdout[ended.stdout.index("{") :])
-    assert {asset["asset_key"] for asset in listed["assets"]} == ASSETS | SHOWN_VIEWS
+    assert {asset["asset_key"] for asset in listed["assets"]} == ASSETS | SHOWN_VIEWS | {"stitching_report"}
