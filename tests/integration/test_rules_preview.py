@@ -29,6 +29,7 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "both": {"policy": "device_split", "lookback_days": 1, "carry_forward_days": 1},
 }
 UNTOUCHED = "untouched"
+THESE_HAVE = "these have: 'both', 'crowd', 'first', 'graph', 'near', 'next', 'short', 'split', 'untouched'."
 TABLES = ("stitched_sessions", "page_views", "users")
 IS_CREDITED = ("stitched_user_id", "stitched_by", "linked_at", "link_event_id")
 
@@ -226,7 +227,7 @@ def test_the_command_says_the_same(
     assert "0 of 9 sessions and 0 of 11 page views" in capsys.readouterr().out
 
     assert main(["preview", "--project", "nowhere'"]) == 2
-    assert capsys.readouterr().err.startswith("error: There is no project 'nowhere'' with events; these have: ")
+    assert capsys.readouterr().err == f"error: There is no project 'nowhere'' with events; {THESE_HAVE}\n"
     for arguments, complaint in (
         (["--lookback-days", "-1"], "'-1' is not a number of days (0 to 36500) or 'unlimited'"),
         (["--max-users-per-device", "0"], "'0' is not a whole number of at least 1"),
@@ -241,7 +242,7 @@ def test_the_command_says_the_same(
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"project_id": "nowhere"}, "There is no project 'nowhere' with events; these have: "),
+        ({"project_id": "nowhere"}, f"There is no project 'nowhere' with events; {THESE_HAVE}"),
         ({"lookback_days": -1}, "lookback_days = '-1': input should be greater than or equal to 0."),
     ],
 )
@@ -255,4 +256,4 @@ def test_what_cannot_be_tried_fails_the_run_with_one_sentence(
     )
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert failure.step_failure_data.user_failure_data is not None
-    assert (failure.step_failure_data.user_failure_data.description or "").startswith(sentence)
+    assert failure.step_failure_data.user_failure_data.description == sentence
