@@ -120,12 +120,7 @@ def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
             )
             published = {day: rows for name, rows in found.items() if (day := _day_of(name)) is not None}
             differing += [day for day in {*stored, *published} if published.get(day) != stored.get(day, 0)]
-        if differing:
-            listed = ", ".join(
-                f"({'cast(null as date)' if day is None else f'cast({literal(day.isoformat())} as date)'})"
-                for day in differing
-            )
-            note_changed(warehouse, table, f"select * from (values {listed}) as differing (day)")
+        _queue_days(warehouse, table, differing)
 
 
 def published_directories(settings: Settings, warehouse: Warehouse | None = None) -> list[Path]:
@@ -151,9 +146,10 @@ def publish(warehouse: Warehouse, settings: Settings) -> int:
         return 0
     try:
         prepared = _Copy.prepared(directory, settings.duckdb_path)
-        _refuse_a_copy_of_another(prepared, settings.duckdb_path)
+        before = prepared.state()
+        _refuse_a_copy_of_another(before, directory, settings.duckdb_path)
         with prepared as copy:
-            return _publish(warehouse, settings.duckdb_path, copy, columns)
+            return _publish(warehouse, settings.duckdb_path, copy, before, columns)
     except OSError as error:
         raise PublishingFailed(
             f"The published copy in '{directory}' cannot be written ({error}): make room there or make it writable, "
@@ -162,18 +158,22 @@ def publish(warehouse: Warehouse, settings: Settings) -> int:
         ) from error
 
 
-def _refuse_a_copy_of_another(copy: _Copy, own: Path) -> None:
+def _refuse_a_copy_of_another(before: _State | None, directory: Path, own: Path) -> None:
     """Two warehouses with one directory would replace each other's rows in every run."""
-    before = copy.state()
     if before is not None and Path(before.warehouse) != own and Path(before.warehouse).exists():
         raise PublishingFailed(
-            f"'{copy.directory}' is the published copy of another warehouse, '{before.warehouse}': give each a "
+            f"'{directory}' is the published copy of another warehouse, '{before.warehouse}': give each a "
             "STITCH_PUBLISHED_DIR of its own. Nothing was published."
         )
 
 
-def _publish(warehouse: Warehouse, file: Path, copy: _Copy, columns: Mapping[str, Sequence[tuple[str, str]]]) -> int:
-    before = copy.state()
+def _publish(
+    warehouse: Warehouse,
+    file: Path,
+    copy: _Copy,
+    before: _State | None,
+    columns: Mapping[str, Sequence[tuple[str, str]]],
+) -> int:
     stored = warehouse.rows("select token, directory from stitch.published")
     state = _State(
         token=uuid4().hex,
@@ -195,7 +195,7 @@ def _publish(warehouse: Warehouse, file: Path, copy: _Copy, columns: Mapping[str
             if not is_known:
                 _queue_everything(warehouse, copy)
             if is_changed:
-                note_changed(warehouse, _COMPARED, "select cast(null as date)")
+                _queue_days(warehouse, _COMPARED, [None])
             warehouse.execute(f"delete from stitch.unpublished where table_name not in ({literals(TABLES)})")
             warehouse.execute("delete from stitch.published")
             warehouse.insert_rows("stitch.published", [(state.token, str(copy.directory))])
@@ -248,12 +248,18 @@ def _queue_everything(warehouse: Warehouse, copy: _Copy) -> None:
     """Queue every day that has a row or a file, and the tables without days."""
     for table, column in DAY_COLUMNS.items():
         note_changed(warehouse, table, f"select distinct {column} from stitch.{table}")
-        if days := copy.days(table):
-            listed = ", ".join(f"(cast({literal(day.isoformat())} as date))" for day in days)
-            note_changed(warehouse, table, f"select * from (values {listed}) as days (day)")
+        _queue_days(warehouse, table, copy.days(table))
     # Under no day also those by day, because a table without any day gets its file of columns too.
     for table in TABLES:
-        note_changed(warehouse, table, "select cast(null as date)")
+        _queue_days(warehouse, table, [None])
+
+
+def _queue_days(warehouse: Warehouse, table: str, days: Collection[date | None]) -> None:
+    """Queue these days of a table; None is a table without days as a whole."""
+    if days:
+        texts = ("null" if day is None else literal(day.isoformat()) for day in days)
+        listed = ", ".join(f"(cast({text} as date))" for text in texts)
+        note_changed(warehouse, table, f"select * from (values {listed}) as days (day)")
 
 
 def _views_sql(warehouse: Warehouse, directory: Path) -> str:
