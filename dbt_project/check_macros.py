@@ -32,6 +32,7 @@ ARGUMENTS = {
     "in_force": "select 1 as id",
     "key": ["project_id", "id"],
     "keys": "a",
+    "query": "select 1 as id",
     "rows": "select 1 as id",
     "stage": "decides",
     "step": {"first_day": "2025-01-01", "last_day": "2025-01-02"},

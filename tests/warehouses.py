@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from dagster import DagsterInstance, Definitions
+from engines import engine_settings
 
 from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
@@ -69,7 +69,7 @@ class Warehouse:
         (directory / "stitch.toml").write_text(stitch_toml)
         self.instance = instance
         self.directory = directory
-        self.own_settings = settings
+        self.own_settings = {**engine_settings(), **settings}
         self.load_settings()
 
     def load_settings(self, **settings: Any) -> None:
@@ -155,10 +155,8 @@ class Warehouse:
         return changed
 
     def query(self, sql: str) -> list[Row]:
-        with duckdb.connect(str(self.settings.duckdb_path), read_only=True) as con:
-            found = con.execute(sql)
-            names = [column[0] for column in found.description]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        with engine_of(self.settings).open(read_only=True) as warehouse:
+            return warehouse.records(sql)
 
     def rows(self, table: str, columns: Iterable[str] | None = None) -> list[Row]:
         """All rows of a table or view, comparable and in an order that only the rows decide."""

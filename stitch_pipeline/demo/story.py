@@ -255,13 +255,13 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
         return int(warehouse.rows(query)[0][0])
 
     def rate(table: str) -> float:
-        query = f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from stitch.{table}"
+        query = f"select avg(case when {IS_STITCHED} then 1.0 else 0.0 end) from {table}"
         return float(warehouse.rows(query)[0][0])
 
     sessions = warehouse.rows(
         """
         select session_date, platform, anonymous_id, page_view_count, stitched_user_id
-        from stitch.stitched_sessions
+        from stitched_sessions
         where project_id = $project and anonymous_id in (select unnest($devices))
         order by started_at
         """,
@@ -270,15 +270,15 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
     )
 
     def credited(table: str, row: str, day: str) -> dict[str, tuple[date, str]]:
-        rows = warehouse.rows(f"select project_id || '/' || {row}, {day}, stitched_user_id from stitch.{table}")
+        rows = warehouse.rows(f"select project_id || '/' || {row}, {day}, stitched_user_id from {table}")
         return {row: (day, user) for row, day, user in rows}
 
     return State(
-        events=value("select count(*) from stitch.raw_events"),
-        sessions=value("select count(*) from stitch.stitched_sessions"),
-        devices=value("select count(distinct (project_id, anonymous_id)) from stitch.stitched_sessions"),
-        visitors=value("select count(*) from stitch.users"),
-        users=value("select count(*) from stitch.users where is_identified"),
+        events=value("select count(*) from raw_events"),
+        sessions=value("select count(*) from stitched_sessions"),
+        devices=value("select count(distinct (project_id, anonymous_id)) from stitched_sessions"),
+        visitors=value("select count(*) from users"),
+        users=value("select count(*) from users where is_identified"),
         session_stitch_rate=rate("stitched_sessions"),
         page_view_stitch_rate=rate("page_views"),
         history=[(f"{day:%d %b}", *rest) for day, *rest in sessions],
@@ -299,7 +299,7 @@ def _accuracies(warehouse: Warehouse, truth: Path, view: str, condition: str = "
         with compared as (
           select
             {policy} as policy, {IS_STITCHED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
-          from (select * from stitch.{view} {condition}) as events
+          from (select * from {view} {condition}) as events
           inner join read_parquet($truth) as truth using (project_id, event_id)
           where events.anonymous_id is not null
         )

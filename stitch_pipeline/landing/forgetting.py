@@ -21,6 +21,7 @@ from stitch_pipeline.landing.problems import (
     NOT_JSON,
     USER_ID_IS_STRUCTURE,
 )
+from stitch_pipeline.planning.functions import DUCKDB, Functions
 from stitch_pipeline.planning.sql_text import json_path, literal, literals
 from stitch_pipeline.settings.forgotten import PREFIX, Forgotten, Mode
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings, ProjectSettings
@@ -53,12 +54,12 @@ def forgetting(forgotten: Forgotten, projects: Mapping[str, ProjectSettings]) ->
     return Forgetting(forgotten, {project: own.identifiers for project, own in projects.items() if own.identifiers})
 
 
-def hash_sql(key: bytes, kind: str, value: str, project_id: str = "project_id") -> str:
+def hash_sql(key: bytes, kind: str, value: str, project_id: str = "project_id", functions: Functions = DUCKDB) -> str:
     """SQL for ``Forgotten.hash_of``. ``kind``, ``value`` and ``project_id`` are SQL; null if the value is null."""
     block = key.ljust(64, b"\0")
-    inner, outer = bytes(byte ^ 0x36 for byte in block).hex(), bytes(byte ^ 0x5C for byte in block).hex()
-    message = f"strlen({project_id}) || ':' || {project_id} || {kind} || ':' || {value}"
-    return f"sha256(unhex('{outer}') || unhex(sha256(unhex('{inner}') || encode({message}))))"
+    inner, outer = bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
+    message = f"{functions.byte_length(project_id)} || ':' || {project_id} || {kind} || ':' || {value}"
+    return functions.keyed_hash(inner, outer, message)
 
 
 def pseudonym_sql(id_hash: str) -> str:
@@ -66,30 +67,32 @@ def pseudonym_sql(id_hash: str) -> str:
     return f"({literal(PREFIX)} || left({id_hash}, 32))"
 
 
-def identifier_values_sql(identifiers: Mapping[str, Mapping[str, IdentifierSettings]], kind: str) -> list[str]:
+def identifier_values_sql(
+    identifiers: Mapping[str, Mapping[str, IdentifierSettings]], kind: str, functions: Functions = DUCKDB
+) -> list[str]:
     """SQL for the values of a kind on an event, one per place, normalised as the event's project says."""
     paths: dict[int, list[str]] = {}
     for project, own in sorted(identifiers.items()):
         if kind in own:
             for place, path in enumerate(own[kind].paths):
-                sql = normalised_sql(_text_at(path), own[kind].normalise)
+                sql = normalised_sql(_text_at(path, functions), own[kind].normalise, functions)
                 paths.setdefault(place, []).append(f"when {literal(project)} then {sql}")
     return [f"case project_id {' '.join(whens)} end" for whens in paths.values()]
 
 
-def normalised_sql(value: str, steps: Iterable[str]) -> str:
+def normalised_sql(value: str, steps: Iterable[str], functions: Functions = DUCKDB) -> str:
     """SQL for an identifier as ``identifier_links`` holds it."""
     sql, steps = value, set(steps)
     if "trim" in steps:
         sql = f"trim({sql}, E' \\t\\r\\n')"
     if "digits" in steps:
         return f"nullif(regexp_replace({sql}, '[^0-9]', '', 'g'), '')"
-    return f"nullif({f'lower({sql})' if 'lower' in steps else sql}, '')"
+    return f"nullif({functions.lower(sql) if 'lower' in steps else sql}, '')"
 
 
-def _text_at(path: str) -> str:
+def _text_at(path: str, functions: Functions) -> str:
     place, *names = path.split(".")
-    return f"try(json_extract_string({place}, {literal(json_path(names))}))"
+    return functions.json_text(place, json_path(names))
 
 
 def without_forgotten(rows: str, rule: Forgetting) -> str:

@@ -90,6 +90,10 @@ class EventBatch:
         )
 
     @property
+    def scratch_tables(self) -> tuple[str, ...]:
+        return REJECTS_TABLE, f"{REJECTS_TABLE}_scan"
+
+    @property
     def forgets(self) -> bool:
         """Whether rows of forgotten ids are among the events, marked by ``is_forgotten`` (``landing.forgetting``)."""
         return self.rules.forgetting is not None

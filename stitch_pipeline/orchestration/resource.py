@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 from dagster import AssetExecutionContext, OpExecutionContext
@@ -39,7 +40,28 @@ class OpenedInRun:
     """Whether to publish what changed; off where a later step of the run does."""
 
 
-class WarehouseResource(DuckDBResource):
+class WarehouseResource(Protocol):
+    """What a run opens, whatever the engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine with this resource's configuration."""
+
+    def open(self) -> AbstractContextManager[Warehouse]:
+        """Open the warehouse for writing until the context ends. Raises as ``Engine.open`` does."""
+
+
+@dataclass(frozen=True)
+class DatabaseResource:
+    """A warehouse that is a server's. Dagster shows its fields, so it has none with a secret; set STITCH_WAREHOUSE."""
+
+    engine: Engine
+
+    def open(self) -> AbstractContextManager[Warehouse]:
+        return self.engine.open()
+
+
+class DuckDBWarehouseResource(DuckDBResource):
     """The DuckDB file that holds every table. Set it with STITCH_DUCKDB_PATH rather than here."""
 
     lock_wait_seconds: float = Field(
@@ -106,7 +128,9 @@ def _publish(context: AssetExecutionContext | OpExecutionContext, warehouse: War
 
 def warehouse_resource(settings: Settings) -> WarehouseResource:
     """The resource as the settings configure it."""
-    return WarehouseResource(
+    if settings.warehouse is not None:
+        return DatabaseResource(engine_of(settings))
+    return DuckDBWarehouseResource(
         database=str(settings.duckdb_path),
         lock_wait_seconds=settings.lock_wait_seconds,
         memory_limit=settings.memory_limit,
@@ -116,4 +140,4 @@ def warehouse_resource(settings: Settings) -> WarehouseResource:
 def place_of(settings: Settings, table: str) -> dict[str, str]:
     """Metadata with which the UI shows where a table is stored."""
     engine = engine_of(settings)
-    return {"dagster/table_name": f"{engine.catalog}.stitch.{table}", "dagster/uri": engine.place}
+    return {"dagster/table_name": f"{engine.catalog}.{engine.schema}.{table}", "dagster/uri": engine.place}

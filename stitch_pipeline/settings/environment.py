@@ -58,7 +58,7 @@ def base_dir() -> Path:
 def names_a_warehouse() -> bool:
     """Whether the environment, ``.env`` or ``stitch.toml`` sets the warehouse. Raises SettingsError like ``load``."""
     found = _Sources.read(Settings, {})
-    return "duckdb_path" in {*found.set_there, *found.in_env_file, *found.in_project_file}
+    return bool({"duckdb_path", "warehouse"} & {*found.set_there, *found.in_env_file, *found.in_project_file})
 
 
 @contextmanager
@@ -82,6 +82,10 @@ class Settings(StitchingRules, BaseSettings):
     """Where event files arrive; each directory directly below it is a feed."""
     duckdb_path: Path = Path("data/warehouse.duckdb")
     """The warehouse; any file name but `stitch.duckdb`."""
+    warehouse: SecretStr | None = None
+    """A PostgreSQL database in place of the DuckDB file, as `postgresql://user@host/database`; see `docs/postgres.md`."""
+    warehouse_schema: str = "stitch"
+    """The schema of that database that holds every table."""
     project_file: Path = Path("stitch.toml")
     """The file with settings, also per project and per feed; it may be absent."""
     env_file: str = ".env"
@@ -178,6 +182,23 @@ class Settings(StitchingRules, BaseSettings):
             raise ValueError("must not be named after the schema 'stitch'; call the file warehouse.duckdb, say")
         return value
 
+    @field_validator("warehouse", mode="after")
+    @classmethod
+    def _database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        if not re.match(r"postgres(ql)?://", value.get_secret_value()):
+            raise ValueError("is not an address such as postgresql://user:password@host/database")
+        return value
+
+    @field_validator("warehouse_schema", mode="after")
+    @classmethod
+    def _schema(cls, value: str) -> str:
+        # Short, because a warehouse that is kept aside is a schema with a longer name.
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,29}", value):
+            raise ValueError("is not a name of up to 30 small letters, digits and _")
+        return value
+
     @field_validator("alert_url", "alert_command", mode="after")
     @classmethod
     def _empty_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
@@ -231,7 +252,7 @@ class Settings(StitchingRules, BaseSettings):
     @property
     def publishes_to(self) -> Path | None:
         """The directory of the published copy; None while publishing is off."""
-        if self.published_dir == "off":
+        if self.published_dir == "off" or self.warehouse is not None:
             return None
         return self.published_dir or self.default_published_dir
 

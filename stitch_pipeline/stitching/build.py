@@ -246,8 +246,8 @@ def _run(
     succeeded = [result.name for result in results if result.succeeded and result.is_model]
     if views and set(views) <= set(succeeded):
         with warehouse.transaction():
-            warehouse.execute("delete from stitch.views_version")
-            warehouse.insert_rows("stitch.views_version", [(dbt_project.prepared_digest(),)])
+            warehouse.execute("delete from views_version")
+            warehouse.insert_rows("views_version", [(dbt_project.prepared_digest(),)])
     tables = [name for name in TABLES if name in models and name in succeeded]
     return Built(
         succeeded=tables,
@@ -264,8 +264,8 @@ def _message(result: ModelResult) -> str:
 
 
 def _persons_may_change(warehouse: Warehouse) -> bool:
-    resolved = "select 1 from stitch.configured_rules where resolves_persons"
-    return bool(warehouse.rows(f"{resolved} union all (select 1 from stitch.persons limit 1)"))
+    resolved = "select 1 from configured_rules where resolves_persons"
+    return bool(warehouse.rows(f"{resolved} union all (select 1 from persons limit 1)"))
 
 
 def _look_again(engine: Engine, variables: Mapping[str, Any], grain: str, just_built: Collection[str]) -> bool:
@@ -299,14 +299,14 @@ def _stale(
 
 def _followed_something(warehouse: Warehouse, succeeded: Collection[str]) -> bool:
     """Whether the run followed changed rules or renamed persons, which can make rows of every grain stale."""
-    rows = warehouse.rows("select distinct model from stitch.changed_rows")
+    rows = warehouse.rows("select distinct model from changed_rows")
     return any(model in _FOLLOW_RULES and model in succeeded for (model,) in rows)
 
 
 def stored_stale(warehouse: Warehouse) -> Stale:
     """What the last look at each grain found."""
     rows: dict[str, dict[date, int]] = {}
-    for grain, day, count in warehouse.rows("select grain, day, row_count from stitch.stale_partitions"):
+    for grain, day, count in warehouse.rows("select grain, day, row_count from stale_partitions"):
         rows.setdefault(grain, {})[day] = count
     return Stale(rows)
 
@@ -314,7 +314,7 @@ def stored_stale(warehouse: Warehouse) -> Stale:
 def _refuse_unresolved_graph(warehouse: Warehouse, options: Options) -> None:
     if options.exceptions.get("policy") != Policy.graph:
         return
-    resolved = warehouse.rows("select project_id, resolves_persons from stitch.configured_rules order by project_id")
+    resolved = warehouse.rows("select project_id, resolves_persons from configured_rules order by project_id")
     if all(is_resolved for _, is_resolved in resolved):
         return
     unresolved = [repr(project) for project, is_resolved in resolved if not is_resolved]

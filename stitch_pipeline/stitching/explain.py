@@ -13,7 +13,8 @@ from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.rules import UNLIMITED_DAYS
 from stitch_pipeline.stitching.rules import no_such_project
 from stitch_pipeline.stitching.views import trial
-from stitch_pipeline.warehouse.port import STORED, Warehouse
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import Warehouse
 
 _VIEW = "stitching_reasons"
 _NAMED_PER_REASON = 3
@@ -90,18 +91,17 @@ def trial_of_devices(
     in_project = f"project_id = {literal(project_id)}"
     devices = literals(anonymous_ids)
     of_devices = f"{in_project} and anonymous_id in ({devices})"
-    links = (
-        f"{STORED}.stitch.identifier_links where {in_project} and linked_kind = 'device' and linked_id in ({devices})"
-    )
+    stored = engine_of(settings).dialect.stored
+    links = f"{stored('identifier_links')} where {in_project} and linked_kind = 'device' and linked_id in ({devices})"
     replaced = {
-        **{table: f"select * from {STORED}.stitch.{table} where {of_devices}" for table in _TABLES_OF_DEVICES},
+        **{table: f"select * from {stored(table)} where {of_devices}" for table in _TABLES_OF_DEVICES},
         "identifier_links": f"select * from {links}",
         # The devices, and the ids in their rows and links.
         "persons": (
-            f"select * from {STORED}.stitch.persons where {in_project} and "
+            f"select * from {stored('persons')} where {in_project} and "
             f"(id in ({devices}) or id in (select id from {links}) "
-            f"or id in (select user_id from {STORED}.stitch.raw_events where {of_devices}) "
-            f"or id in (select other_id from {STORED}.stitch.decisions "
+            f"or id in (select user_id from {stored('raw_events')} where {of_devices}) "
+            f"or id in (select other_id from {stored('decisions')} "
             f"where {in_project} and kind = 'same_person'))"
         ),
     }
@@ -114,7 +114,7 @@ def explanation_of(
 ) -> Explanation:
     """The explanation of one device in a trial of ``stitching_reasons``. Raises SettingsError if it has no row."""
     found = warehouse.records(
-        f"select * from stitch.{_VIEW} where anonymous_id = $device "
+        f"select * from {_VIEW} where anonymous_id = $device "
         "order by row_at, grain <> 'session', row_id, candidate_at, candidate_event_id, candidate_user_id",
         device=anonymous_id,
     )
@@ -233,9 +233,7 @@ def _around(rows: Sequence[ExplainedRow], wanted: tuple[datetime, datetime]) -> 
 
 
 def _rules(warehouse: Warehouse, project_id: str) -> str:
-    (rules,) = warehouse.records(
-        "select * from stitch.project_settings where project_id = $project", project=project_id
-    )
+    (rules,) = warehouse.records("select * from project_settings where project_id = $project", project=project_id)
     return "; ".join(
         [
             f"policy {rules['policy']}",
@@ -255,14 +253,15 @@ def _days(count: int) -> str:
 
 def _what_is_unknown(warehouse: Warehouse, project_id: str, anonymous_id: str) -> str:
     # In the trial, `raw_events` holds only events of the devices.
-    projects = warehouse.rows(f"select distinct project_id from {STORED}.stitch.raw_events order by project_id")
+    all_events = warehouse.dialect.stored("raw_events")
+    projects = warehouse.rows(f"select distinct project_id from {all_events} order by project_id")
     names = [name for (name,) in projects]
     if project_id not in names:
         return no_such_project(project_id, names)
-    if warehouse.rows("select 1 from stitch.raw_events where anonymous_id = $id limit 1", id=anonymous_id):
+    if warehouse.rows("select 1 from raw_events where anonymous_id = $id limit 1", id=anonymous_id):
         return f"Device '{anonymous_id}' is loaded but not stitched yet: run `stitch settle`."
     ((blocked,),) = warehouse.rows(
-        f"select count(*) from {STORED}.stitch.raw_events where project_id = $project and blocked_anonymous_id = $id",
+        f"select count(*) from {all_events} where project_id = $project and blocked_anonymous_id = $id",
         project=project_id,
         id=anonymous_id,
     )

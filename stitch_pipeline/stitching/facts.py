@@ -94,7 +94,7 @@ def facts_per_day(warehouse: Warehouse, table: str, days: Iterable[date]) -> dic
     days = sorted(days)
     listed = ", ".join(f"({literal(one.isoformat())})" for one in days)
     found = warehouse.rows(
-        f"select {', '.join([day, *facts.values()])} from stitch.{table} "
+        f"select {', '.join([day, *facts.values()])} from {table} "
         f"where {day} between $first and $last "
         f"and {day} in (select cast(listed.day as date) from (values {listed}) as listed (day)) "
         f"group by {day}",
@@ -116,10 +116,10 @@ def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[dat
     return dict(
         warehouse.rows(
             """
-            select event_date, count(*) from stitch.raw_events
+            select event_date, count(*) from raw_events
             where event_date between $first and $last and event_type <> 'identify'
               and anonymous_id is not null and user_id is not null
-              and project_id in (select project_id from stitch.project_settings where link_on = 'identify')
+              and project_id in (select project_id from project_settings where link_on = 'identify')
             group by event_date
             """,
             first=window.first,
@@ -131,7 +131,7 @@ def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[dat
 def changed_rows(warehouse: Warehouse, models: Iterable[str]) -> dict[str, dict[date | None, int]]:
     """Rows that the last run of each model wrote or deleted, per day; under None for a table without days."""
     changed: dict[str, dict[date | None, int]] = {model: {} for model in models}
-    for model, day, count in warehouse.rows("select model, day, rows_changed from stitch.changed_rows"):
+    for model, day, count in warehouse.rows("select model, day, rows_changed from changed_rows"):
         if model in changed:
             changed[model][day] = count
     return changed
@@ -140,7 +140,7 @@ def changed_rows(warehouse: Warehouse, models: Iterable[str]) -> dict[str, dict[
 def events_in_window(warehouse: Warehouse, window: DayRange) -> int:
     """The number of events on the days of the window."""
     ((count,),) = warehouse.rows(
-        "select count(*) from stitch.raw_events where event_date between $first and $last",
+        "select count(*) from raw_events where event_date between $first and $last",
         first=window.first,
         last=window.last,
     )
@@ -162,7 +162,7 @@ def numbers_of_partitions(
             first = {name: facts.pop(name) for name in _FIRST if name in facts}
             per_day[day] = {**first, "rows_changed": rows_changed.get(day, 0), **facts}
         if not per_day:
-            ((rows,),) = warehouse.rows(f"select count(*) from stitch.{table}")
+            ((rows,),) = warehouse.rows(f"select count(*) from {table}")
             per_day[window.last] = {"rows": rows, "rows_changed": sum(rows_changed.values())}
         numbers[table] = per_day
     return numbers

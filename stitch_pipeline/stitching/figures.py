@@ -197,7 +197,7 @@ def _projects(warehouse: Warehouse) -> list[Project]:
     found: dict[str, Project] = {}
     for row in warehouse.records(
         "select project_id, count(*) as events, min(event_date) as first_event_day, max(event_date) as last_event_day "
-        "from stitch.raw_events group by project_id order by project_id"
+        "from raw_events group by project_id order by project_id"
     ):
         found[row["project_id"]] = Project(**row)
     for query in (_SESSIONS, _PAGE_VIEWS, _PERSONS, _LOGINS):
@@ -237,11 +237,11 @@ def _days(warehouse: Warehouse) -> dict[str, list[Day]]:
 
 def _deployment(warehouse: Warehouse) -> dict[str, Any]:
     ((files, unreadable, last_loaded_at),) = warehouse.rows(
-        "select count(*), count(problem), max(loaded_at) from stitch.landing_files"
+        "select count(*), count(problem), max(loaded_at) from landing_files"
     )
-    ((days_to_build,),) = warehouse.rows("select count(distinct day) from stitch.changed_days")
+    ((days_to_build,),) = warehouse.rows("select count(distinct day) from changed_days")
     changed: dict[str, dict[date | None, int]] = {}
-    for table, day, rows in warehouse.rows("select model, day, rows_changed from stitch.changed_rows order by day"):
+    for table, day, rows in warehouse.rows("select model, day, rows_changed from changed_rows order by day"):
         changed.setdefault(table, {})[day] = rows
     return {
         "files": files,
@@ -249,13 +249,13 @@ def _deployment(warehouse: Warehouse) -> dict[str, Any]:
         "last_loaded_at": last_loaded_at,
         "days_to_build": days_to_build,
         "stale_days": dict(
-            warehouse.rows("select grain, count(*) from stitch.stale_partitions group by grain order by grain")
+            warehouse.rows("select grain, count(*) from stale_partitions group by grain order by grain")
         ),
         "changed_rows": {table: changed[table] for table in TABLES if table in changed},
         "quarantine": _counted(
             warehouse.rows(
                 "select coalesce(problem, 'unknown'), split_part(landing_file, '/', 1), count(*) "
-                "from stitch.quarantined_events group by 1, 2 order by 3 desc, 1, 2"
+                "from quarantined_events group by 1, 2 order by 3 desc, 1, 2"
             )
         ),
         "guards": [Guarded(*guarded) for _, *guarded in warehouse.rows(_guards("project_id is null"))],
@@ -287,7 +287,7 @@ _SESSIONS = f"""
       count(case when {IS_STITCHED} then 1 end) as sessions_credited,
       count(distinct anonymous_id) as visitors_unstitched,
       count(distinct stitched_user_id) as visitors
-    from stitch.stitched_sessions
+    from stitched_sessions
     group by project_id
 """
 _PAGE_VIEWS = f"""
@@ -296,12 +296,12 @@ _PAGE_VIEWS = f"""
       count(*) as page_views,
       count(user_id) as page_views_with_own_user,
       count(case when {IS_STITCHED} then 1 end) as page_views_credited
-    from stitch.page_views
+    from page_views
     group by project_id
 """
 _PERSONS = """
     select project_id, count(*) as persons, cast(sum(device_count) as bigint) as devices_of_persons
-    from stitch.users
+    from users
     where is_identified
     group by project_id
 """
@@ -312,7 +312,7 @@ _LOGINS = f"""
       project_id,
       count(*) as persons_with_login,
       percentile_cont(0.5) within group (order by {_SECONDS_TO_LOGIN}) / {_HOUR} as median_hours_to_login
-    from stitch.users
+    from users
     where is_identified and identified_at is not null
     group by project_id
 """
@@ -324,7 +324,7 @@ _DAYS = f"""
         count(*) as sessions,
         count(user_id) as with_own_user,
         count(case when {IS_STITCHED} then 1 end) as credited
-      from stitch.stitched_sessions
+      from stitched_sessions
       group by project_id, session_date
     )
     select
@@ -335,13 +335,13 @@ _DAYS = f"""
       coalesce(sessions.credited, 0),
       coalesce(stats.visitors_unstitched, 0),
       coalesce(stats.visitors, 0)
-    from stitch.visitor_stats as stats
+    from visitor_stats as stats
     full outer join sessions on stats.project_id = sessions.project_id and stats.stat_date = sessions.session_date
     order by 1, 2
 """
 _DEVICES_PER_PERSON = f"""
     select project_id, cast(least(device_count, {DEVICES_SHOWN}) as integer), count(*)
-    from stitch.users
+    from users
     where is_identified
     group by 1, 2
     order by 1, 2
@@ -349,7 +349,7 @@ _DEVICES_PER_PERSON = f"""
 _LATEST = """
     with latest as (
       select project_id, max(greatest(known_since, coalesce(known_until, known_since))) as latest_at
-      from stitch.user_mapping_history
+      from user_mapping_history
       group by project_id
     )
 """
@@ -360,7 +360,7 @@ _LAST_ANSWERS = f"""
       latest.latest_at,
       count(distinct history.anonymous_id),
       count(distinct case when history.known_since = latest.latest_at then history.user_id end)
-    from stitch.user_mapping_history as history
+    from user_mapping_history as history
     inner join latest on history.project_id = latest.project_id
     where history.known_since = latest.latest_at or history.known_until = latest.latest_at
     group by history.project_id, latest.latest_at
@@ -375,7 +375,7 @@ def _restitched(table: str, day: str, time: str) -> str:
 
     def interval(name: str, known: str) -> str:
         return (
-            f"stitch.user_mapping_history as {name} on rows_now.project_id = {name}.project_id "
+            f"user_mapping_history as {name} on rows_now.project_id = {name}.project_id "
             f"and rows_now.anonymous_id = {name}.anonymous_id and {name}.{known} = latest.latest_at "
             f"and rows_now.{time} >= {name}.valid_from "
             f"and ({name}.valid_until is null or rows_now.{time} < {name}.valid_until)"
@@ -384,7 +384,7 @@ def _restitched(table: str, day: str, time: str) -> str:
     return f"""
         {_LATEST}
         select rows_now.project_id, rows_now.{day}, count(*)
-        from stitch.{table} as rows_now
+        from {table} as rows_now
         inner join latest on rows_now.project_id = latest.project_id
         left join {interval("since", "known_since")}
         left join {interval("until", "known_until")}
@@ -412,7 +412,7 @@ def _times_to_login() -> str:
         select project_id, case {cases} else {len(TIMES_TO_LOGIN) - 1} end, count(*)
         from (
           select project_id, {_SECONDS_TO_LOGIN} as seconds
-          from stitch.users
+          from users
           where is_identified and identified_at is not null
         ) as logins
         group by 1, 2
@@ -424,7 +424,7 @@ def _guards(condition: str) -> str:
     return f"""
         select
           project_id, guard, field, count(*), cast(sum(event_count) as bigint), min(first_seen_at), max(last_seen_at)
-        from stitch.guard_report
+        from guard_report
         where {condition}
         group by project_id, guard, field
         order by 5 desc, guard, field

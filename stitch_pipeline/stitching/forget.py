@@ -43,7 +43,7 @@ from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings
 from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.stitching.publish import publish_everything_next
 from stitch_pipeline.stitching.rules import no_such_project, project_ids
-from stitch_pipeline.warehouse.port import Row, Warehouse
+from stitch_pipeline.warehouse.port import Dialect, Row, Warehouse
 from stitch_pipeline.warehouse.tables import create_tables
 
 READ_AGAIN = "to be read again"
@@ -130,70 +130,68 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
         _put_pseudonyms(warehouse)
         _queue(warehouse)
         publish_everything_next(warehouse)
-        warehouse.execute("delete from stitch.forgotten_ids")
-        warehouse.insert_rows("stitch.forgotten_ids", sorted(listed))
+        warehouse.execute("delete from forgotten_ids")
+        warehouse.insert_rows("forgotten_ids", sorted(listed))
     for table in ("newly_listed", "no_longer_listed", "found_ids", "scrubs", "files_to_read"):
-        warehouse.execute(f"drop table temp.{table}")
+        warehouse.execute(f"drop table {table}")
     return True
 
 
 def listed_and_followed(warehouse: Warehouse, settings: Settings) -> tuple[set[Row], set[Row]]:
     """The lines of the list, and those that the tables obey: project, kind, hash and mode of each."""
     listed = {(one.project_id, one.kind, one.hash, one.mode.value) for one in settings.forgotten.ids}
-    return listed, set(warehouse.rows("select project_id, kind, hash, mode from stitch.forgotten_ids"))
+    return listed, set(warehouse.rows("select project_id, kind, hash, mode from forgotten_ids"))
 
 
 def _note(warehouse: Warehouse, name: str, lines: Iterable[Row]) -> None:
-    warehouse.execute(
-        f"create or replace temp table {name} (project_id varchar, kind varchar, hash varchar, mode varchar)"
-    )
-    warehouse.insert_rows(f"temp.{name}", sorted(lines))
+    warehouse.create_temporary(name, "(project_id varchar, kind varchar, hash varchar, mode varchar)")
+    warehouse.insert_rows(name, sorted(lines))
 
 
 def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
-    """Create ``temp.found_ids``, the listed ids that some table holds, and ``temp.scrubs``, how they are written."""
+    """Create ``found_ids``, the listed ids that some table holds, and ``scrubs``, how they are written."""
     key = settings.forgotten.key
-    kinds = {kind for (kind,) in warehouse.rows("select distinct kind from temp.newly_listed")}
+    kinds = {kind for (kind,) in warehouse.rows("select distinct kind from newly_listed")}
     candidates = ["select null::varchar as project_id, null::varchar as kind, null::varchar as id limit 0"]
     for place in PLACES:
         # The name of a person may be a user's id or hold an identifier.
         if place.holds in kinds or (place.holds == "person" and "user" in kinds):
             kind = "user" if place.holds == "person" else place.holds
             candidates.append(
-                f"select project_id, {literal(kind)}, {place.column} from stitch.{place.table} where {place.condition}"
+                f"select project_id, {literal(kind)}, {place.column} from {place.table} where {place.condition}"
             )
     if kinds - set(OWN_KINDS):
         for table in ("identifier_links", "persons", "pending_ids"):
-            candidates.append(f"select project_id, id_kind, id from stitch.{table}")
+            candidates.append(f"select project_id, id_kind, id from {table}")
     for kind in sorted(kinds - set(OWN_KINDS)):
-        for value in identifier_values_sql(_identifiers(settings), kind):
+        for value in identifier_values_sql(_identifiers(settings), kind, warehouse.dialect):
             for table in ("raw_events", "duplicate_events"):
-                candidates.append(f"select project_id, {literal(kind)}, {value} from stitch.{table}")
+                candidates.append(f"select project_id, {literal(kind)}, {value} from {table}")
     union = " union ".join(f"(select * from ({candidate}))" for candidate in candidates)
-    id_hash = hash_sql(key, "ids.kind", "ids.id", "ids.project_id")
-    warehouse.execute(
+    id_hash = hash_sql(key, "ids.kind", "ids.id", "ids.project_id", warehouse.dialect)
+    warehouse.create_temporary(
+        "found_ids",
         f"""
-        create or replace temp table found_ids as
-        select listed.project_id, listed.kind, ids.id, listed.mode, {pseudonym_sql("listed.hash")} as name
+        as select listed.project_id, listed.kind, ids.id, listed.mode, {pseudonym_sql("listed.hash")} as name
         from (
           select * from ({union}) as known
-          where id is not null and (project_id, kind) in (select project_id, kind from temp.newly_listed)
+          where id is not null and (project_id, kind) in (select project_id, kind from newly_listed)
         ) as ids
-        inner join temp.newly_listed as listed
+        inner join newly_listed as listed
           on ids.project_id = listed.project_id and ids.kind = listed.kind and {id_hash} = listed.hash
-        """
+        """,
     )
-    warehouse.execute(
+    warehouse.create_temporary(
+        "scrubs",
         """
-        create or replace temp table scrubs as
-        select case when kind in ('user', 'device') then kind else 'identifier' end as holds,
-          project_id, id as written, name, mode from temp.found_ids
+        as select case when kind in ('user', 'device') then kind else 'identifier' end as holds,
+          project_id, id as written, name, mode from found_ids
         union all
         select 'person', project_id, case kind when 'user' then id else kind || ':' || id end, name, mode
-        from temp.found_ids where kind <> 'device'
+        from found_ids where kind <> 'device'
         union all
-        select 'component', project_id, kind || ':' || id, kind || ':' || name, mode from temp.found_ids
-        """
+        select 'component', project_id, kind || ':' || id, kind || ':' || name, mode from found_ids
+        """,
     )
 
 
@@ -204,83 +202,85 @@ def _identifiers(settings: Settings) -> dict[str, Mapping[str, IdentifierSetting
 def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
     """Note the files with rows of the ids as not loaded, those with a quarantined row of an id included."""
     conditions = [_holds_found(column, kind) for column, kind in (("user_id", "user"), ("anonymous_id", "device"))]
-    for (kind,) in warehouse.rows("select distinct kind from temp.found_ids where kind not in ('user', 'device')"):
-        conditions += [_holds_found(value, kind) for value in identifier_values_sql(_identifiers(settings), kind)]
+    for (kind,) in warehouse.rows("select distinct kind from found_ids where kind not in ('user', 'device')"):
+        conditions += [
+            _holds_found(value, kind)
+            for value in identifier_values_sql(_identifiers(settings), kind, warehouse.dialect)
+        ]
     of_changed_projects = (
-        "project_id in (select project_id from temp.no_longer_listed) "
+        "project_id in (select project_id from no_longer_listed) "
         f"and (user_id like '{PREFIX}%' or anonymous_id like '{PREFIX}%')"
     )
     holds = " or ".join([*conditions, f"({of_changed_projects})"])
-    quarantined = _files_with_quarantined_rows(settings)
-    warehouse.execute(
+    quarantined = _files_with_quarantined_rows(settings, warehouse.dialect)
+    warehouse.create_temporary(
+        "files_to_read",
         f"""
-        create or replace temp table files_to_read as
-        select landing_file from stitch.raw_events where {holds}
-        union select landing_file from stitch.duplicate_events where {holds}
-        union select landing_file from stitch.forgotten_events
-          where project_id in (select project_id from temp.no_longer_listed)
+        as select landing_file from raw_events where {holds}
+        union select landing_file from duplicate_events where {holds}
+        union select landing_file from forgotten_events
+          where project_id in (select project_id from no_longer_listed)
         union ({quarantined})
-        """
+        """,
     )
-    is_read = "landing_file in (select landing_file from temp.files_to_read)"
-    warehouse.execute(f"update stitch.landing_files set version = {literal(READ_AGAIN)} where {is_read}")
-    warehouse.execute(f"update stitch.quarantined_events set raw_row = null where raw_row is not null and {is_read}")
+    is_read = "landing_file in (select landing_file from files_to_read)"
+    warehouse.execute(f"update landing_files set version = {literal(READ_AGAIN)} where {is_read}")
+    warehouse.execute(f"update quarantined_events set raw_row = null where raw_row is not null and {is_read}")
 
 
-def _files_with_quarantined_rows(settings: Settings) -> str:
+def _files_with_quarantined_rows(settings: Settings, dialect: Dialect) -> str:
     """SQL for the files of which a reading may give other raw rows in quarantine.
 
     Of a raw row that is JSON every value is hashed, in each project of the list, because such a row may have none. Any
     other raw row is not kept while the list has a line.
     """
     kinds = sorted({one.kind for one in settings.forgotten.ids})
-    as_written = "json_extract_string(raw_row, '$..*')"
     values = []
     for kind in kinds:
         steps: set[tuple[str, ...]] = {()} if kind in OWN_KINDS else set()
         steps |= {own[kind].normalise for own in _identifiers(settings).values() if kind in own}
         for normalised in sorted(steps):
-            value = normalised_sql("rows.value", normalised)
-            hashed = hash_sql(settings.forgotten.key, literal(kind), value, "listed.project_id")
+            value = normalised_sql("rows.value", normalised, dialect)
+            hashed = hash_sql(settings.forgotten.key, literal(kind), value, "listed.project_id", dialect)
             values.append(
                 "select rows.landing_file from (select landing_file, "
-                f"unnest(try({as_written})) as value from stitch.quarantined_events where raw_row is not null) as rows "
-                f"inner join temp.newly_listed as listed on listed.kind = {literal(kind)} and {hashed} = listed.hash"
+                f"{dialect.json_values('raw_row')} as value from quarantined_events where raw_row is not null) as rows "
+                f"inner join newly_listed as listed on listed.kind = {literal(kind)} and {hashed} = listed.hash"
             )
     not_json = ", ".join(map(literal, (*UNPARSED, REFUSED_LINE)))
     return " union ".join(
         [
-            "select landing_file from stitch.quarantined_events where exists (select 1 from temp.no_longer_listed)",
-            "select landing_file from stitch.quarantined_events "
-            f"where raw_row is not null and problem in ({not_json}) and exists (select 1 from temp.newly_listed)",
+            "select landing_file from quarantined_events where exists (select 1 from no_longer_listed)",
+            "select landing_file from quarantined_events "
+            f"where raw_row is not null and problem in ({not_json}) and exists (select 1 from newly_listed)",
             *values,
         ]
     )
 
 
 def _holds_found(value: str, kind: str) -> str:
-    return f"(project_id, {value}) in (select project_id, id from temp.found_ids where kind = {literal(kind)})"
+    return f"(project_id, {value}) in (select project_id, id from found_ids where kind = {literal(kind)})"
 
 
 def _put_pseudonyms(warehouse: Warehouse) -> None:
-    if not warehouse.rows("select 1 from temp.found_ids limit 1"):
+    if not warehouse.rows("select 1 from found_ids limit 1"):
         return
     _return_page_views(warehouse)
     _forget_texts(warehouse)
     for place in PLACES:
         warehouse.execute(
-            f"update stitch.{place.table} as held set {place.column} = scrubs.name from temp.scrubs as scrubs "
+            f"update {place.table} as held set {place.column} = scrubs.name from scrubs as scrubs "
             f"where scrubs.holds = {literal(place.holds)} and held.project_id = scrubs.project_id "
             f"and held.{place.column} = scrubs.written and ({place.condition})"
         )
-    names = "select name from temp.found_ids"
+    names = "select name from found_ids"
     deleted = f"{names} where mode = {literal(Mode.delete)}"
     warehouse.execute(
-        f"delete from stitch.user_mapping_history where stitched_user_id in ({deleted}) or anonymous_id in ({deleted})"
+        f"delete from user_mapping_history where stitched_user_id in ({deleted}) or anonymous_id in ({deleted})"
     )
-    warehouse.execute(f"delete from stitch.person_name_history where user_id in ({names}) or person_id in ({names})")
+    warehouse.execute(f"delete from person_name_history where user_id in ({names}) or person_id in ({names})")
     for table in ("decision_history", "decision_lines", "configured_decisions"):
-        warehouse.execute(f"delete from stitch.{table} where id in ({names}) or other_id in ({names})")
+        warehouse.execute(f"delete from {table} where id in ({names}) or other_id in ({names})")
     for table, columns in (
         *((table, DESCRIBING) for table in ("raw_events", "duplicate_events")),
         ("page_views", ("page_url", "page_title")),
@@ -288,18 +288,18 @@ def _put_pseudonyms(warehouse: Warehouse) -> None:
         ("identity_map", ("traits",)),
     ):
         nulls = ", ".join(f"{column} = null" for column in columns)
-        warehouse.execute(f"update stitch.{table} set {nulls} where user_id in ({names})")
-    warehouse.execute(f"update stitch.users set traits = null where stitched_user_id in ({names})")
+        warehouse.execute(f"update {table} set {nulls} where user_id in ({names})")
+    warehouse.execute(f"update users set traits = null where stitched_user_id in ({names})")
 
 
 def _return_page_views(warehouse: Warehouse) -> None:
     """Page views that are credited to a forgotten person are the device's from now on, whenever views are stitched."""
     warehouse.execute(
         f"""
-        update stitch.page_views as held set
+        update page_views as held set
           stitched_user_id = coalesce(user_id, anonymous_id, event_id),
           stitched_by = case when user_id is null then 'none' else 'own' end
-        from temp.scrubs as scrubs
+        from scrubs as scrubs
         where scrubs.holds = 'person' and held.project_id = scrubs.project_id
           and held.stitched_user_id = scrubs.written and {IS_STITCHED}
           and held.user_id is distinct from scrubs.written
@@ -310,9 +310,10 @@ def _return_page_views(warehouse: Warehouse) -> None:
 def _forget_texts(warehouse: Warehouse) -> None:
     """Texts that hold one of the ids: quoted lines of decisions, and traits with a forgotten identifier."""
     warehouse.execute(
-        f"update stitch.decisions as held set line = {literal(_A_DECISION)} from temp.scrubs as scrubs "
-        "where held.project_id = scrubs.project_id and contains(held.line, scrubs.written)"
+        f"update decisions as held set line = {literal(_A_DECISION)} from scrubs as scrubs "
+        "where held.project_id = scrubs.project_id and strpos(held.line, scrubs.written) > 0"
     )
+    lower = warehouse.dialect.lower
     for table, columns in (
         *((table, ("traits", "properties")) for table in ("raw_events", "duplicate_events")),
         ("identity_map", ("traits",)),
@@ -320,56 +321,56 @@ def _forget_texts(warehouse: Warehouse) -> None:
     ):
         for column in columns:
             warehouse.execute(
-                f"update stitch.{table} as held set {column} = null from temp.found_ids as found "
+                f"update {table} as held set {column} = null from found_ids as found "
                 "where found.kind not in ('user', 'device') and held.project_id = found.project_id "
-                f"and contains(lower(held.{column}), lower(found.id))"
+                f"and strpos({lower(f'held.{column}')}, {lower('found.id')}) > 0"
             )
 
 
 def _queue(warehouse: Warehouse) -> None:
     """Queue what the ids are linked with: their devices for all grains, their components, and the persons."""
-    names = "select name from temp.found_ids"
+    names = "select name from found_ids"
     linked = [
         "select project_id, coalesce(anonymous_id, '') as anonymous_id "
-        f"from stitch.{table} where user_id in ({names}) or anonymous_id in ({names})"
+        f"from {table} where user_id in ({names}) or anonymous_id in ({names})"
         for table in ("identity_map", "sessions", "page_views")
     ]
     warehouse.execute(
         f"""
-        insert into stitch.pending_devices
+        insert into pending_devices
         select grains.grain, devices.project_id, devices.anonymous_id
         from (
           {" union ".join(linked)}
-          union select project_id, anonymous_id from stitch.stitched_sessions where stitched_user_id in ({names})
-          union select project_id, linked_id from stitch.identifier_links
+          union select project_id, anonymous_id from stitched_sessions where stitched_user_id in ({names})
+          union select project_id, linked_id from identifier_links
             where linked_kind = 'device' and id in ({names})
-          union select project_id, id from stitch.persons where id_kind = 'device' and person_id in ({names})
-          union select project_id, '' from temp.found_ids
+          union select project_id, id from persons where id_kind = 'device' and person_id in ({names})
+          union select project_id, '' from found_ids
         ) as devices
         cross join (values ('sessions'), ('page_views'), ('mapping')) as grains (grain)
-        except select grain, project_id, anonymous_id from stitch.pending_devices
+        except select grain, project_id, anonymous_id from pending_devices
         """
     )
     warehouse.execute(
         f"""
-        insert into stitch.pending_ids
-        select project_id, id_kind, id from stitch.persons
+        insert into pending_ids
+        select project_id, id_kind, id from persons
         where (project_id, component_id) in (
-            select project_id, component_id from stitch.persons where id in ({names}) or person_id in ({names})
+            select project_id, component_id from persons where id in ({names}) or person_id in ({names})
           ) or id in ({names}) or person_id in ({names})
-        except select project_id, id_kind, id from stitch.pending_ids
+        except select project_id, id_kind, id from pending_ids
         """
     )
     warehouse.execute(
         """
-        insert into stitch.pending_users
+        insert into pending_users
         select project_id, stitched_user_id from (
-          select project_id, name as stitched_user_id from temp.found_ids
+          select project_id, name as stitched_user_id from found_ids
           -- A device may be called as the user was.
-          union select project_id, stitched_user_id from stitch.stitched_sessions
-          where (project_id, stitched_user_id) in (select project_id, written from temp.scrubs)
+          union select project_id, stitched_user_id from stitched_sessions
+          where (project_id, stitched_user_id) in (select project_id, written from scrubs)
         ) as found
-        except select project_id, stitched_user_id from stitch.pending_users
+        except select project_id, stitched_user_id from pending_users
         """
     )
 
@@ -500,7 +501,12 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
     value = checked_value(settings, request)
     refuse_unknown_project(warehouse, settings, request)
     holds = request.kind if request.kind in OWN_KINDS else "identifier"
-    stored = {table for (table,) in warehouse.rows("select table_name from information_schema.tables")}
+    stored = {
+        table
+        for (table,) in warehouse.rows(
+            "select table_name from information_schema.tables where table_schema = current_schema()"
+        )
+    }
     tables = []
     for table, fates in _FATES.items():
         if table not in stored:
@@ -513,17 +519,17 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
         if holds == "identifier":
             conditions = [f"id_kind = $kind and {one}" for one in conditions]
             if table in ("raw_events", "duplicate_events"):
-                values = identifier_values_sql(_identifiers(settings), request.kind)
+                values = identifier_values_sql(_identifiers(settings), request.kind, warehouse.dialect)
                 conditions = [f"{found} = $value" for found in values]
         if table == "quarantined_events":
-            conditions = ["contains(raw_row, $value)"]
+            conditions = ["strpos(raw_row, $value) > 0"]
         if not conditions:
             continue
         in_project = "true" if table == "quarantined_events" else "project_id = $project"
         condition = f"{in_project} and ({' or '.join(conditions)})"
         parameters = {"value": value, "kind": request.kind, "project": request.project_id}
         ((count,),) = warehouse.rows(
-            f"select count(*) from stitch.{table} where {condition}",
+            f"select count(*) from {table} where {condition}",
             **{name: given for name, given in parameters.items() if f"${name}" in condition},
         )
         if count:
@@ -538,7 +544,7 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
 
 def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple[str, str]]:
     """The ids that links tie to this one."""
-    user_of_device, identifier_of = "stitch.identity_map where project_id = $project", "stitch.identifier_links where"
+    user_of_device, identifier_of = "identity_map where project_id = $project", "identifier_links where"
     if request.kind in OWN_KINDS:
         other, column, own = {
             "user": ("device", "anonymous_id", "user_id"),
@@ -554,7 +560,7 @@ def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple
             f"select distinct linked_kind, linked_id from {identifier_of} "
             "project_id = $project and id_kind = $kind and id = $value"
         )
-    rows = warehouse.rows(f"{query} order by all", project=request.project_id, kind=request.kind, value=value)
+    rows = warehouse.rows(f"{query} order by 1, 2", project=request.project_id, kind=request.kind, value=value)
     return [(kind, found) for kind, found in rows if not is_pseudonym(found)]
 
 

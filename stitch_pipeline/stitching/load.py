@@ -18,17 +18,24 @@ from stitch_pipeline.landing.index import IndexedFile
 from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_REMEDY, WHOLE_FILE
-from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
+from stitch_pipeline.landing.reading import EventBatch, ReadingRules
 from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.sources.source import CANONICAL_FIELDS
 from stitch_pipeline.stitching.publish import note_changed
 from stitch_pipeline.warehouse.port import Warehouse
 
+_IS_LOADED = "landing_file in (select landing_file from to_load)"
+_QUARANTINE_DAYS = f"select distinct quarantine_date from quarantined_events where {_IS_LOADED}"
+
 # The first received wins. Ties are broken by the rows' contents and not by their place in storage, so that the winner
-# does not depend on the order of loading.
-_FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at, md5(to_json(events)::varchar)"
-_IS_LOADED = "landing_file in (select landing_file from temp.to_load)"
-_QUARANTINE_DAYS = f"select distinct quarantine_date from stitch.quarantined_events where {_IS_LOADED}"
+# does not depend on the order of loading, nor on the engine.
+_FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at"
+_TEXTS = [name for name in CANONICAL_FIELDS if name not in ("occurred_at", "received_at")]
+_CONTENTS = f"md5(concat({', '.join(f'coalesce({name}, chr(1)), chr(2)' for name in _TEXTS)}))"
+_EVENT_COLUMNS = ", ".join(
+    ("source", "event_date", "landing_file", "blocked_anonymous_id", "blocked_user_id", *CANONICAL_FIELDS)
+)
 
 _REPORT_SECONDS = 5.0
 
@@ -44,7 +51,7 @@ class Loaded:
 
 def loaded_files(warehouse: Warehouse) -> dict[str, tuple[str, list[date]]]:
     """The version and days of every loaded file, by the file's name."""
-    rows = warehouse.rows("select landing_file, version, days from stitch.landing_files")
+    rows = warehouse.rows("select landing_file, version, days from landing_files")
     return {name: (version, list(days)) for name, version, days in rows}
 
 
@@ -94,11 +101,11 @@ def _load(
         _touch_forgotten(warehouse)
         _put_back_duplicates(warehouse)
         _set_duplicates_aside(warehouse)
-        note_changed(warehouse, "raw_events", "select distinct event_date from temp.touched")
+        note_changed(warehouse, "raw_events", "select distinct event_date from touched")
         note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
-        changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from temp.touched"))
+        changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from touched"))
         now = datetime.now(UTC).replace(tzinfo=None)
-        warehouse.insert_rows("stitch.changed_days", ((day, now) for day in sorted(changed)))
+        warehouse.insert_rows("changed_days", ((day, now) for day in sorted(changed)))
     return Loaded(len(files), rows, changed)
 
 
@@ -110,11 +117,11 @@ def row_accounts(warehouse: Warehouse) -> Mapping[str, int]:
     (accounts,) = warehouse.records(
         """
         select
-          (select coalesce(sum(row_count), 0)::bigint from stitch.landing_files) as rows_landed,
-          (select count(*) from stitch.raw_events) as events,
-          (select count(*) from stitch.duplicate_events) as duplicates,
-          (select count(*) from stitch.quarantined_events where line is not null) as quarantined,
-          (select count(*) from stitch.forgotten_events) as forgotten
+          (select coalesce(sum(row_count), 0)::bigint from landing_files) as rows_landed,
+          (select count(*) from raw_events) as events,
+          (select count(*) from duplicate_events) as duplicates,
+          (select count(*) from quarantined_events where line is not null) as quarantined,
+          (select count(*) from forgotten_events) as forgotten
         """
     )
     return accounts
@@ -129,13 +136,13 @@ def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
             landing_file, sum(events)::bigint as events, sum(duplicates)::bigint as duplicates,
             sum(quarantined)::bigint as quarantined, sum(forgotten)::bigint as forgotten
           from (
-            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined, 0 as forgotten from stitch.raw_events
+            select landing_file, 1 as events, 0 as duplicates, 0 as quarantined, 0 as forgotten from raw_events
             union all
-            select landing_file, 0, 1, 0, 0 from stitch.duplicate_events
+            select landing_file, 0, 1, 0, 0 from duplicate_events
             union all
-            select landing_file, 0, 0, 1, 0 from stitch.quarantined_events where line is not null
+            select landing_file, 0, 0, 1, 0 from quarantined_events where line is not null
             union all
-            select landing_file, 0, 0, 0, 1 from stitch.forgotten_events
+            select landing_file, 0, 0, 0, 1 from forgotten_events
           ) as rows_of_files
           group by landing_file
         ),
@@ -144,7 +151,7 @@ def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
             landing_file, files.days, coalesce(files.row_count, 0) as rows_landed, coalesce(events, 0) as events,
             coalesce(duplicates, 0) as duplicates, coalesce(quarantined, 0) as quarantined,
             coalesce(forgotten, 0) as forgotten
-          from stitch.landing_files as files
+          from landing_files as files
           full join stored using (landing_file)
         )
         select * from accounts
@@ -156,24 +163,25 @@ def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
 
 
 def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
-    """Delete all rows of these files, and note in ``temp.touched`` which events that affects."""
-    warehouse.execute("create or replace temp table to_load (landing_file varchar)")
-    warehouse.insert_rows("temp.to_load", ([name] for name in names))
+    """Delete all rows of these files, and note in ``touched`` which events that affects."""
+    warehouse.create_temporary("to_load", "(landing_file varchar)")
+    warehouse.insert_rows("to_load", ([name] for name in names))
     # Not created from a query: see the comment on DuckDB 2.0.0 in `macros/in_place/materialization.sql`.
-    warehouse.execute("create or replace temp table touched (id_hash ubigint, event_date date)")
+    warehouse.create_temporary("touched", f"(id_hash {warehouse.dialect.hash_type}, event_date date)")
     warehouse.execute(
-        f"insert into temp.touched select {_id_hash(warehouse)}, event_date from stitch.raw_events where {_IS_LOADED}"
+        f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {_IS_LOADED}"
     )
     _touch_forgotten(warehouse)
     note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
     for table in ("raw_events", "duplicate_events", "forgotten_events", "quarantined_events", "landing_files"):
-        warehouse.execute(f"delete from stitch.{table} where {_IS_LOADED}")
+        warehouse.execute(f"delete from {table} where {_IS_LOADED}")
 
 
 def _touch_forgotten(warehouse: Warehouse) -> None:
     """Note the days of the files' forgotten rows, because links may depend on them. They compete with no other row."""
     warehouse.execute(
-        f"insert into temp.touched select distinct null, event_date from stitch.forgotten_events where {_IS_LOADED}"
+        f"insert into touched select distinct cast(null as {warehouse.dialect.hash_type}), event_date "
+        f"from forgotten_events where {_IS_LOADED}"
     )
 
 
@@ -209,15 +217,13 @@ def _insert_files(
         except Exception as error:
             # A failed statement ends the transaction, so all is done again without the files that make it fail.
             raise _ReadingFailed(_problems_of(parser, batches, present)) from error
-        warehouse.execute(f"drop table if exists {REJECTS_TABLE}")
-        warehouse.execute(f"drop table if exists {REJECTS_TABLE}_scan")
         for alone in batch.alone():
             (landed_file,) = alone.files
             file = present[landed_file.landing_file]
             if file.bad_row_count and file.bad_row_day is not None:
                 try:
                     for frame in parser.quarantined(alone, file.bad_row_day):
-                        warehouse.insert_frame("stitch.quarantined_events", frame)
+                        warehouse.insert_frame("quarantined_events", frame)
                 except UnreadableFile as error:
                     raise _ReadingFailed(_problems_of(parser, batches, present)) from error
             if landed_file.version != file.version or landed_file.has_changed():
@@ -236,14 +242,14 @@ def _insert_files(
         elif file.problem is None and read.get(name, 0) != file.row_count:
             report(f"{name} has {file.row_count:,} rows, of which {read.get(name, 0):,} were read: it is quarantined")
             for table in ("raw_events", "forgotten_events", "quarantined_events"):
-                warehouse.execute(f"delete from stitch.{table} where landing_file = $file", file=name)
+                warehouse.execute(f"delete from {table} where landing_file = $file", file=name)
             file = _unreadable(file, landed[name], "its rows are not the same each time that they are read", rules)
         if file.problem is not None:
             _quarantine_file(warehouse, file)
         loaded.append(file)
     now = datetime.now(UTC).replace(tzinfo=None)
     warehouse.insert_rows(
-        "stitch.landing_files",
+        "landing_files",
         ((file.landing_file, file.version, sorted(file.days), file.row_count, file.problem, now) for file in loaded),
     )
     return rows
@@ -283,9 +289,9 @@ def _rows_read(warehouse: Warehouse) -> dict[str, int]:
     return dict(
         warehouse.rows(
             "select landing_file, count(*) from ("
-            f"select landing_file from stitch.raw_events where {_IS_LOADED} union all "
-            f"select landing_file from stitch.forgotten_events where {_IS_LOADED} union all "
-            f"select landing_file from stitch.quarantined_events where {_IS_LOADED} and line is not null"
+            f"select landing_file from raw_events where {_IS_LOADED} union all "
+            f"select landing_file from forgotten_events where {_IS_LOADED} union all "
+            f"select landing_file from quarantined_events where {_IS_LOADED} and line is not null"
             ") as stored group by landing_file"
         )
     )
@@ -300,21 +306,21 @@ def _as_read(warehouse: Warehouse, file: IndexedFile, report: Callable[[str], No
     days: dict[date, int] = dict(
         warehouse.rows(
             "select event_date, count(*) from ("
-            "select event_date, landing_file from stitch.raw_events "
-            "union all select event_date, landing_file from stitch.forgotten_events"
+            "select event_date, landing_file from raw_events "
+            "union all select event_date, landing_file from forgotten_events"
             ") as read where landing_file = $file group by event_date",
             file=file.landing_file,
         )
     )
     ((bad_rows,),) = warehouse.rows(
-        "select count(*) from stitch.quarantined_events where landing_file = $file", file=file.landing_file
+        "select count(*) from quarantined_events where landing_file = $file", file=file.landing_file
     )
     return replace(file, row_count=sum(days.values()) + bad_rows, days=file.days | frozenset(days))
 
 
 def _quarantine_file(warehouse: Warehouse, file: IndexedFile) -> None:
     warehouse.execute(
-        "insert into stitch.quarantined_events (quarantine_date, landing_file, field, problem, reason, remedy) "
+        "insert into quarantined_events (quarantine_date, landing_file, field, problem, reason, remedy) "
         "values ($day, $file, $field, $problem, $reason, $remedy)",
         day=file.bad_row_day,
         file=file.landing_file,
@@ -330,11 +336,11 @@ def _id_hash(warehouse: Warehouse) -> str:
 
 
 def _is_touched(warehouse: Warehouse) -> str:
-    return f"{_id_hash(warehouse)} in (select id_hash from temp.touched)"
+    return f"{_id_hash(warehouse)} in (select id_hash from touched)"
 
 
 def _put_back_duplicates(warehouse: Warehouse) -> None:
-    """Let the duplicates of deleted events compete again, and note all competing events in ``temp.touched``.
+    """Let the duplicates of deleted events compete again, and note all competing events in ``touched``.
 
     Ids are compared by their hashes, here and below, because the ids of a large load would fill the memory. Two ids
     with the same hash do no harm: each row competes only among those of its own id.
@@ -342,15 +348,14 @@ def _put_back_duplicates(warehouse: Warehouse) -> None:
     is_touched = _is_touched(warehouse)
     competes = _IS_LOADED
     # Mostly nothing was deleted, and then no stored id has to be read.
-    if warehouse.rows("select 1 from temp.touched limit 1"):
+    if warehouse.rows("select 1 from touched limit 1"):
         warehouse.execute(
-            f"insert into stitch.raw_events by name select * from stitch.duplicate_events where {is_touched}"
+            f"insert into raw_events ({_EVENT_COLUMNS}) "
+            f"select {_EVENT_COLUMNS} from duplicate_events where {is_touched}"
         )
-        warehouse.execute(f"delete from stitch.duplicate_events where {is_touched}")
+        warehouse.execute(f"delete from duplicate_events where {is_touched}")
         competes += f" or {is_touched}"
-    warehouse.execute(
-        f"insert into temp.touched select {_id_hash(warehouse)}, event_date from stitch.raw_events where {competes}"
-    )
+    warehouse.execute(f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {competes}")
 
 
 def _set_duplicates_aside(warehouse: Warehouse) -> None:
@@ -359,40 +364,42 @@ def _set_duplicates_aside(warehouse: Warehouse) -> None:
     ((touched, loaded, events),) = warehouse.rows(
         f"""
         select
-          (select count(*) from temp.touched),
-          (select count(*) from stitch.raw_events where {_IS_LOADED}),
-          (select count(*) from stitch.raw_events)
+          (select count(*) from touched),
+          (select count(*) from raw_events where {_IS_LOADED}),
+          (select count(*) from raw_events)
         """
     )
-    hashes = f"select {id_hash} as id_hash from stitch.raw_events"
+    hashes = f"select {id_hash} as id_hash from raw_events"
     # Events that are not touched have no duplicates, so the choice of ids to search affects only the time.
     if touched == loaded == events:
-        hashes = "select id_hash from temp.touched"
+        hashes = "select id_hash from touched"
     elif touched == loaded < events / 10:
         # Nothing was deleted. Few ids fit in memory, and DuckDB skips row groups that cannot hold one of them.
-        hashes += f" where event_id in (select event_id from stitch.raw_events where {_IS_LOADED})"
+        hashes += f" where event_id in (select event_id from raw_events where {_IS_LOADED})"
     elif touched < events / 2:
         # A filter that more rows pass costs more than it saves.
         hashes += f" where {_is_touched(warehouse)}"
-    warehouse.execute(f"create or replace temp table suspects as {_repeated_hashes(hashes)}")
-    warehouse.execute(
+    warehouse.create_temporary("suspects", f"as {_repeated_hashes(hashes)}")
+    warehouse.create_temporary(
+        "losers",
         f"""
-        create or replace temp table losers as
-        select row_id, project_id, event_id, event_date
+        as select row_id, project_id, event_id, event_date
         from (
           select
             {row_id} as row_id, project_id, event_id, event_date,
-            row_number() over (partition by project_id, event_id order by {_FIRST_RECEIVED}) as place
-          from stitch.raw_events as events
-          where {id_hash} in (select id_hash from temp.suspects)
+            row_number() over (partition by project_id, event_id order by {_FIRST_RECEIVED}, {_CONTENTS}) as place
+          from raw_events as events
+          where {id_hash} in (select id_hash from suspects)
         ) as competitors
         where place > 1
-        """
+        """,
     )
-    warehouse.execute(f"insert into temp.touched select {id_hash}, event_date from temp.losers")
-    is_loser = f"{row_id} in (select row_id from temp.losers)"
-    warehouse.execute(f"insert into stitch.duplicate_events select * from stitch.raw_events where {is_loser}")
-    warehouse.execute(f"delete from stitch.raw_events where {is_loser}")
+    warehouse.execute(f"insert into touched select {id_hash}, event_date from losers")
+    is_loser = f"{row_id} in (select row_id from losers)"
+    warehouse.execute(
+        f"insert into duplicate_events ({_EVENT_COLUMNS}) select {_EVENT_COLUMNS} from raw_events where {is_loser}"
+    )
+    warehouse.execute(f"delete from raw_events where {is_loser}")
 
 
 def _repeated_hashes(hashes: str) -> str:
@@ -409,10 +416,10 @@ def repeated_events(warehouse: Warehouse, window: DayRange) -> list[list[str]]:
     # By hash first: grouping the ids themselves takes several times as long.
     is_in_window = "event_date between $first and $last"
     id_hash = _id_hash(warehouse)
-    hashes = f"select {id_hash} as id_hash from stitch.raw_events where {is_in_window}"
+    hashes = f"select {id_hash} as id_hash from raw_events where {is_in_window}"
     rows = warehouse.rows(
         f"""
-        select project_id, event_id from stitch.raw_events
+        select project_id, event_id from raw_events
         where {is_in_window} and {id_hash} in ({_repeated_hashes(hashes)})
         group by project_id, event_id having count(*) > 1 order by project_id, event_id limit 10
         """,
@@ -426,6 +433,6 @@ def unreadable_files(warehouse: Warehouse) -> dict[str, str]:
     """The loaded files that could not be read at all, by name, each with its problem."""
     return dict(
         warehouse.rows(
-            "select landing_file, problem from stitch.landing_files where problem is not null order by landing_file"
+            "select landing_file, problem from landing_files where problem is not null order by landing_file"
         )
     )

@@ -82,7 +82,7 @@ def person_history(
         explained = [explanation_of(warehouse, project_id, device, wanted) for device in shown]
         answers: dict[str, dict[str, Answer]] = {}
         for session, policy, user, rule in warehouse.rows(
-            "select session_id, policy, stitched_user_id, stitched_by from stitch.policy_preview_sessions "
+            "select session_id, policy, stitched_user_id, stitched_by from policy_preview_sessions "
             "order by session_id, policy"
         ):
             answers.setdefault(session, {})[policy] = Answer(user, rule)
@@ -98,7 +98,7 @@ def _ids(explained: Sequence[Explanation], user_id: str | None) -> set[str]:
 
 def _decisions(warehouse: Warehouse, project_id: str, ids: set[str]) -> list[str]:
     lines = warehouse.rows(
-        "select decision, id, other_id, reason from stitch.decision_lines where project_id = $project "
+        "select decision, id, other_id, reason from decision_lines where project_id = $project "
         "order by decision, id, other_id",
         project=project_id,
     )
@@ -114,15 +114,15 @@ _DEVICES = f"""
     with names as (
       select cast($user as varchar) as person_id
       union
-      select stitched_user_id from stitch.stitched_sessions
+      select stitched_user_id from stitched_sessions
       where project_id = $project and user_id = $user and stitched_by = 'own'
     ),
     seen as (
-      select anonymous_id, started_at as seen_at from stitch.stitched_sessions
+      select anonymous_id, started_at as seen_at from stitched_sessions
       where project_id = $project and {IS_STITCHED}
         and stitched_user_id in (select person_id from names)
       union all
-      select anonymous_id, first_seen_at from stitch.identity_map
+      select anonymous_id, first_seen_at from identity_map
       where project_id = $project and user_id = $user
     )
     select anonymous_id, min(seen_at) as first_seen_at from seen

@@ -17,7 +17,8 @@ from stitch_pipeline.settings import ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.rules import as_text, rules_with
 from stitch_pipeline.stitching.rules import no_such_project, project_ids
 from stitch_pipeline.stitching.views import RulesTrial, rules_trial
-from stitch_pipeline.warehouse.port import STORED, Warehouse
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import Warehouse
 
 SAMPLE_ROWS_PER_TABLE = 10
 # Per table: the view that lists the differing rows, its day column and its row id column.
@@ -105,18 +106,19 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
     cannot be read.
     """
     in_project = "true" if proposal.project_id is None else f"project_id = {literal(proposal.project_id)}"
+    stored = engine_of(settings).dialect.stored
     devices = " union ".join(
-        f"select project_id, anonymous_id from {STORED}.stitch.{table} where {in_project}"
+        f"select project_id, anonymous_id from {stored(table)} where {in_project}"
         for table in ("sessions", "stitched_sessions")
     )
     # Page views without a device are pending under '', because the canonical id of their user may change.
     devices += (
-        f" union select project_id, '' from {STORED}.stitch.page_views "
+        f" union select project_id, '' from {stored('page_views')} "
         f"where anonymous_id is null and user_id is not null and {in_project}"
     )
     grains = ", ".join(f"({literal(grain)})" for grain in _TABLES)
     # Every device is pending, as after a change of rules.
-    pending = f"select grain, project_id, anonymous_id from ({devices}), (values {grains}) g (grain)"
+    pending = f"select grain, project_id, anonymous_id from ({devices}) as devices, (values {grains}) as g (grain)"
     views = [view for view, _, _ in _TABLES.values()]
     with rules_trial(settings, views, {"pending_devices": pending}) as trial:
         warehouse = trial.warehouse
@@ -143,38 +145,39 @@ def _keep_differing(trial: RulesTrial, settings: Settings, rules: Mapping[str, P
     trial.follow(rules, settings.followed_decisions)
     differing = " union all ".join(
         f"select '{table}' as grain, project_id, {day} as day, anonymous_id, {row_id} as row_id, "
-        f"stitched_user_id as before, right_user_id as after from stitch.{view}"
+        f"stitched_user_id as before, right_user_id as after from {view}"
         for table, (view, day, row_id) in _TABLES.items()
         if table == "sessions" or settings.view_stitching_is_on
     )
-    trial.warehouse.execute(f"create temp table {name} as {differing}")
+    trial.warehouse.create_temporary(name, f"as {differing}")
 
 
 def _totals(warehouse: Warehouse, in_project: str) -> dict[str, int]:
     totals = {}
     for table in _TABLES:
         stored = "stitched_sessions" if table == "sessions" else table
-        totals[table] = _count(warehouse, f"from stitch.{stored} where {in_project}")
+        totals[table] = _count(warehouse, f"from {stored} where {in_project}")
         totals[f"{table}_that_change"] = _count(warehouse, f"from proposed where grain = '{table}'")
         totals[f"{table}_that_move"] = _count(warehouse, f"from proposed where grain = '{table}' and before <> after")
     moving = "from proposed where grain = 'sessions' and before is distinct from after"
     totals["people_that_change"] = _count(
         warehouse,
-        f"from (select project_id, before {moving} and before is not null union select project_id, after {moving})",
+        f"from (select project_id, before {moving} and before is not null "
+        f"union select project_id, after {moving}) as people",
     )
     totals["visitors_before"] = _count(
         warehouse,
-        f"from (select distinct project_id, stitched_user_id from stitch.stitched_sessions where {in_project})",
+        f"from (select distinct project_id, stitched_user_id from stitched_sessions where {in_project}) as visitors",
     )
     totals["visitors_after"] = _count(
         warehouse,
         f"""
         from (
-          select project_id, stitched_user_id from stitch.stitched_sessions
+          select project_id, stitched_user_id from stitched_sessions
           where {in_project} and (project_id, session_id) not in (select project_id, row_id {moving})
           union
           select project_id, after {moving}
-        )
+        ) as visitors
         """,
     )
     return totals
@@ -197,8 +200,12 @@ def _sample(warehouse: Warehouse) -> list[MovingRow]:
     found = warehouse.rows(
         """
         select grain, project_id, day, anonymous_id, row_id, before, after
-        from proposed where before <> after
-        qualify row_number() over (partition by grain, project_id, anonymous_id order by day desc, row_id) = 1
+        from (
+          select
+            *, row_number() over (partition by grain, project_id, anonymous_id order by day desc, row_id) as place
+          from proposed where before <> after
+        ) as moving
+        where place = 1
         order by day desc, project_id, anonymous_id
         """
     )

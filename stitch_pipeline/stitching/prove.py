@@ -148,10 +148,12 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
 
 def _columns(warehouse: Warehouse) -> list[tuple[str, list[str]]]:
     return [
-        (f"{identifier(schema)}.{identifier(table)}", list(columns))
+        (f"{identifier(schema)}.{identifier(table)}", columns)
         for schema, table, columns in warehouse.rows(
-            "select table_schema, table_name, list(column_name) from information_schema.columns "
-            "where table_catalog = current_database() group by all order by all"
+            "select table_schema, table_name, array_agg(cast(column_name as varchar) order by ordinal_position) "
+            "from information_schema.columns "
+            "where table_catalog = current_database() and table_schema not in ('information_schema', 'pg_catalog') "
+            "group by table_schema, table_name order by table_schema, table_name"
         )
     ]
 
@@ -162,9 +164,9 @@ def _search(warehouse: Warehouse, table: str, columns: Sequence[str], value: str
     in_json = json.dumps(value)
     spellings = {value, in_json[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     if len(value) < SHORT:
-        conditions = [f"{text} = {literal(value)} or contains({text}, {literal(in_json)})" for text in texts]
+        conditions = [f"{text} = {literal(value)} or strpos({text}, {literal(in_json)}) > 0" for text in texts]
     else:
-        conditions = [f"contains({text}, {literal(spelling)})" for text in texts for spelling in sorted(spellings)]
+        conditions = [f"strpos({text}, {literal(spelling)}) > 0" for text in texts for spelling in sorted(spellings)]
     ((rows, hits),) = warehouse.rows(f"select count(*), count(*) filter (where {' or '.join(conditions)}) from {table}")
     return table.replace('"', ""), rows, hits
 
@@ -184,10 +186,12 @@ def _search_parquet(path: Path, value: str) -> tuple[str, int, int]:
 
 
 def _is_pending(warehouse: Warehouse, settings: Settings) -> bool:
-    if not warehouse.rows("select 1 from information_schema.tables where table_name = 'forgotten_ids'"):
+    if not warehouse.rows(
+        "select 1 from information_schema.tables where table_schema = current_schema() and table_name = 'forgotten_ids'"
+    ):
         return bool(settings.forgotten.ids)
     listed, followed = listed_and_followed(warehouse, settings)
-    waiting = warehouse.rows("select 1 from stitch.landing_files where version = $version limit 1", version=READ_AGAIN)
+    waiting = warehouse.rows("select 1 from landing_files where version = $version limit 1", version=READ_AGAIN)
     return listed != followed or bool(waiting)
 
 

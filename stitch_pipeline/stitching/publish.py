@@ -89,15 +89,15 @@ class _State:
 def note_changed(warehouse: Warehouse, table: str, days_sql: str) -> None:
     """Queue days of a table, the rows of a query with one column. Call it in the transaction that changes them."""
     warehouse.execute(
-        f"insert into stitch.unpublished select {literal(table)}, day from ({days_sql}) as changed (day) "
-        "except select table_name, day from stitch.unpublished"
+        f"insert into unpublished select {literal(table)}, day from ({days_sql}) as changed (day) "
+        "except select table_name, day from unpublished"
     )
 
 
 def publish_everything_next(warehouse: Warehouse) -> None:
     """Let the next ``publish`` write every file anew."""
     # The directory stays known: the proof of forgetting searches it, also if nothing is published there any more.
-    warehouse.execute("update stitch.published set token = ''")
+    warehouse.execute("update published set token = ''")
 
 
 def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
@@ -112,12 +112,10 @@ def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
             return
         differing: list[date | None] = []
         if (column := DAY_COLUMNS.get(table)) is None:
-            ((rows,),) = warehouse.rows(f"select count(*) from stitch.{table}")
+            ((rows,),) = warehouse.rows(f"select count(*) from {table}")
             differing += [None] if found.get(WHOLE_FILE) != rows else []
         else:
-            stored: dict[date, int] = dict(
-                warehouse.rows(f"select {column}, count(*) from stitch.{table} group by all")
-            )
+            stored: dict[date, int] = dict(warehouse.rows(f"select {column}, count(*) from {table} group by {column}"))
             published = {day: rows for name, rows in found.items() if (day := _day_of(name)) is not None}
             differing += [day for day in {*stored, *published} if published.get(day) != stored.get(day, 0)]
         _queue_days(warehouse, table, differing)
@@ -126,8 +124,10 @@ def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
 def published_directories(settings: Settings, warehouse: Warehouse | None = None) -> list[Path]:
     """Where a published copy is or may be; the warehouse also knows where it was before the setting changed."""
     stored: list[Row] = []
-    if warehouse and warehouse.rows("select 1 from information_schema.tables where table_name = 'published'"):
-        stored = warehouse.rows("select directory from stitch.published")
+    if warehouse and warehouse.rows(
+        "select 1 from information_schema.tables where table_schema = current_schema() and table_name = 'published'"
+    ):
+        stored = warehouse.rows("select directory from published")
     found = [*(Path(directory) for (directory,) in stored), settings.publishes_to, settings.default_published_dir]
     return [path for path in dict.fromkeys(found) if path is not None]
 
@@ -174,7 +174,7 @@ def _publish(
     before: _State | None,
     columns: Mapping[str, Sequence[tuple[str, str]]],
 ) -> int:
-    stored = warehouse.rows("select token, directory from stitch.published")
+    stored = warehouse.rows("select token, directory from published")
     state = _State(
         token=uuid4().hex,
         columns=_digest({table: columns[table] for table in TABLES}),
@@ -188,7 +188,7 @@ def _publish(
         and all(copy.has(table) for table in TABLES)
     )
     is_changed = before is not None and before.compared != state.compared
-    queue = f"select table_name, day from stitch.unpublished where table_name in ({literals(TABLES)})"
+    queue = f"select table_name, day from unpublished where table_name in ({literals(TABLES)})"
     files = 0
     if not is_known or is_changed or warehouse.rows(f"{queue} limit 1"):
         with warehouse.transaction():
@@ -196,27 +196,27 @@ def _publish(
                 _queue_everything(warehouse, copy)
             if is_changed:
                 _queue_days(warehouse, _COMPARED, [None])
-            warehouse.execute(f"delete from stitch.unpublished where table_name not in ({literals(TABLES)})")
-            warehouse.execute("delete from stitch.published")
-            warehouse.insert_rows("stitch.published", [(state.token, str(copy.directory))])
+            warehouse.execute(f"delete from unpublished where table_name not in ({literals(TABLES)})")
+            warehouse.execute("delete from published")
+            warehouse.insert_rows("published", [(state.token, str(copy.directory))])
         copy.write_state(state)
         changed: dict[str, list[date | None]] = {}
-        for table, day in warehouse.rows(f"{queue} order by all"):
+        for table, day in warehouse.rows(f"{queue} order by table_name, day"):
             changed.setdefault(table, []).append(day)
         for table, days in changed.items():
             if not is_known:
-                copy.write(warehouse, table, COLUMNS_FILE, f"select * from stitch.{table} limit 0")
+                copy.write(warehouse, table, COLUMNS_FILE, f"select * from {table} limit 0")
             for day in days:
                 if day is not None:
                     is_of_day = f"{DAY_COLUMNS[table]} = cast({literal(day.isoformat())} as date)"
-                    copy.write(warehouse, table, f"{day}.parquet", f"select * from stitch.{table} where {is_of_day}")
+                    copy.write(warehouse, table, f"{day}.parquet", f"select * from {table} where {is_of_day}")
                 elif table not in DAY_COLUMNS:
-                    copy.write(warehouse, table, WHOLE_FILE, f"select * from stitch.{table}")
+                    copy.write(warehouse, table, WHOLE_FILE, f"select * from {table}")
                 files += 1
             copy.flush(table)
-            warehouse.execute("delete from stitch.unpublished where table_name = $table", table=table)
+            warehouse.execute("delete from unpublished where table_name = $table", table=table)
     # Not the text of the views, which DuckDB words otherwise once the warehouse was closed.
-    version = _digest([_views_in(warehouse), warehouse.rows("select digest from stitch.views_version"), state.columns])
+    version = _digest([_views_in(warehouse), warehouse.rows("select digest from views_version"), state.columns])
     if not copy.has_views(version):
         copy.write_views(version, _views_sql(warehouse, copy.directory))
     return files
@@ -230,7 +230,8 @@ def _columns_of(warehouse: Warehouse) -> dict[str, list[tuple[str, str]]]:
     columns: dict[str, list[tuple[str, str]]] = {}
     for table, column, kind in warehouse.rows(
         "select table_name, column_name, data_type from information_schema.columns "
-        "where table_catalog = current_database() and table_schema = 'stitch' order by table_name, ordinal_position"
+        "where table_catalog = current_database() and table_schema = current_schema() "
+        "order by table_name, ordinal_position"
     ):
         columns.setdefault(table, []).append((column, kind))
     return columns
@@ -241,13 +242,13 @@ def _digest(value: object) -> str:
 
 
 def _compared(warehouse: Warehouse) -> str:
-    return _digest(warehouse.rows(f"select * from stitch.{_COMPARED} order by all"))
+    return _digest(warehouse.rows(f"select * from {_COMPARED} order by project_id, funnel_position, event_name"))
 
 
 def _queue_everything(warehouse: Warehouse, copy: _Copy) -> None:
     """Queue every day that has a row or a file, and the tables without days."""
     for table, column in DAY_COLUMNS.items():
-        note_changed(warehouse, table, f"select distinct {column} from stitch.{table}")
+        note_changed(warehouse, table, f"select distinct {column} from {table}")
         _queue_days(warehouse, table, copy.days(table))
     # Under no day also those by day, because a table without any day gets its file of columns too.
     for table in TABLES:

@@ -48,19 +48,22 @@ def start_anew(settings: Settings) -> StartedAnew:
 
 
 def _take_over(history: str, kept: Engine, warehouse: Warehouse) -> int:
-    if warehouse.rows(f"select 1 from stitch.{history} limit 1"):
+    if warehouse.rows(f"select 1 from {history} limit 1"):
         raise WarehouseError("a run was faster and has begun it.")
     with kept.open(read_only=True) as stored:
-        if not stored.rows("select 1 from information_schema.tables where table_name = $history", history=history):
+        if not stored.rows(
+            "select 1 from information_schema.tables where table_schema = current_schema() and table_name = $history",
+            history=history,
+        ):
             return 0  # of a version without this history
         columns = [column for (column,) in warehouse.rows(_COLUMNS, history=history)]
-        rows = stored.rows(f"select {', '.join(columns)} from stitch.{history}")
+        rows = stored.rows(f"select {', '.join(columns)} from {history}")
     with warehouse.transaction():
-        warehouse.insert_rows(f"stitch.{history}", rows)
+        warehouse.insert_rows(history, rows)
     return len(rows)
 
 
 _COLUMNS = (
     "select column_name from information_schema.columns where table_catalog = current_database() "
-    "and table_schema = 'stitch' and table_name = $history order by ordinal_position"
+    "and table_schema = current_schema() and table_name = $history order by ordinal_position"
 )

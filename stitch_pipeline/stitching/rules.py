@@ -21,7 +21,7 @@ _LINE = "project_id, decision, id, other_id, reason"
 
 def project_ids(warehouse: Warehouse) -> list[str]:
     """Every project that has an event."""
-    rows = warehouse.rows("select distinct project_id from stitch.raw_events order by project_id")
+    rows = warehouse.rows("select distinct project_id from raw_events order by project_id")
     return [project for (project,) in rows]
 
 
@@ -46,11 +46,11 @@ def configure(warehouse: Warehouse, settings: Settings) -> None:
 
 def is_followed(warehouse: Warehouse) -> bool:
     """Whether what is configured is what is followed, so that the models in ``models/rules`` have nothing to do."""
-    followed_lines = f"select {_LINE} from stitch.decision_history where followed_until is null"
+    followed_lines = f"select {_LINE} from decision_history where followed_until is null"
     pairs = (
-        ("select * from stitch.configured_rules", "select * from stitch.project_settings"),
-        ("select * from stitch.configured_decisions", "select * from stitch.decisions"),
-        (f"select {_LINE} from stitch.decision_lines", followed_lines),
+        ("select * from configured_rules", "select * from project_settings"),
+        ("select * from configured_decisions", "select * from decisions"),
+        (f"select {_LINE} from decision_lines", followed_lines),
     )
     differing = [
         f"select 1 from (({one}) except ({other})) as d" for pair in pairs for one, other in (pair, pair[::-1])
@@ -95,15 +95,15 @@ def _write_what_belongs_to_rules(warehouse: Warehouse, rules: Mapping[str, Proje
     _replace(warehouse, "blocked_identifiers", iter(sorted(blocked)))
     # In the warehouse, because 30,000 projects make 600,000 rows of it.
     warehouse.execute(
-        "insert into stitch.blocked_identifiers select projects.project_id, blocked.value "
-        "from (select distinct project_id from stitch.identifier_fields) as projects "
-        f"cross join (select unnest([{literals(BLOCKED_IDS)}]) as value) as blocked"
+        "insert into blocked_identifiers select projects.project_id, blocked.value "
+        "from (select distinct project_id from identifier_fields) as projects "
+        f"cross join (select unnest(array[{literals(BLOCKED_IDS)}]) as value) as blocked"
     )
 
 
 def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -> None:
-    warehouse.execute(f"delete from stitch.{table}")
-    warehouse.insert_rows(f"stitch.{table}", rows)
+    warehouse.execute(f"delete from {table}")
+    warehouse.insert_rows(table, rows)
 
 
 def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:

@@ -29,7 +29,7 @@ def read_state(warehouse: Warehouse) -> WarehouseState:
 
 def changed_days(warehouse: Warehouse) -> dict[date, datetime]:
     """Days with changed events of which not everything is rebuilt, and when each was marked (UTC)."""
-    rows = warehouse.rows("select day, max(changed_at) from stitch.changed_days group by day")
+    rows = warehouse.rows("select day, max(changed_at) from changed_days group by day")
     return {day: at.replace(tzinfo=UTC) for day, at in rows}
 
 
@@ -37,12 +37,12 @@ def clear_changed_days(warehouse: Warehouse, days: Iterable[date]) -> None:
     """Clear the marks of days. Call it after everything that they reach is built."""
     with warehouse.transaction():
         for day in days:
-            warehouse.execute("delete from stitch.changed_days where day = $day", day=day)
+            warehouse.execute("delete from changed_days where day = $day", day=day)
 
 
 def built_rules(warehouse: Warehouse) -> str | None:
     """The settings under which links and sessions were built; None before the first load."""
-    rows = warehouse.rows("select rules from stitch.built_rules")
+    rows = warehouse.rows("select rules from built_rules")
     return str(rows[0][0]) if rows else None
 
 
@@ -52,8 +52,8 @@ def build_under(warehouse: Warehouse, rules: str) -> None:
         return
     with warehouse.transaction():
         warehouse.execute(
-            "insert into stitch.changed_days select distinct event_date, $now::timestamp from stitch.raw_events",
+            "insert into changed_days select distinct event_date, $now::timestamp from raw_events",
             now=datetime.now(UTC).replace(tzinfo=None),
         )
-        warehouse.execute("delete from stitch.built_rules")
-        warehouse.insert_rows("stitch.built_rules", [(rules,)])
+        warehouse.execute("delete from built_rules")
+        warehouse.insert_rows("built_rules", [(rules,)])

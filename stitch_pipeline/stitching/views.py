@@ -15,7 +15,7 @@ from stitch_pipeline.stitching.rules import follow
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.migrations import check_version
-from stitch_pipeline.warehouse.port import STORED, Engine, Warehouse, WarehouseError
+from stitch_pipeline.warehouse.port import Engine, Warehouse, WarehouseError
 from stitch_pipeline.warehouse.tables import TABLES_OF_RULES
 
 # The tables that a build of `persons` reads and writes.
@@ -45,13 +45,12 @@ class RulesTrial:
     def follow(self, rules: Mapping[str, ProjectSettings], decisions: Sequence[Decision]) -> None:
         """Set the rules of each project, and resolve the persons that follow from them."""
         follow(self.warehouse, rules, decisions)
-        self.warehouse.execute("delete from stitch.persons")
+        self.warehouse.execute("delete from persons")
         if not any(own.resolves_persons for own in rules.values()):
             return
         # `persons` is empty, so one pending id makes the model resolve all ids.
         self.warehouse.execute(
-            "insert into stitch.pending_ids "
-            "select project_id, 'user', '' from stitch.project_settings where resolves_persons"
+            "insert into pending_ids select project_id, 'user', '' from project_settings where resolves_persons"
         )
         results = dbt_project.run_models(self.engine, models=["persons"], variables={}, on_event=lambda event: None)
         if messages := [result.message for result in results if not result.succeeded]:
@@ -64,7 +63,8 @@ def rules_trial(
 ) -> Iterator[RulesTrial]:
     """A trial of rules, in which ``replaced`` adds further replacements; see ``trial``."""
     tables = (*TABLES_OF_RULES, "decisions", *_TABLES_OF_PERSONS)
-    emptied = {table: f"select * from {STORED}.stitch.{table} limit 0" for table in tables}
+    stored = engine_of(settings).dialect.stored
+    emptied = {table: f"select * from {stored(table)} limit 0" for table in tables}
     with trial(settings, {**emptied, **(replaced or {})}, views) as (engine, warehouse):
         yield RulesTrial(engine, warehouse)
 
@@ -73,9 +73,9 @@ def views_are_current(warehouse: Warehouse) -> bool:
     """Whether this version of the dbt project created the views of the warehouse."""
     dbt_project.prepare_manifest()
     are_known = warehouse.rows(
-        "select 1 from information_schema.tables where table_schema = 'stitch' and table_name = 'views_version'"
+        "select 1 from information_schema.tables where table_schema = current_schema() and table_name = 'views_version'"
     )
-    digests = warehouse.rows("select digest from stitch.views_version") if are_known else []
+    digests = warehouse.rows("select digest from views_version") if are_known else []
     return digests == [(dbt_project.prepared_digest(),)]
 
 

@@ -32,6 +32,8 @@ PROJECT_DIR = DBT_PROJECT
 _MANIFEST = "manifest.json"
 _PARSED = "partial_parse.msgpack"
 _DIGEST = "parsed_sources.sha256"
+_DUCKDB = "duckdb"
+_TARGET = "DBT_STITCH_TARGET"  # the variable that `profiles.yml` reads
 # The same in every run. Parsing needs them too, because they decide what the models refer to.
 _POLICIES = {"policies": [policy.value for policy in Policy]}
 
@@ -57,30 +59,36 @@ class ModelResult:
 
 
 @cache
-def target_dir() -> Path:
+def target_dir(engine: str = _DUCKDB) -> Path:
     """The directory that dbt writes to: in a checkout inside the project, otherwise in the user's cache.
 
-    An installed package may be read-only, and several versions of it may share one cache.
+    An installed package may be read-only, and several versions of it may share one cache. Each engine has a directory
+    of its own, because dbt parses a project for one adapter.
     """
     if IS_CHECKOUT:
-        return PROJECT_DIR / "target"
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "stitch_pipeline" / _sources_digest()[:16]
+        directory = PROJECT_DIR / "target"
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(caches) / "stitch_pipeline" / _sources_digest()[:16]
+    return directory if engine == _DUCKDB else directory / engine
 
 
-def prepare_manifest() -> Path:
+def prepare_manifest(engine: str = _DUCKDB) -> Path:
     """The path of the dbt project's manifest. Parses the project first if one of its files, or dbt, has changed.
 
-    Raises DbtError if the project does not parse.
+    ``engine`` is a name in dbt's ``profiles.yml``. Raises DbtError if the project does not parse.
     """
-    target, digest = target_dir(), _sources_digest()
+    target, digest = target_dir(engine), _sources_digest()
     is_parsed = all((target / name).exists() for name in (_MANIFEST, _PARSED, _DIGEST))
-    if is_parsed and prepared_digest() == digest:
+    if is_parsed and (target / _DIGEST).read_text() == digest:
         return target / _MANIFEST
     target.mkdir(parents=True, exist_ok=True)
     # Written aside and moved into place, because another process may be reading or parsing at the same time.
-    with TemporaryDirectory(dir=target) as aside, _environment({"STITCH_DUCKDB_PATH": "unused.duckdb"}):
-        result = _runner(None, []).invoke(["parse", *_where(), *_vars({}), "--target-path", aside])
+    with (
+        TemporaryDirectory(dir=target) as aside,
+        _environment({"STITCH_DUCKDB_PATH": "unused.duckdb", _TARGET: engine}),
+    ):
+        result = _runner(None, []).invoke(["parse", *_where(engine), *_vars({}), "--target-path", aside])
         if not result.success:
             raise DbtError(f"The dbt project does not parse: {result.exception}")
         (Path(aside) / _DIGEST).write_text(digest)
@@ -167,7 +175,7 @@ def run_models(
     """
     from google.protobuf.json_format import MessageToDict
 
-    prepare_manifest()
+    prepare_manifest(engine.dbt_target)
     on_start = _on_start.get()  # here, because dbt calls back from threads of its own
 
     def forward(event: Any) -> None:
@@ -177,14 +185,14 @@ def run_models(
         if event.info.name in RESULT_EVENTS:
             on_event(MessageToDict(event, preserving_proto_field_name=True))
 
-    parsed = _parsed_project(engine.catalog)
+    parsed = _parsed_project(engine.dbt_target, engine.catalog, engine.schema)
     # A bare name would also select the folder of that name. The full name selects one model.
     selected = [".".join(node.fqn) for node in parsed.nodes.values() if node.name in models]
     arguments = [
         "build",
-        *_where(),
+        *_where(engine.dbt_target),
         "--target-path",
-        str(target_dir()),
+        str(target_dir(engine.dbt_target)),
         "--no-write-json",
         *_vars(variables),
         "--select",
@@ -194,7 +202,8 @@ def run_models(
         try:
             result = _runner(parsed, [forward]).invoke(arguments)
         finally:
-            _release_connections()
+            if engine.dbt_target == _DUCKDB:
+                _release_connections()
     if result.exception is not None:
         raise engine.problem(str(result.exception)) or DbtError(str(result.exception))
     executed = getattr(result.result, "results", [])
@@ -214,10 +223,10 @@ def run_models(
     return results
 
 
-def _where() -> list[str]:
+def _where(engine: str) -> list[str]:
     where = ["--project-dir", str(PROJECT_DIR), "--profiles-dir", str(PROJECT_DIR)]
     # dbt creates the directory for logs even if it writes none.
-    where += ["--log-path", str(target_dir() / "logs")]
+    where += ["--log-path", str(target_dir(engine) / "logs")]
     quiet = ["--log-level", "none", "--log-level-file", "none", "--no-use-colors", "--no-print"]
     return [*where, *quiet, "--no-version-check"]
 
@@ -238,13 +247,13 @@ def _runner_class() -> Any:
 
 
 @cache
-def _parsed_project(catalog: str) -> Manifest:
-    """The parsed project, with every relation in the given catalog (DuckDB names it after the file)."""
+def _parsed_project(engine: str, catalog: str, schema: str) -> Manifest:
+    """The parsed project, with every relation in the given catalog (DuckDB names it after the file) and schema."""
     from dbt.contracts.graph.manifest import Manifest
 
-    manifest = Manifest.from_msgpack((target_dir() / _PARSED).read_bytes())
+    manifest = Manifest.from_msgpack((target_dir(engine) / _PARSED).read_bytes())
     for node in (*manifest.nodes.values(), *manifest.sources.values()):
-        node.database = catalog
+        node.database, node.schema = catalog, schema
         node.relation_name = None
     return manifest
 

@@ -10,20 +10,20 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import duckdb
 
+from stitch_pipeline.planning.functions import DuckDBFunctions
 from stitch_pipeline.planning.sql_text import file_pattern, identifier, literal, literals
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.folder import prepare_folder
 from stitch_pipeline.warehouse.port import (
-    STORED,
     Dialect,
     EventBatch,
     Row,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 _RETRY_SECONDS = 0.1
+_SCHEMA = "stitch"
+# The catalog of the warehouse itself in a trial.
+_STORED = "stored"
 # By itself, DuckDB 2.0 writes files that DuckDB 1.5 cannot open. The version is a property of the file, so no later
 # connection has to state it. Before 1.4, DuckDB would replay the write-ahead log of another database without a word.
 _STORAGE_VERSION = "v1.4.0"
@@ -57,11 +60,24 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class DuckDBDialect:
+class DuckDBDialect(DuckDBFunctions):
     row_id: str = "rowid"
+    hash_type: str = "ubigint"
 
     def hash_of(self, *columns: str) -> str:
         return f"hash({', '.join(columns)})"
+
+    def stored(self, table: str) -> str:
+        return f"{_STORED}.{_SCHEMA}.{identifier(table)}"
+
+    def declared(self, definition: str) -> str:
+        return definition
+
+    def indexes(self, table: str, columns: Collection[str]) -> Sequence[str]:
+        return ()
+
+    def json_values(self, document: str) -> str:
+        return f"unnest(try(json_extract_string({document}, '$..*')))"
 
 
 class DuckDBWarehouse:
@@ -94,6 +110,13 @@ class DuckDBWarehouse:
             with suppress(duckdb.Error):
                 self.connection.rollback()
             raise
+
+    def create_schema(self) -> None:
+        self.connection.execute(f"create schema if not exists {_SCHEMA}")
+        self.connection.execute(f"set schema = '{_SCHEMA}'")
+
+    def create_temporary(self, name: str, definition: str) -> None:
+        self.connection.execute(f"create or replace temp table {name} {definition}")
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         rows = list(rows)
@@ -160,21 +183,23 @@ class DuckDBWarehouse:
             if batch.forgets:
                 self._load_what_is_not_forgotten(batch)
             else:
-                self.connection.execute(f"insert into stitch.raw_events by name {batch.events_sql}")
+                self.connection.execute(f"insert into raw_events by name {batch.events_sql}")
         finally:
             # After an error within a transaction this statement fails too, and must not hide that error.
             with suppress(duckdb.TransactionException):
                 self.connection.execute("set disabled_optimizers = ''")
+                for table in batch.scratch_tables:
+                    self.connection.execute(f"drop table if exists {table}")
 
     def _load_what_is_not_forgotten(self, batch: EventBatch) -> None:
         # Kept in between, because parsing the files twice would take twice as long. No forgotten id is in these rows.
         self.connection.execute(f"create or replace temp table landed as {batch.events_sql}")
         self.connection.execute(
-            "insert into stitch.raw_events by name "
+            "insert into raw_events by name "
             "select * exclude (is_forgotten, id_kind, id) from temp.landed where not is_forgotten"
         )
         self.connection.execute(
-            "insert into stitch.forgotten_events by name "
+            "insert into forgotten_events by name "
             "select project_id, event_id, event_date, occurred_at, event_type, anonymous_id, user_id, id_kind, id, "
             "landing_file from temp.landed where is_forgotten"
         )
@@ -188,6 +213,9 @@ class DuckDBEngine:
     path: Path
     lock_wait_seconds: float
     memory_limit: str | None = None
+    dialect: ClassVar[Dialect] = DuckDBDialect()
+    dbt_target: ClassVar[str] = "duckdb"
+    schema: ClassVar[str] = _SCHEMA
 
     @property
     def place(self) -> str:
@@ -217,6 +245,9 @@ class DuckDBEngine:
         connection = self._wait_for(lambda: duckdb.connect(str(self.path), read_only=read_only))
         try:
             self._prepare(connection)
+            # A file without the schema is no warehouse yet: reading it says which table is missing.
+            with suppress(duckdb.CatalogException):
+                connection.execute(f"set schema = '{_SCHEMA}'")
             yield DuckDBWarehouse(connection)
         except duckdb.Error as error:
             problem = self.problem(str(error))
@@ -322,7 +353,7 @@ class DuckDBEngine:
                         connection.execute(
                             f"attach {literal(str(new))} as new_warehouse (storage_version {literal(_STORAGE_VERSION)})"
                         )
-                        connection.execute("create schema new_warehouse.stitch")
+                        connection.execute(f"create schema new_warehouse.{_SCHEMA}")
                         connection.execute("detach new_warehouse")
                 except duckdb.Error as error:
                     raise self.problem(str(error)) or WarehouseError(
@@ -360,23 +391,23 @@ class DuckDBEngine:
         with TemporaryDirectory(prefix="stitch-trial-") as directory:
             scratch = DuckDBEngine(Path(directory) / "trial.duckdb", self.lock_wait_seconds, self.memory_limit)
             with scratch.open() as warehouse:
-                attach = f"attach {literal(str(self.path))} as {STORED} (read_only)"
+                attach = f"attach {literal(str(self.path))} as {_STORED} (read_only)"
                 self._wait_for(lambda: warehouse.execute(attach))
                 tables = warehouse.rows(
                     "select table_name from duckdb_tables() where database_name = $stored and schema_name = 'stitch'",
-                    stored=STORED,
+                    stored=_STORED,
                 )
                 for (table,) in tables:
-                    query = replaced.get(table, f"select * from {STORED}.stitch.{identifier(table)}")
+                    query = replaced.get(table, f"select * from {self.dialect.stored(table)}")
                     # Replacements are tables: a view would run its query again for each reference.
                     kind = "table" if table in replaced else "view"
-                    warehouse.execute(f"create {kind} stitch.{identifier(table)} as {query}")
+                    warehouse.execute(f"create {kind} {_SCHEMA}.{identifier(table)} as {query}")
                 for view in views:
                     # DuckDB stores a view's query without the catalog, so here it resolves to the trial's tables.
                     ((query,),) = warehouse.rows(
                         "select sql from duckdb_views() where database_name = $stored and schema_name = 'stitch' "
                         "and view_name = $view",
-                        stored=STORED,
+                        stored=_STORED,
                         view=view,
                     )
                     warehouse.execute(query)

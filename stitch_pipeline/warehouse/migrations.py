@@ -14,21 +14,21 @@ def _names_of_0_2(warehouse: Warehouse) -> None:
     """From any version without a number: names that changed, and what nothing reads any more."""
     tables = _names(warehouse, "BASE TABLE")
     if "override_history" in tables and "decision_history" not in tables:
-        warehouse.execute("alter table stitch.override_history rename to decision_history")
+        warehouse.execute("alter table override_history rename to decision_history")
     for view in ("all_persons", "stale_user_mappings"):
-        warehouse.execute(f"drop view if exists stitch.{view}")
+        warehouse.execute(f"drop view if exists {view}")
     for table in ("overrides", "person_names", "wrong_links", "shared_devices", "never_same"):
-        warehouse.execute(f"drop table if exists stitch.{table}")
+        warehouse.execute(f"drop table if exists {table}")
     # A table of 0.1 had this name and another meaning.
     if "project_id" in _columns(warehouse, "followed_rules"):
-        warehouse.execute("drop table stitch.followed_rules")
+        warehouse.execute("drop table followed_rules")
     if {"quarantined_events", "landing_files"} <= set(tables) and "problem" not in _columns(
         warehouse, "quarantined_events"
     ):
         # Their files are read again, which gives each row its problem code.
         warehouse.execute(
-            "update stitch.landing_files set version = 'read by 0.1' "
-            "where landing_file in (select landing_file from stitch.quarantined_events)"
+            "update landing_files set version = 'read by 0.1' "
+            "where landing_file in (select landing_file from quarantined_events)"
         )
 
 
@@ -48,11 +48,11 @@ def migrate(warehouse: Warehouse) -> None:
     if "schema_version" not in tables:
         # A warehouse without any table is new: there is nothing to migrate.
         version = 0 if tables else VERSION
-        warehouse.execute(f"create table stitch.schema_version as select cast({version} as integer) as version")
+        warehouse.execute(f"create table schema_version as select cast({version} as integer) as version")
     for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
         with warehouse.transaction():
             step(warehouse)
-            warehouse.execute(f"update stitch.schema_version set version = {number}")
+            warehouse.execute(f"update schema_version set version = {number}")
 
 
 def check_version(warehouse: Warehouse) -> None:
@@ -73,7 +73,7 @@ def refuse_newer(version: int) -> None:
 def _stored_version(warehouse: Warehouse, tables: Collection[str]) -> int:
     if "schema_version" not in tables:
         return 0
-    ((version,),) = warehouse.rows("select coalesce(max(version), 0) from stitch.schema_version")
+    ((version,),) = warehouse.rows("select coalesce(max(version), 0) from schema_version")
     return int(version)
 
 
@@ -82,7 +82,7 @@ def _columns(warehouse: Warehouse, table: str) -> list[str]:
         name
         for (name,) in warehouse.rows(
             "select column_name from information_schema.columns where table_catalog = current_database() "
-            "and table_schema = 'stitch' and table_name = $table",
+            "and table_schema = current_schema() and table_name = $table",
             table=table,
         )
     ]
@@ -93,7 +93,7 @@ def _names(warehouse: Warehouse, kind: str) -> list[str]:
         name
         for (name,) in warehouse.rows(
             "select table_name from information_schema.tables where table_catalog = current_database() "
-            "and table_schema = 'stitch' and table_type = $kind",
+            "and table_schema = current_schema() and table_type = $kind",
             kind=kind,
         )
     ]

@@ -1,22 +1,23 @@
 """The port: everything that Python needs from a warehouse. Each engine implements it in one file beside this one.
 
-Every table is in the schema ``stitch``, and SQL written in Python includes the schema (``stitch.raw_events``).
+Every table is in one schema, which is the first that an open warehouse searches, so SQL written in Python names
+tables without it. SQL is what PostgreSQL 15 and DuckDB have in common; ``Dialect`` has the rest.
 Parameters are named, and written ``$name`` in the SQL. Times are UTC without a zone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from stitch_pipeline.planning.functions import Functions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Row = tuple[Any, ...]
-STORED = "stored"
-"""The catalog under which queries in a trial find the warehouse itself: ``stored.stitch.<table>``."""
 
 
 class WarehouseError(Exception):
@@ -47,19 +48,39 @@ class EventBatch(Protocol):
         """
 
     @property
+    def scratch_tables(self) -> Sequence[str]:
+        """The temporary tables that the query leaves behind."""
+
+    @property
     def forgets(self) -> bool:
         """Whether the query has the columns ``is_forgotten``, ``id_kind`` and ``id``."""
 
 
-class Dialect(Protocol):
+class Dialect(Functions, Protocol):
     """What differs between engines in the SQL that Python writes; dbt's models have macros for it."""
 
     @property
     def row_id(self) -> str:
         """The column that identifies a stored row of a table."""
 
+    @property
+    def hash_type(self) -> str:
+        """The type of the numbers of ``hash_of``."""
+
     def hash_of(self, *columns: str) -> str:
         """SQL for a number: the same for the same values, and rarely the same for others."""
+
+    def stored(self, table: str) -> str:
+        """The name by which queries in a trial find a table of the warehouse itself."""
+
+    def declared(self, definition: str) -> str:
+        """A column's type and constraint, as ``tables`` writes them, in the engine's words."""
+
+    def indexes(self, table: str, columns: Collection[str]) -> Sequence[str]:
+        """The statements that create a new table's indexes."""
+
+    def json_values(self, document: str) -> str:
+        """SQL, for a list of selected columns, that gives a row for every value in a JSON text, however deep."""
 
 
 class Warehouse(Protocol):
@@ -81,6 +102,12 @@ class Warehouse(Protocol):
 
     def transaction(self) -> AbstractContextManager[None]:
         """Run the body as one transaction: commit at its end, roll back if it raises."""
+
+    def create_schema(self) -> None:
+        """Create the schema and the functions in it, if they are missing. ``tables.create_tables`` calls it first."""
+
+    def create_temporary(self, name: str, definition: str) -> None:
+        """Create a temporary table, in place of an earlier one; ``definition`` is ``as`` and a query, or columns."""
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         """Add a few rows to a table; values in the order of the table's columns."""
@@ -106,6 +133,10 @@ class Warehouse(Protocol):
 
 class Engine(Protocol):
     """A warehouse that is not open. An engine is a value that can be passed around; creating one opens nothing."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect of the warehouse once it is open."""
 
     @property
     def place(self) -> str:
@@ -150,8 +181,12 @@ class Engine(Protocol):
 
         ``replaced`` maps tables to queries; in the scratch warehouse each holds the query's result. ``views`` are
         created over these tables, and each may read tables only. Writes do not reach the warehouse itself, which
-        queries read as ``stored.stitch.<table>``. Raises as ``open`` does, and WarehouseError if there is no warehouse.
+        queries find as ``dialect.stored`` says. Raises as ``open`` does, and WarehouseError if there is no warehouse.
         """
+
+    @property
+    def dbt_target(self) -> str:
+        """The engine's name among the outputs in dbt's ``profiles.yml``, which is also the name of dbt's adapter."""
 
     @property
     def dbt_environment(self) -> Mapping[str, str]:
@@ -160,3 +195,7 @@ class Engine(Protocol):
     @property
     def catalog(self) -> str:
         """The warehouse's database name in dbt."""
+
+    @property
+    def schema(self) -> str:
+        """The name of the schema that holds every table."""

@@ -181,12 +181,12 @@ def create_tables(warehouse: Warehouse) -> None:
     Raises WarehouseError if a newer version wrote the warehouse, or if the columns of a stored table differ from its
     description in any other way.
     """
-    warehouse.execute("create schema if not exists stitch")
+    warehouse.create_schema()
     migrate(warehouse)
     stored: dict[str, list[str]] = {}
     for table, column in warehouse.rows(
         "select table_name, column_name from information_schema.columns "
-        "where table_catalog = current_database() and table_schema = 'stitch' "
+        "where table_catalog = current_database() and table_schema = current_schema() "
         "order by table_name, ordinal_position"
     ):
         stored.setdefault(table, []).append(column)
@@ -194,12 +194,20 @@ def create_tables(warehouse: Warehouse) -> None:
         is_from_settings = table in (*TABLES_OF_RULES, "configured_rules")
         if is_from_settings and stored.get(table, list(columns)) != list(columns):
             # Nothing is lost: every run writes it from the settings.
-            warehouse.execute(f"drop table stitch.{table}")
+            warehouse.execute(f"drop table {table}")
             del stored[table]
         if table not in stored:
-            warehouse.execute(f"create table stitch.{table} ({', '.join(map(' '.join, columns.items()))})")
+            _create_table(warehouse, table, columns)
         elif set(stored[table]) != set(columns):
             _add_columns(warehouse, table, set(stored[table]), columns)
+
+
+def _create_table(warehouse: Warehouse, table: str, columns: Mapping[str, str]) -> None:
+    declared = ", ".join(f"{name} {warehouse.dialect.declared(definition)}" for name, definition in columns.items())
+    with warehouse.transaction():
+        warehouse.execute(f"create table {table} ({declared})")
+        for statement in warehouse.dialect.indexes(table, columns):
+            warehouse.execute(statement)
 
 
 def _all_tables() -> dict[str, dict[str, str]]:
@@ -224,4 +232,4 @@ def _add_columns(warehouse: Warehouse, table: str, stored: set[str], columns: Ma
             "builds every table from the landing zone."
         )
     for name in missing:
-        warehouse.execute(f"alter table stitch.{table} add column {name} {columns[name]}")
+        warehouse.execute(f"alter table {table} add column {name} {warehouse.dialect.declared(columns[name])}")

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 from warehouses import Warehouse
 
-from stitch_pipeline.orchestration.resource import WarehouseResource
+from stitch_pipeline.orchestration.resource import DuckDBWarehouseResource
 from stitch_pipeline.orchestration.settle import settle
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine
 from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseError
@@ -63,7 +63,7 @@ def test_a_lock_that_is_released_in_time_is_waited_for(read_only: bool, tmp_path
 
 def test_an_error_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
-    warehouse = WarehouseResource(database=str(path), lock_wait_seconds=0)
+    warehouse = DuckDBWarehouseResource(database=str(path), lock_wait_seconds=0)
     with pytest.raises(ZeroDivisionError), warehouse.get_connection():
         raise ZeroDivisionError
     with held_by_another_process(path):
@@ -72,7 +72,7 @@ def test_an_error_releases_the_lock(tmp_path: Path) -> None:
 
 def test_the_memory_limit_holds_for_every_connection_of_the_process(tmp_path: Path) -> None:
     path = tmp_path / "warehouse.duckdb"
-    warehouse = WarehouseResource(database=str(path), memory_limit="512MiB")
+    warehouse = DuckDBWarehouseResource(database=str(path), memory_limit="512MiB")
     with warehouse.get_connection(), DuckDBEngine(path, 0).open() as other:
         assert other.rows("select current_setting('memory_limit')") == [("512.0 MiB",)]
 

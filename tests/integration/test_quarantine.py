@@ -18,7 +18,7 @@ from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.stitching import load as loading
-from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
+from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.tables import create_tables
 
 NOON = datetime(2026, 3, 2, 12)
@@ -51,9 +51,7 @@ def load(warehouse: Warehouse) -> None:
     settings = warehouse.settings
     index = LandingIndex(settings.index_path)
     index.refresh(settings)
-    with duckdb.connect(str(settings.duckdb_path)) as con, Parser() as parser:
-        con.execute("set TimeZone = 'UTC'")
-        stored = DuckDBWarehouse(con)
+    with engine_of(settings).open() as stored, Parser() as parser:
         create_tables(stored)
         loading.load(
             stored,
@@ -113,8 +111,8 @@ def test_a_file_that_changes_after_it_was_indexed_is_counted_as_it_was_read(
 
     monkeypatch.setattr(LandingIndex, "pending", grown_meanwhile)
     load(warehouse)
-    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
-        accounts = loading.row_accounts(DuckDBWarehouse(con))
+    with engine_of(warehouse.settings).open() as stored:
+        accounts = loading.row_accounts(stored)
         assert accounts == {"rows_landed": 2, "events": 2, "duplicates": 0, "quarantined": 0, "forgotten": 0}
 
 

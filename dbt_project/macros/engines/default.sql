@@ -7,6 +7,10 @@
 {# A struct of the columns on the row with the smallest `position`. As below, rows without a position are ignored. #}
 {% macro first_row_by(columns, position) %}{{ return(adapter.dispatch('first_row_by')(columns, position)) }}{% endmacro %}
 
+{# A field of such a struct. #}
+{% macro field_of(struct, field) %}{{ return(adapter.dispatch('field_of')(struct, field)) }}{% endmacro %}
+{% macro default__field_of(struct, field) %}{{ struct }}.{{ field }}{% endmacro %}
+
 {# The non-null value of `column` on the row with the largest `position`. #}
 {% macro last_known_by(column, position) %}{{ return(adapter.dispatch('last_known_by')(column, position)) }}{% endmacro %}
 {% macro default__last_known_by(column, position) -%}
@@ -69,5 +73,53 @@
 {% macro digits_of(text) %}{{ return(adapter.dispatch('digits_of')(text)) }}{% endmacro %}
 {% macro default__digits_of(text) %}regexp_replace({{ text }}, '[^0-9]', '', 'g'){% endmacro %}
 
+{# Lower case of every alphabet. #}
+{% macro lower_of(text) %}{{ return(adapter.dispatch('lower_of')(text)) }}{% endmacro %}
+{% macro default__lower_of(text) %}lower({{ text }}){% endmacro %}
+
 {# The position of a number in a pseudo-random order. Each `draw` gives another order. #}
 {% macro shuffled(number, draw) %}{{ return(adapter.dispatch('shuffled')(number, draw)) }}{% endmacro %}
+
+{# The statements that store a query, or with the kind `view` its text, under a name, in place of what has that name. The
+   query may read what it replaces. #}
+{% macro create_temporary(name, query, kind='table') %}{{ return(adapter.dispatch('create_temporary')(name, query, kind)) }}{% endmacro %}
+
+{# Let the planner know what a temporary table holds that was filled after its creation. #}
+{% macro collect_statistics(name) %}{{ return(adapter.dispatch('collect_statistics')(name)) }}{% endmacro %}
+{% macro default__collect_statistics(name) %}{% endmacro %}
+
+{# The components of a graph with edges (a, b) in both directions: a query for (node, component). #}
+{% macro least_reached(edges) %}{{ return(adapter.dispatch('least_reached')(edges)) }}{% endmacro %}
+{# It joins nothing, so it serves an engine that contracts graphs until no edge is left. #}
+{% macro default__least_reached(edges) %}select a as node, a as component from {{ edges }}{% endmacro %}
+
+{# For how many rounds a graph is contracted before the rest is walked. #}
+{% macro rounds_of_contraction() %}{{ return(adapter.dispatch('rounds_of_contraction')()) }}{% endmacro %}
+{% macro default__rounds_of_contraction() %}{{ return(200) }}{% endmacro %}
+
+{# Creates the temporary table `name`: the nearest seed of each node that a seed can reach; null if two are equally near.
+   The search starts from all seeds at once and goes one edge further per step. The first seed to reach a node is the
+   nearest. A node that is reached through one with two nearest seeds has two as well. #}
+{% macro find_nearest_seeds(name, seeds, edges) %}{{ return(adapter.dispatch('find_nearest_seeds')(name, seeds, edges)) }}{% endmacro %}
+{% macro default__find_nearest_seeds(name, seeds, edges) -%}
+    {#- Nodes are numbered from 1, so 0 can mean two or more seeds. -#}
+    {{ graph_step(name, 'select node, node as seed from ' ~ seeds) }}
+    {{ graph_step('person_frontier', 'select node, seed from ' ~ name) }}
+    {%- set search = namespace(goes_on=true) -%}
+    {%- for step in range(10000) if search.goes_on -%}
+        {%- set further -%}
+            select
+                edges.b as node,
+                case when min(frontier.seed) = max(frontier.seed) then min(frontier.seed) else 0 end as seed
+            from person_frontier as frontier
+            inner join {{ edges }} as edges on frontier.node = edges.a
+            where not exists (select 1 from {{ name }} as known where known.node = edges.b)
+            group by edges.b
+        {%- endset -%}
+        {{ graph_step('person_frontier', further) }}
+        {%- do run_query('insert into ' ~ name ~ ' select node, seed from person_frontier') -%}
+        {%- set search.goes_on = has_rows('person_frontier') -%}
+    {%- endfor -%}
+    {{ drop_steps(['person_frontier']) }}
+    {{ graph_step(name, 'select node, nullif(seed, 0) as seed from ' ~ name) }}
+{%- endmacro %}

@@ -32,13 +32,16 @@
 
 {% macro duckdb__not_materialized() %}not materialized{% endmacro %}
 
+{% macro duckdb__create_temporary(name, query, kind) -%}
+    create or replace temporary {{ 'view' if kind == 'view' else 'table' }} {{ name }} as {{ query }}
+{%- endmacro %}
+
+{% macro duckdb__rounds_of_contraction() %}{{ return(12) }}{% endmacro %}
+
 {% macro duckdb__hash_of(columns) %}hash({{ columns | join(', ') }}){% endmacro %}
 
 {% macro duckdb__shuffled(number, draw) %}hash({{ number }}, {{ draw }}){% endmacro %}
 
-{# The connected components of a graph with edges (a, b) in both directions. It walks the graph, in as many steps as the
-   longest of the shortest paths has edges. #}
-{% macro least_reached(edges) %}{{ return(adapter.dispatch('least_reached')(edges)) }}{% endmacro %}
 {% macro duckdb__least_reached(edges) -%}
     with recursive reached (node, component) using key (node) as (
         select a as node, min(least(a, b)) as component from {{ edges }} group by a
@@ -54,11 +57,8 @@
     select node, component from reached
 {%- endmacro %}
 
-{# The nearest seed of each node that a seed can reach; null if two are equally near. The search starts from all seeds
-   at once and goes one edge further per step. The first seed to reach a node is the nearest. A node that is reached
-   through one with two nearest seeds has two as well. #}
-{% macro nearest_seeds(seeds, edges) %}{{ return(adapter.dispatch('nearest_seeds')(seeds, edges)) }}{% endmacro %}
-{% macro duckdb__nearest_seeds(seeds, edges) -%}
+{% macro duckdb__find_nearest_seeds(name, seeds, edges) -%}
+    {%- set nearest -%}
     with recursive reached (node, seed) using key (node) as (
         select node, node as seed from {{ seeds }}
         union
@@ -71,4 +71,6 @@
     )
 
     select node, nullif(seed, 0) as seed from reached
+    {%- endset -%}
+    {{ graph_step(name, nearest) }}
 {%- endmacro %}

@@ -4,12 +4,13 @@
 
     1. Every node joins the least of itself and its neighbours, in an order that is drawn anew for each round.
     2. Nodes that joined the same node become one. This leaves less than half of a chain or of a dense group.
-    3. Repeat until no edges are left, or for `rounds` rounds. The rest is walked (least_reached).
+    3. Repeat until no edges are left, or for `rounds_of_contraction`. The rest is walked (least_reached).
     4. Go back: the component of a node is that of the node it joined.
 
   The orders drawn affect the running time, not the components.
 #}
-{% macro find_components(name, edges, rounds=12) %}
+{% macro find_components(name, edges) %}
+    {%- set rounds = rounds_of_contraction() -%}
     {%- set contraction = namespace(rounds=0, edges=edges) -%}
     {%- for round in range(1, rounds + 1) -%}
         {%- if has_rows(contraction.edges) -%}

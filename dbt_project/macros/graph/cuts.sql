@@ -106,8 +106,9 @@
         {{ graph_step('person_crowded_seeds', person_crowded_seeds(seeds)) }}
         {{ graph_step('person_crowded_halves', person_crowded_halves()) }}
         {{ graph_step('person_crowded_edges', person_crowded_edges()) }}
+        {{ find_nearest_seeds('person_nearest', 'person_crowded_seeds', 'person_crowded_edges') }}
         {{ graph_step('person_cells', person_cut_cells()) }}
-        {{ drop_steps(['person_crowded_seeds', 'person_crowded_halves', 'person_crowded_edges']) }}
+        {{ drop_steps(['person_crowded_seeds', 'person_crowded_halves', 'person_crowded_edges', 'person_nearest']) }}
     {%- endif -%}
     {{ drop_steps(['person_crowded']) }}
 {% endmacro %}
@@ -150,7 +151,5 @@
         cells.label_node
     from person_cells as cells
     left join person_crowded as crowded on cells.node = crowded.node
-    left join (
-        {{ nearest_seeds('person_crowded_seeds', 'person_crowded_edges') }}
-    ) as nearest on cells.node = nearest.node
+    left join person_nearest as nearest on cells.node = nearest.node
 {% endmacro %}

@@ -75,7 +75,7 @@
 
 {# Store the result of a query, or for a view the query itself, under a name. -#}
 {% macro graph_step(name, query, kind='table') -%}
-    {%- do run_query('create or replace temporary ' ~ kind ~ ' ' ~ name ~ ' as ' ~ query) -%}
+    {%- do run_query(create_temporary(name, query, kind)) -%}
 {%- endmacro %}
 
 {# Free the memory of steps that no later step reads. -#}

@@ -57,7 +57,7 @@
     {%- set all_stored = target ~ ' as old' ~ (' where ' ~ is_in_window('old.' ~ day) if day) -%}
     {%- set is_new = run_query('select 1 from ' ~ all_stored ~ ' limit 1').rows | length == 0 -%}
     {% if not is_new %}
-        {% do run_query('create or replace temporary table ' ~ new ~ ' as select * from ' ~ target ~ ' limit 0') %}
+        {% do run_query(create_temporary(new, 'select * from ' ~ target ~ ' limit 0')) %}
     {% endif %}
     {% do adapter.commit() %}
     {% call statement('begin_transaction', auto_begin=True) %} select 1 {% endcall %}
@@ -76,16 +76,15 @@
             {% do run_query('insert into ' ~ new ~ within_step(rows, step)) %}
         {% endfor %}
         {% if is_copied %}
-            {% do run_query('create or replace temporary table ' ~ stored ~ ' as select * from ' ~ found ~ ' as found') %}
+            {% do run_query(create_temporary(stored, 'select * from ' ~ found ~ ' as found')) %}
         {% endif %}
-        {% do run_query(
-            'create or replace temporary table ' ~ gone ~ ' as select * from ' ~ stored ~ ' as stored'
-            ~ ' except select * from ' ~ new
-        ) %}
-        {% do run_query(
-            'create or replace temporary table ' ~ added ~ ' as select * from ' ~ new
-            ~ ' except select * from ' ~ stored ~ ' as stored'
-        ) %}
+        {{ collect_statistics(new) }}
+        {% do run_query(create_temporary(
+            gone, 'select * from ' ~ stored ~ ' as stored except select * from ' ~ new
+        )) %}
+        {% do run_query(create_temporary(
+            added, 'select * from ' ~ new ~ ' except select * from ' ~ stored ~ ' as stored'
+        )) %}
         {% call statement('delete_gone') %}
             delete from {{ target }} as old
             where
@@ -98,7 +97,7 @@
                 )
         {% endcall %}
         {% call statement('main') %}
-            insert into {{ target }} select * from {{ added }}
+            insert into {{ target }} select * from {{ added }} as added
         {% endcall %}
     {% endif %}
 

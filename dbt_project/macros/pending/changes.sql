@@ -57,7 +57,6 @@
    re-stitch. The old and the new person each need a new row of `users`. #}
 {% macro note_renamed_persons(added, gone) %}
     {%- set renamed -%}
-        create or replace temporary table renamed_ids as
         select project_id, id_kind, id, person_id from (
             (
                 select project_id, id_kind, id, person_id from {{ added }} as added
@@ -70,6 +69,7 @@
             )
         ) as renamed
     {%- endset -%}
+    {%- set renamed = create_temporary('renamed_ids', renamed) -%}
     {%- set devices -%}
         select project_id, id as anonymous_id from renamed_ids where id_kind = 'device'
         union
@@ -134,7 +134,6 @@
 {% macro note_changed_rules(added, gone) %}
     {%- set history = internal_table('rules_history') -%}
     {%- set changed -%}
-        create or replace temporary table changed_rules as
         select settings.project_id, settings.resolves_persons or persons.project_id is not null as has_persons
         from {{ this }} as settings
         left join (select distinct project_id from {{ internal_table('persons') }}) as persons
@@ -152,6 +151,7 @@
         )
         {%- endif %}
     {%- endset -%}
+    {%- set changed = create_temporary('changed_rules', changed) -%}
     {%- set devices -%}
         select found.project_id, found.anonymous_id
         from (
@@ -180,7 +180,6 @@
    separates. If only its reason changed, it concerns no row. #}
 {% macro note_changed_decisions(added, gone) %}
     {%- set changed -%}
-        create or replace temporary table changed_decisions as
         select project_id, kind, id, other_id, is_new from (
             (
                 select project_id, kind, id, other_id, true as is_new from {{ added }} as added
@@ -193,15 +192,15 @@
             )
         ) as changed
     {%- endset -%}
+    {%- set changed = create_temporary('changed_decisions', changed) -%}
     {#- Canonical ids before and after the change: those in `decisions` now, and those that are gone. -#}
     {%- set names -%}
-        create or replace temporary table names_before_and_after as
         select project_id, id as user_id, other_id as person_id from {{ this }} as decisions where kind = 'same_person'
         union
         select project_id, id as user_id, other_id as person_id from changed_decisions where kind = 'same_person'
     {%- endset -%}
+    {%- set names = create_temporary('names_before_and_after', names) -%}
     {%- set concerned -%}
-        create or replace temporary table concerned as
         select 'device' as kind, project_id, id from changed_decisions where kind in ('shared_device', 'wrong_link')
         union
         select 'user' as kind, project_id, id from changed_decisions where kind = 'same_person'
@@ -228,6 +227,7 @@
             on wrong.project_id = names.project_id and wrong.other_id = names.user_id
         where wrong.kind = 'wrong_link'
     {%- endset -%}
+    {%- set concerned = create_temporary('concerned', concerned) -%}
     {%- set is_of_concerned_user -%}
         exists (
             select 1 from concerned

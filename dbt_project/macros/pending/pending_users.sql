@@ -19,7 +19,7 @@
    active in the window. #}
 {% macro collect_affected_users() %}
     {% if has_rows(this) %}
-    create or replace temporary table affected_users as
+    {%- set users %}
     with policy_names as (
         select project_id, user_id, person_id from {{ person_names() }} as names
     )
@@ -36,5 +36,7 @@
     select project_id, stitched_user_id from {{ ref('stitched_sessions') }} as sessions
     where {{ is_in_window('sessions.session_date') }}
     {%- endif %}
+    {%- endset %}
+    {{ create_temporary('affected_users', users) }}
     {% endif %}
 {% endmacro %}

@@ -110,7 +110,7 @@ where
    down into a CTE that is used more than once. #}
 {% macro collect_stale_rows() %}
     {% if execute %}
-    create or replace temporary table stale_rows as
+    {%- set rows_by_day %}
     select grain, project_id, anonymous_id, day, count(*) as row_count
     from (
         select
@@ -133,6 +133,8 @@ where
         {%- endif %}
     ) as found
     group by grain, project_id, anonymous_id, day
+    {%- endset %}
+    {{ create_temporary('stale_rows', rows_by_day) }}
     {% endif %}
 {% endmacro %}
 

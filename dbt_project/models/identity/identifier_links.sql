@@ -45,7 +45,7 @@ normalised as (
         *,
         case
             when is_digits then {{ digits_of('trimmed_value') }}
-            when is_lower then lower(trimmed_value)
+            when is_lower then {{ lower_of('trimmed_value') }}
             else trimmed_value
         end as id
     from trimmed
@@ -65,7 +65,7 @@ identities as (
             select 1 from {{ internal_table('blocked_identifiers') }} as blocked
             where
                 blocked.project_id = normalised.project_id
-                and blocked.value = lower(trim(normalised.id, {{ white_space() }} || '"''`'))
+                and blocked.value = {{ lower_of("trim(normalised.id, " ~ white_space() ~ " || '\"''`')") }}
         )
 ),
 

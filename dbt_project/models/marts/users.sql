@@ -65,10 +65,10 @@ select
     activity.page_view_count,
     activity.event_count,
     activity.device_count,
-    activity.first_touch.utm_source as first_touch_source,
-    activity.first_touch.utm_medium as first_touch_medium,
-    activity.first_touch.utm_campaign as first_touch_campaign,
-    activity.first_touch.referrer as first_touch_referrer,
+    {{ field_of('activity.first_touch', 'utm_source') }} as first_touch_source,
+    {{ field_of('activity.first_touch', 'utm_medium') }} as first_touch_medium,
+    {{ field_of('activity.first_touch', 'utm_campaign') }} as first_touch_campaign,
+    {{ field_of('activity.first_touch', 'referrer') }} as first_touch_referrer,
     case when activity.is_identified then identities.traits end as traits
 from activity
 left join identities

@@ -14,7 +14,7 @@ with visits as (
         count(distinct stitched_user_id) as visitors,
         count(distinct anonymous_id) as visitors_unstitched,
         cast(sum(case when page_view_count = 1 then 1 else 0 end) as bigint) as bounces,
-        cast(sum({{ microseconds_between('started_at', 'ended_at') }}) as bigint) / 1000000.0 as total_time_seconds
+        cast(sum({{ microseconds_between('started_at', 'ended_at') }}) as double precision) / 1000000.0 as total_time_seconds
     from {{ rows_in_scope(ref('stitched_sessions'), 'session_date', 'stats') }} as sessions
     group by project_id, session_date
 ),

@@ -226,7 +226,7 @@ sessions as (
 
 select
     project_id,
-    md5(first_event.start_event_id) as session_id,
+    md5({{ field_of('first_event', 'start_event_id') }}) as session_id,
     session_date,
     anonymous_id,
     user_id,
@@ -236,10 +236,10 @@ select
     cast(page_view_count as bigint) as page_view_count,
     first_page_path,
     last_page_path,
-    first_event.referrer,
-    first_event.utm_source,
-    first_event.utm_medium,
-    first_event.utm_campaign,
-    first_event.platform,
+    {{ field_of('first_event', 'referrer') }} as referrer,
+    {{ field_of('first_event', 'utm_source') }} as utm_source,
+    {{ field_of('first_event', 'utm_medium') }} as utm_medium,
+    {{ field_of('first_event', 'utm_campaign') }} as utm_campaign,
+    {{ field_of('first_event', 'platform') }} as platform,
     source_session_id
 from sessions
