@@ -83,7 +83,7 @@ class Settings(StitchingRules, BaseSettings):
     duckdb_path: Path = Path("data/warehouse.duckdb")
     """The warehouse; any file name but `stitch.duckdb`."""
     warehouse: SecretStr | None = None
-    """A PostgreSQL database in place of the DuckDB file, as `postgresql://user@host/database`; see `docs/postgres.md`."""
+    """A PostgreSQL database in place of the DuckDB file, as `postgresql://user@host/database` (docs/postgres.md)."""
     warehouse_schema: str = "stitch"
     """The schema of that database that holds every table."""
     project_file: Path = Path("stitch.toml")
