@@ -26,7 +26,7 @@ $(READY): pyproject.toml uv.lock
 	@touch $(READY)
 
 demo: $(READY) ## simulate a shop, stitch it, let late logins arrive, stitch again
-	@$(BIN)/stitch demo
+	@$(BIN)/stitch demo $(if $(WAREHOUSE),--warehouse $(WAREHOUSE))
 
 dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 	@mkdir -p data/landing
@@ -36,7 +36,7 @@ dev: $(READY) ## the Dagster UI with its daemon, on http://localhost:3000
 demo-ui: $(READY) ## the Dagster UI on the data that `make demo` left
 	@test -f data/demo/stitch.toml || { echo "run 'make demo' first"; exit 1; }
 	unset STITCH_LANDING_DIR STITCH_DUCKDB_PATH STITCH_REPORT_DIR STITCH_START_DATE STITCH_PROJECT_FILE STITCH_ENV_FILE \
-	    STITCH_OVERRIDES_FILE STITCH_FORGOTTEN_FILE STITCH_PUBLISHED_DIR STITCH_KEY_PREFIX; cd data/demo && \
+	    STITCH_OVERRIDES_FILE STITCH_FORGOTTEN_FILE STITCH_PUBLISHED_DIR STITCH_KEY_PREFIX STITCH_WAREHOUSE STITCH_WAREHOUSE_SCHEMA; cd data/demo && \
 	DAGSTER_HOME=$(CURDIR)/data/demo/dagster_home $(CURDIR)/$(BIN)/dagster dev $(LOOPBACK)
 
 settle: $(READY) ## what sensors would do, without a daemon, until nothing is left to do

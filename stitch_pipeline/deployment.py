@@ -75,14 +75,17 @@ def read(
     ``since`` and ``until`` are UTC days, both included, as ``date`` or text like ``2025-01-31``. Of a table by day only
     the files of these days are read. ``columns`` are those to read; by default all. The copy is in ``directory``, or
     where the settings say: those of ``component``, or of the one component of the dg project that the working directory
-    is in, or ``STITCH_PUBLISHED_DIR``, ….
+    is in, or ``STITCH_PUBLISHED_DIR``, …. A PostgreSQL database has no copy and is read itself.
 
     Raises NotPublished if there is no such table, column or copy, and SettingsError if a setting is wrong or if the dg
     project has several components and none is named.
     """
-    from stitch_pipeline.stitching.published import published_directory, read_copy
+    from stitch_pipeline.stitching.published import published_directory, read_copy, read_database
 
     if directory is None:
         found = deployment(None if component is None else Path(component))
-        directory = published_directory(found.settings if found else Settings.load())
+        settings = found.settings if found else Settings.load()
+        if settings.warehouse is not None:
+            return read_database(settings, table, since=since, until=until, columns=columns)
+        directory = published_directory(settings)
     return read_copy(Path(directory), table, since=since, until=until, columns=columns)

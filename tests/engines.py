@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from postgres_server import PostgresServer
+from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
 
 IS_POSTGRES = os.environ.get("ENGINE", "duckdb") == "postgres"
 
@@ -24,8 +23,6 @@ _numbers = itertools.count(1)
 
 @cache
 def server() -> PostgresServer:
-    from postgres_server import postgres_server
-
     stack = ExitStack()
     atexit.register(stack.close)
     directory = Path(mkdtemp(prefix="stitch-postgres-"))
@@ -34,9 +31,7 @@ def server() -> PostgresServer:
 
 def new_database() -> str:
     """The address of a new, empty database."""
-    found, name = server(), f"test{os.getpid()}_{next(_numbers)}"
-    found.rows(f"create database {name} template template0 encoding 'UTF8' locale 'C.UTF-8'", "postgres")
-    return f"postgresql://{found.user}@127.0.0.1:{found.port}/{name}"
+    return server().create_database(f"test{os.getpid()}_{next(_numbers)}")
 
 
 def engine_settings() -> dict[str, Any]:

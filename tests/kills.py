@@ -211,7 +211,9 @@ def deployment(directory: Path) -> Iterator[Warehouse]:
         write_settings(directory)
     settings = json.loads((directory / "settings.json").read_text())
     with instance_at(home) as instance:
-        yield Warehouse(directory, instance, stitch_toml=(directory / "stitch.toml").read_text(), **settings)
+        stitch_toml = (directory / "stitch.toml").read_text()
+        # One key for all deployments, so that their pseudonyms can be compared.
+        yield Warehouse(directory, instance, stitch_toml=stitch_toml, forget_key="17" * 32, **settings)
 
 
 def prepare(warehouse: Warehouse, scenario: Scenario) -> None:

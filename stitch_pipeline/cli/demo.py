@@ -25,6 +25,11 @@ def add(commands: Commands) -> None:
         help="where to work; empty, or an earlier demo's (default data/demo)",
     )
     completes_paths(directory)
+    demo.add_argument(
+        "--warehouse",
+        metavar="ADDRESS",
+        help="a PostgreSQL database, or 'postgres' for a server of the demo's own; by default a DuckDB file",
+    )
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--people", type=int, default=1200)
 
@@ -32,7 +37,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.demo.story import tell
 
-    told = tell(options.directory, options.seed, options.people, console)
+    told = tell(options.directory, options.seed, options.people, console, options.warehouse)
     if options.json:
         print_json(told)
     return EXIT_OK if told.is_settled else EXIT_FAILED

@@ -28,9 +28,9 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the rows of the query, each as an object in an array with ``--json``. Raises NotPublished."""
-    from stitch_pipeline.stitching.published import opened, published_directory, query
+    from stitch_pipeline.stitching.published import opened_for_reading, query
 
-    with opened(published_directory(Settings.load())) as reader:
+    with opened_for_reading(Settings.load()) as reader:
         columns, rows = query(reader, options.sql)
         if options.json:
             _print_json(columns, rows)

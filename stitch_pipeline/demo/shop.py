@@ -186,6 +186,26 @@ def land(shop: Shop, landing_dir: Path, *, through: date | None = None, after: d
     return written
 
 
+@dataclass(frozen=True)
+class Truth:
+    """The valid events, in three lists of the same order, with the user id of the person if the person ever logs in."""
+
+    project_ids: list[str]
+    event_ids: list[str | None]
+    user_ids: list[str | None]
+
+
+def users_of_events(shop: Shop) -> Truth:
+    """Who made each valid event."""
+    truth = Truth([], [], [])
+    for event in shop.events:
+        person, project_id = event.person, event.device.project_id
+        truth.project_ids.append(project_id)
+        truth.event_ids.append(event.event_id)
+        truth.user_ids.append(person.user_ids[project_id] if project_id in person.logged_in_to else None)
+    return truth
+
+
 def write_truth(shop: Shop, path: Path) -> None:
     """Write a Parquet file with the person of each valid event, and the user id if the person ever logs in."""
     rows = []

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dagster import DagsterInstance
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.definitions import build_defs
-from stitch_pipeline.demo.shop import DAYS, LAST_DAYS, STORY, land, simulate, write_truth
+from stitch_pipeline.demo.shop import DAYS, LAST_DAYS, STORY, Truth, land, simulate, users_of_events, write_truth
 from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.jobs import JOBS
 from stitch_pipeline.orchestration.run_records import job_states
@@ -37,6 +38,8 @@ MARKER = ".stitch-demo"
 """The file by which a directory is known as the demo's, which may be replaced."""
 _OWN_NAMES = ("dagster_home", "landing", "report", "stitch.toml", "truth.parquet", "workspace.yaml")
 _OWN_PATTERNS = ("warehouse.*",)
+_OWN_SERVER = "postgres"
+_SCHEMA = "stitch_demo"
 _SETTINGS = """\
 # The settings of the demo. In this directory, every command of `stitch` is about the demo.
 landing_dir = "landing"
@@ -53,7 +56,7 @@ load_from:
 _PLACES = (
     *("STITCH_LANDING_DIR", "STITCH_DUCKDB_PATH", "STITCH_REPORT_DIR", "STITCH_START_DATE"),
     *("STITCH_PROJECT_FILE", "STITCH_ENV_FILE", "STITCH_OVERRIDES_FILE", "STITCH_FORGOTTEN_FILE"),
-    *("STITCH_PUBLISHED_DIR", "STITCH_KEY_PREFIX"),
+    *("STITCH_PUBLISHED_DIR", "STITCH_KEY_PREFIX", "STITCH_WAREHOUSE", "STITCH_WAREHOUSE_SCHEMA"),
 )
 """Variables that would lead a command elsewhere than to the demo's directory."""
 
@@ -103,19 +106,33 @@ class State:
     accuracy: Accuracy
 
 
-def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
+def tell(directory: Path, seed: int, people: int, console: Console, warehouse: str | None = None) -> Told:
     """Run the demo in ``directory``; what an earlier demo left there is replaced. The data ends yesterday (UTC).
 
-    Raises SettingsError if the directory holds anything else.
+    ``warehouse`` is the address of a PostgreSQL database, or ``postgres`` for a server that is started in a temporary
+    directory and stopped at the end; by default the warehouse is a DuckDB file. Raises SettingsError if the directory
+    holds anything else, or the database has a schema of the demo's name.
     """
     directory = directory.resolve()
-    first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
-    settings = _new_project(directory, first_day)
-    truth = directory / "truth.parquet"
+    if warehouse != _OWN_SERVER:
+        return _tell(directory, seed, people, console, warehouse)
+    from stitch_pipeline.demo.postgres_server import postgres_server
 
+    with TemporaryDirectory(prefix="stitch-demo-") as place, postgres_server(Path(place) / "server") as server:
+        told = _tell(directory, seed, people, console, server.create_database("demo"), is_kept=False)
+        console.print("\nThe server ends with the demo. To keep the data, give --warehouse the address of a database.")
+        return told
+
+
+def _tell(
+    directory: Path, seed: int, people: int, console: Console, warehouse: str | None, *, is_kept: bool = True
+) -> Told:
+    first_day = datetime.now(UTC).date() - timedelta(days=DAYS)
+    settings = _new_project(directory, first_day, warehouse)
     shop = simulate(seed=seed, first_day=first_day, people=people)
     late_from = shop.days[-1 - LAST_DAYS]
-    write_truth(shop, truth)
+    write_truth(shop, directory / "truth.parquet")
+    truth = users_of_events(shop)
 
     console.rule(f"1. History lands: {shop.days[0]} to {late_from}")
     files = land(shop, settings.landing_dir, through=late_from)
@@ -135,13 +152,13 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
     _print_restitch(before, after, late_from, console)
     _print_history(before, after, console)
     _print_truth(before, after, console)
-    with engine_of(settings).open(read_only=True) as warehouse:
-        accuracies = _accuracies(warehouse, truth, "policy_preview_events")
+    with engine_of(settings).open(read_only=True) as stored:
+        accuracies = _accuracies(stored, truth, "policy_preview_events")
     accuracies |= _accuracies_under_graph(settings, truth)
     _print_policies(accuracies, console)
 
     report, *_ = write_reports(settings, settings.report_dir, jobs)
-    commands = _print_what_to_do_next(directory, after, console)
+    commands = _print_what_to_do_next(directory, after, console, settings) if is_kept else ()
     console.print(f"The report of each project:\n  [bold]{escape(os.path.relpath(report))}[/]")
     return Told(
         is_settled=settled.is_settled,
@@ -155,7 +172,7 @@ def tell(directory: Path, seed: int, people: int, console: Console) -> Told:
     )
 
 
-def _new_project(directory: Path, first_day: date) -> Settings:
+def _new_project(directory: Path, first_day: date, warehouse: str | None) -> Settings:
     """The settings of a new project in the directory, which is emptied if it is a demo's."""
     if directory.exists():
         if not directory.is_dir() or (any(directory.iterdir()) and not (directory / MARKER).is_file()):
@@ -185,7 +202,13 @@ def _new_project(directory: Path, first_day: date) -> Settings:
         duckdb_path=directory / "warehouse.duckdb",
         report_dir=directory / "report",
         start_date=first_day,
+        warehouse=warehouse,
+        warehouse_schema=_SCHEMA if warehouse else "stitch",
     )
+    if warehouse is not None and (engine := engine_of(settings)).exists():
+        raise SettingsError(
+            f"'{engine.place}' has tables, perhaps of an earlier demo: run `drop schema {_SCHEMA} cascade` there."
+        )
     (directory / "workspace.yaml").write_text(_WORKSPACE.format(code_location=settings.code_location))
     settings.landing_dir.mkdir()
     return settings
@@ -200,9 +223,13 @@ def _remove_earlier_demo(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _print_what_to_do_next(directory: Path, after: State, console: Console) -> Sequence[str]:
+def _print_what_to_do_next(directory: Path, after: State, console: Console, settings: Settings) -> Sequence[str]:
     """Print commands that work as they are, from the current directory. Returns them."""
     unset = [f"-u {name}" for name in _PLACES if name in os.environ]
+    if settings.warehouse is not None:
+        # Without the password, which the environment may have as PGPASSWORD.
+        address = engine_of(settings).place.split(" ")[0]
+        unset += [f"STITCH_WAREHOUSE={shlex.quote(address)}", f"STITCH_WAREHOUSE_SCHEMA={_SCHEMA}"]
     there = f"cd {shlex.quote(os.path.relpath(directory))} && " + " ".join(["env", *unset, ""] if unset else [])
     device = STORY.anonymous_ids[0]
     day = next(day for day, found, user in after.sessions_of_story if found == device and user == STORY.user_id)
@@ -232,7 +259,7 @@ def _megabytes(files: list[Path]) -> float:
 
 
 def _settle_and_look(
-    settings: Settings, instance: DagsterInstance, truth: Path, console: Console
+    settings: Settings, instance: DagsterInstance, truth: Truth, console: Console
 ) -> tuple[Settled, State]:
     with Progress(console) as progress:
         settled = settle(settings, lambda: build_defs(settings), instance, view_stitching=True, report=progress.show)
@@ -241,7 +268,7 @@ def _settle_and_look(
         return settled, _state(warehouse, truth)
 
 
-def _accuracies_under_graph(settings: Settings, truth: Path) -> dict[str, Accuracy]:
+def _accuracies_under_graph(settings: Settings, truth: Truth) -> dict[str, Accuracy]:
     """The accuracy if every project followed the policy ``graph``, which resolves persons first."""
     with rules_trial(settings, ["policy_preview_events"]) as trial:
         graph = {"policy": Policy.graph}
@@ -250,7 +277,7 @@ def _accuracies_under_graph(settings: Settings, truth: Path) -> dict[str, Accura
         return _accuracies(trial.warehouse, truth, "policy_preview_events", "where policy = 'graph'")
 
 
-def _state(warehouse: Warehouse, truth: Path) -> State:
+def _state(warehouse: Warehouse, truth: Truth) -> State:
     def value(query: str) -> int:
         return int(warehouse.rows(query)[0][0])
 
@@ -291,7 +318,7 @@ def _state(warehouse: Warehouse, truth: Path) -> State:
     )
 
 
-def _accuracies(warehouse: Warehouse, truth: Path, view: str, condition: str = "") -> dict[str, Accuracy]:
+def _accuracies(warehouse: Warehouse, truth: Truth, view: str, condition: str = "") -> dict[str, Accuracy]:
     """The accuracy of a view's events, by policy."""
     policy = "policy" if view == "policy_preview_events" else "'latest'"
     rows = warehouse.rows(
@@ -300,18 +327,22 @@ def _accuracies(warehouse: Warehouse, truth: Path, view: str, condition: str = "
           select
             {policy} as policy, {IS_STITCHED} as is_credited, truth.user_id as true_user_id, events.stitched_user_id
           from (select * from {view} {condition}) as events
-          inner join read_parquet($truth) as truth using (project_id, event_id)
+          inner join (
+            select unnest($projects) as project_id, unnest($events) as event_id, unnest($users) as user_id
+          ) as truth using (project_id, event_id)
           where events.anonymous_id is not null
         )
         select
           policy,
-          avg(case when true_user_id = stitched_user_id then 1.0 else 0.0 end) filter (is_credited),
+          avg(case when true_user_id = stitched_user_id then 1.0 else 0.0 end) filter (where is_credited),
           avg(case when true_user_id = stitched_user_id and is_credited then 1.0 else 0.0 end)
-            filter (true_user_id is not null)
+            filter (where true_user_id is not null)
         from compared
         group by policy
         """,
-        truth=str(truth),
+        projects=truth.project_ids,
+        events=truth.event_ids,
+        users=truth.user_ids,
     )
     return {policy: Accuracy(precision, recall) for policy, precision, recall in rows}
 

@@ -152,7 +152,7 @@ def _columns(warehouse: Warehouse) -> list[tuple[str, list[str]]]:
         for schema, table, columns in warehouse.rows(
             "select table_schema, table_name, array_agg(cast(column_name as varchar) order by ordinal_position) "
             "from information_schema.columns "
-            "where table_catalog = current_database() and table_schema not in ('information_schema', 'pg_catalog') "
+            "where table_catalog = current_database() and table_schema = current_schema() "
             "group by table_schema, table_name order by table_schema, table_name"
         )
     ]

@@ -1,4 +1,7 @@
-"""Read the published copy (``stitching.publish``): while a run writes, without waiting and without a lock."""
+"""Read the tables while a run writes, without waiting and without a lock.
+
+With DuckDB that is the published copy (``stitching.publish``). A PostgreSQL database is read itself.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from contextlib import contextmanager
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stitch_pipeline.planning.sql_text import identifier, literal
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching.publish import COLUMNS_FILE, DAY_COLUMNS, TABLES, VIEWS, WHOLE_FILE
-from stitch_pipeline.warehouse.port import Row, WarehouseError
-from stitch_pipeline.warehouse.published import PublishedReader, QueryFailed, files_sql, open_files, open_views
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import Row, Warehouse, WarehouseError
+from stitch_pipeline.warehouse.published import QueryFailed, files_sql, open_files, open_views
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,27 +39,106 @@ def read_copy(
 ) -> DataFrame:
     """``stitch_pipeline.read`` of the copy in this directory. Raises NotPublished."""
     first, last = _day(since, "since"), _day(until, "until")
-    day_column = {**DAY_COLUMNS, **_DAY_COLUMNS_OF_VIEWS}.get(table)
-    if table not in (*TABLES, *VIEWS):
-        raise NotPublished(f"'{table}' is not published{_nearest(table, (*TABLES, *VIEWS))}")
-    if day_column is None and (first or last):
-        raise NotPublished(f"'{table}' is not by day: leave out since and until, and filter what is returned.")
+    bounds = _bounds(table, first, last)
     if not (copy / "views.duckdb").exists():
         raise NotPublished(_nothing_in(copy))
     if table in TABLES:
         with open_files() as reader:
             return _frame(reader, files_sql(_files(copy / table, first, last)), columns, [])
-    bounds = [
-        f"{day_column} {sign} cast({literal(day.isoformat())} as date)"
-        for sign, day in ((">=", first), ("<=", last))
-        if day is not None
-    ]
     with open_views(copy) as reader:
         return _frame(reader, identifier(table), columns, bounds)
 
 
+def read_database(
+    settings: Settings,
+    table: str,
+    *,
+    since: date | str | None,
+    until: date | str | None,
+    columns: Collection[str] | None,
+) -> DataFrame:
+    """``stitch_pipeline.read`` of a warehouse that is a server's. Raises NotPublished, and as ``Engine.open`` does."""
+    bounds = _bounds(table, _day(since, "since"), _day(until, "until"))
+    with opened_database(settings) as reader:
+        return _frame(reader, identifier(table), columns, bounds)
+
+
+def _bounds(table: str, first: date | None, last: date | None) -> list[str]:
+    """Conditions on the day of a published table or view. Raises NotPublished if it is none, or has no day."""
+    day_column = {**DAY_COLUMNS, **_DAY_COLUMNS_OF_VIEWS}.get(table)
+    if table not in (*TABLES, *VIEWS):
+        raise NotPublished(f"'{table}' is not published{_nearest(table, (*TABLES, *VIEWS))}")
+    if day_column is None and (first or last):
+        raise NotPublished(f"'{table}' is not by day: leave out since and until, and filter what is returned.")
+    return [
+        f"{day_column} {sign} cast({literal(day.isoformat())} as date)"
+        for sign, day in ((">=", first), ("<=", last))
+        if day is not None
+    ]
+
+
+class Reader(Protocol):
+    """What answers queries."""
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables and views, by name."""
+
+    def columns(self, relation: str) -> list[str]:
+        """The columns of what can follow ``from``. Raises QueryFailed."""
+
+    def result(self, sql: str) -> tuple[list[str], Iterator[Row]]:
+        """The names of the query's columns, and its rows. Raises QueryFailed."""
+
+    def frame(self, sql: str) -> DataFrame:
+        """The rows of the query. Raises QueryFailed."""
+
+
+class _DatabaseReader:
+    """The tables of a warehouse that is a server's."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    @property
+    def tables(self) -> list[str]:
+        return sorted((*TABLES, *VIEWS))
+
+    def columns(self, relation: str) -> list[str]:
+        return self.result(f"select * from {relation} limit 0")[0]
+
+    def result(self, sql: str) -> tuple[list[str], Iterator[Row]]:
+        try:
+            names, rows = self._warehouse.result(sql)
+        except WarehouseError:
+            raise
+        except Exception as error:  # the engine's own
+            raise QueryFailed(str(error)) from None
+        return names, iter(rows)
+
+    def frame(self, sql: str) -> DataFrame:
+        from pandas import DataFrame
+
+        names, rows = self.result(sql)
+        return DataFrame(list(rows), columns=names)
+
+
 @contextmanager
-def opened(directory: Path) -> Iterator[PublishedReader]:
+def opened_database(settings: Settings) -> Iterator[Reader]:
+    """The tables of a warehouse that is a server's, for reading only. Raises as ``Engine.open`` does."""
+    with engine_of(settings).open(read_only=True) as warehouse:
+        yield _DatabaseReader(warehouse)
+
+
+@contextmanager
+def opened_for_reading(settings: Settings) -> Iterator[Reader]:
+    """Where a deployment's tables can be queried. Raises NotPublished, and as ``Engine.open`` does."""
+    with opened_database(settings) if settings.warehouse else opened(published_directory(settings)) as reader:
+        yield reader
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Reader]:
     """A DuckDB in memory with the published tables and views. Raises NotPublished if there are none."""
     try:
         with open_views(directory) as reader:
@@ -64,7 +147,7 @@ def opened(directory: Path) -> Iterator[PublishedReader]:
         raise NotPublished(_nothing_in(directory)) from None
 
 
-def query(reader: PublishedReader, sql: str) -> tuple[list[str], Iterator[Row]]:
+def query(reader: Reader, sql: str) -> tuple[list[str], Iterator[Row]]:
     """The names of the query's columns, and its rows. Raises NotPublished if the query is wrong."""
     try:
         return reader.result(sql)
@@ -85,9 +168,7 @@ def published_directory(settings: Settings) -> Path:
     return settings.publishes_to
 
 
-def _frame(
-    reader: PublishedReader, source: str, columns: Collection[str] | None, conditions: Collection[str]
-) -> DataFrame:
+def _frame(reader: Reader, source: str, columns: Collection[str] | None, conditions: Collection[str]) -> DataFrame:
     try:
         known = reader.columns(source)
         for column in columns or ():

@@ -94,10 +94,13 @@ class DuckDBWarehouse:
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         return self.connection.execute(sql, parameters or None).fetchall()
 
-    def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    def result(self, sql: str, **parameters: Any) -> tuple[list[str], list[Row]]:
         found = self.connection.execute(sql, parameters or None)
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        return [column[0] for column in found.description], found.fetchall()
+
+    def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        names, rows = self.result(sql, **parameters)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -97,6 +97,9 @@ class Warehouse(Protocol):
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         """All rows of a query."""
 
+    def result(self, sql: str, **parameters: Any) -> tuple[list[str], list[Row]]:
+        """The names of a query's columns, and all its rows."""
+
     def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         """All rows of a query, each as a dict by column name."""
 

@@ -182,11 +182,15 @@ class PostgresWarehouse:
             found: list[Row] = run.fetchall()
             return found
 
-    def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    def result(self, sql: str, **parameters: Any) -> tuple[list[str], list[Row]]:
         with self.connection.cursor() as run:
             _execute(run, sql, parameters)
             names = [column.name for column in run.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in run.fetchall()]
+            return names, run.fetchall() if names else []
+
+    def records(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        names, rows = self.result(sql, **parameters)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -304,8 +308,9 @@ class PostgresWarehouse:
                 run.copy_expert(copy, lines)
         except CharacterNotInRepertoire:
             self.execute("rollback to savepoint before_copy")
-            path.write_bytes(path.read_bytes().replace(_NUL, _REPLACEMENT))
-            with path.open("rb") as lines, self.connection.cursor() as run:
+            with path.open("rb") as lines, path.with_suffix(".text").open("wb") as texts:
+                texts.writelines(line.replace(_NUL, _REPLACEMENT) for line in lines)
+            with path.with_suffix(".text").open("rb") as lines, self.connection.cursor() as run:
                 run.copy_expert(copy, lines)
 
 
@@ -326,9 +331,10 @@ class PostgresEngine:
 
     @property
     def place(self) -> str:
-        known = parse_dsn(self.url) if self.url else {}
+        known = parse_dsn(self.url)
+        user = f"{known['user']}@" if "user" in known else ""
         host = known.get("host", "") + (f":{known['port']}" if "port" in known else "")
-        return f"postgresql://{host}/{known.get('dbname', '')} schema {self.schema}"
+        return f"postgresql://{user}{host}/{known.get('dbname', '')} schema {self.schema}"
 
     def exists(self) -> bool:
         with self._connected(read_only=True) as opened:
@@ -348,7 +354,7 @@ class PostgresEngine:
     @property
     def dbt_environment(self) -> Mapping[str, str]:
         known = self._known
-        own = parse_dsn(self.url) if self.url else {}
+        own = parse_dsn(self.url)
         return {
             "DBT_STITCH_TARGET": self.dbt_target,
             "DBT_STITCH_HOST": known.get("host", ""),
@@ -432,7 +438,11 @@ class PostgresEngine:
             # One at a time: the schema has one name, so that it can be granted, and that a killed trial leaves one.
             self._wait_for_lock(stored, scratch.schema)
             queries = stored.view_queries()
-            _drop_trial(stored, own)
+            is_lasting = bool(stored.rows("select 1 from pg_namespace where nspname = $name", name=scratch.schema))
+            if is_lasting:
+                _empty(stored, scratch.schema)
+            else:
+                stored.execute(f"create schema {own}")
             try:
                 for (table,) in stored.rows(
                     "select tablename from pg_tables where schemaname = $schema", schema=self.schema
@@ -449,7 +459,9 @@ class PostgresEngine:
                 yield scratch, PostgresWarehouse(opened, self.schema, self.memory_limit)
             finally:
                 with suppress(psycopg2.Error):
-                    stored.execute(f"drop schema if exists {own} cascade")
+                    _empty(stored, scratch.schema)
+                    if not is_lasting:
+                        stored.execute(f"drop schema {own}")
 
     def _missing(self) -> WarehouseError:
         return WarehouseError(f"There is no warehouse at '{self.place}' yet: materialize something, or run `settle`.")
@@ -504,10 +516,14 @@ class PostgresEngine:
             time.sleep(_RETRY_SECONDS)
 
 
-def _drop_trial(warehouse: PostgresWarehouse, schema: str) -> None:
-    """An empty schema for a trial: what a killed one left is dropped, and a schema that was granted stays."""
-    warehouse.execute(f"drop schema if exists {schema} cascade")
-    warehouse.execute(f"create schema {schema}")
+def _empty(warehouse: PostgresWarehouse, schema: str) -> None:
+    """Drop what a trial created, also one that was killed. The schema itself may have been made for the role."""
+    for name, kind in warehouse.rows(
+        "select relname, case relkind when 'v' then 'view' else 'table' end from pg_class "
+        "inner join pg_namespace on pg_namespace.oid = relnamespace where nspname = $schema and relkind in ('r', 'v')",
+        schema=schema,
+    ):
+        warehouse.execute(f"drop {kind} if exists {identifier(schema)}.{identifier(name)} cascade")
 
 
 def _options(schema: str) -> str:

@@ -50,7 +50,7 @@ def test_the_demo_writes_only_into_its_own_directory(tmp_path: Path, monkeypatch
     others = tmp_path / "others"
     for name in ("PUBLISHED_DIR", "REPORT_DIR", "LANDING_DIR", "OVERRIDES_FILE", "FORGOTTEN_FILE"):
         monkeypatch.setenv(f"STITCH_{name}", str(others / name.lower()))
-    settings = _new_project(tmp_path / "demo", date(2026, 3, 1))
+    settings = _new_project(tmp_path / "demo", date(2026, 3, 1), None)
     assert settings.publishes_to == tmp_path / "demo" / "warehouse.published"
     assert settings.overrides_file is None
     assert settings.forgotten_path.parent == tmp_path / "demo"

@@ -24,7 +24,8 @@ import orjson
 import pytest
 import yaml
 from dagster_server import end_group, free_port
-from postgres_server import PostgresServer, postgres_server
+
+from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,381 @@
+"""What is PostgreSQL's own: one writer, readers who never wait, lost connections, rights, and names.
+
+Everything else is the same tests with ``ENGINE=postgres`` (``make test-postgres``).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import psycopg2
+import pytest
+from engines import server
+from test_broken_warehouse import mounted
+from warehouses import Warehouse, ephemeral_warehouse, page_view
+
+from stitch_pipeline.cli.main import main
+from stitch_pipeline.deployment import read
+from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.stitching.rebuild import start_anew
+from stitch_pipeline.warehouse.engine import engine_of
+from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseError, WarehouseFull
+from stitch_pipeline.warehouse.postgres import PostgresEngine
+from stitch_pipeline.warehouse.tables import create_tables
+
+HOLD = """
+import sys
+from stitch_pipeline.warehouse.postgres import PostgresEngine
+with PostgresEngine(sys.argv[1], sys.argv[2], 5).open():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+EVENTS = [
+    page_view("e1", "2026-03-01 10:00"),
+    {**page_view("e2", "2026-03-01 10:05", user_id="ann"), "event_type": "identify"},
+    page_view("e3", "2026-03-02 10:00"),
+    page_view("e4", "2026-03-03 10:00", anonymous_id="b"),
+]
+LATER = [{**page_view("e5", "2026-03-04 10:00", anonymous_id="b", user_id="bob"), "event_type": "identify"}]
+CREDITED = [(1, "ann"), (2, "ann"), (3, "b")]
+
+
+@pytest.fixture
+def database() -> str:
+    """The address of a database of its own."""
+    number = server().rows("select count(*) from pg_database", "postgres")[0][0]
+    return server().create_database(f"own{number}")
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, database: str) -> Iterator[Warehouse]:
+    with ephemeral_warehouse(tmp_path, warehouse=database) as warehouse:
+        warehouse.land_events("jitsu/a.ndjson", EVENTS)
+        yield warehouse
+
+
+def engine(url: str, schema: str = "stitch", wait: float = 0.5) -> PostgresEngine:
+    return PostgresEngine(url, schema, wait)
+
+
+def credited(warehouse: Warehouse) -> list[tuple[int, str]]:
+    rows = warehouse.query("select session_date, stitched_user_id from stitched_sessions order by started_at")
+    return [(row["session_date"].day, row["stitched_user_id"]) for row in rows]
+
+
+def build(warehouse: Warehouse) -> None:
+    warehouse.build(date(2026, 3, 1), date(2026, 3, 5))
+
+
+def build_again_and_again(warehouse: Warehouse) -> None:
+    for _ in range(50):
+        build(warehouse)
+
+
+def in_database(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements as somebody else; returns the rows of the last."""
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+@contextmanager
+def held(url: str, schema: str = "stitch") -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, url, schema], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_there_is_one_writer_who_is_named_and_whose_death_frees_the_warehouse(database: str) -> None:
+    with held(database) as holder:
+        with pytest.raises(WarehouseBusy) as caught, engine(database).open():
+            pass
+        assert "is in use by stitch_pipeline on 127.0.0.1 (backend " in str(caught.value)
+        assert "within 0.5 seconds: wait for that process or end it, or raise STITCH_LOCK" in str(caught.value)
+        with engine(database, "other").open():
+            pass  # another schema is another warehouse
+        holder.kill()
+        holder.wait()
+        with engine(database, wait=10).open() as freed:
+            assert freed.rows("select current_schema()") == [("stitch",)]
+
+
+def test_readers_neither_wait_for_a_run_nor_see_half_of_a_table(warehouse: Warehouse) -> None:
+    warehouse.settle()
+    with engine(warehouse.settings.warehouse.get_secret_value()).open() as writer, writer.transaction():  # type: ignore[union-attr]
+        writer.execute("delete from stitched_sessions")
+        began = time.monotonic()
+        assert credited(warehouse) == CREDITED
+        assert time.monotonic() - began < 5
+        writer.execute("insert into stitched_sessions select * from stitched_sessions")
+        assert credited(warehouse) == CREDITED
+        assert warehouse.query("select count(*) as rows from users") == [{"rows": 2}]
+    assert credited(warehouse) == []
+
+
+@pytest.mark.parametrize("role_of", ["stitch_pipeline", "dbt"])
+def test_a_connection_that_is_lost_leaves_nothing_half_done(warehouse: Warehouse, database: str, role_of: str) -> None:
+    """The server ends a connection of the run, ours or dbt's; the next run goes on."""
+    warehouse.settle()
+    warehouse.land_events("jitsu/b.ndjson", LATER)
+    ended: list[str] = []
+
+    def end_connections() -> None:
+        # The longest transaction is the one that writes; ours is idle while dbt runs.
+        wanted = "state = 'idle'" if role_of == "stitch_pipeline" else "state <> 'idle' and backend_xid is not null"
+        deadline = time.monotonic() + 60
+        while not ended and time.monotonic() < deadline:
+            found = in_database(
+                database,
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+                "and pid <> pg_backend_pid() and application_name = 'stitch_pipeline' "
+                f"and {wanted} and exists (select 1 from stitch.changed_days)",
+            )
+            ended.extend("ended" for _ in found)
+
+    thread = threading.Thread(target=end_connections)
+    thread.start()
+    with pytest.raises(Exception, match=r"cannot be reached or ended the connection") as caught:
+        build(warehouse)
+    thread.join()
+    assert ended
+    assert "cannot be reached or ended the connection" in f"{caught.value} {caught.value.__cause__}"
+    warehouse.settle()
+    assert credited(warehouse) == [(1, "ann"), (2, "ann"), (3, "bob"), (4, "bob")]
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts_in_the_middle_is_one_sentence_and_heals(warehouse: Warehouse) -> None:
+    warehouse.settle()
+    warehouse.land_events("jitsu/b.ndjson", LATER)
+    found, seen = server(), []
+
+    def restart() -> None:
+        time.sleep(1.0)
+        found.control("-m", "immediate", "stop")
+        seen.append("stopped")
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    with pytest.raises(Exception, match="cannot be reached or ended the connection"):
+        build_again_and_again(warehouse)
+    thread.join()
+    with pytest.raises(WarehouseBusy, match="cannot be reached or ended the connection"):
+        engine_of(warehouse.settings).exists()
+    found.control("-o", f"-h 127.0.0.1 -p {found.port}", "start")
+    warehouse.settle()
+    assert credited(warehouse) == [(1, "ann"), (2, "ann"), (3, "bob"), (4, "bob")]
+
+
+def test_limits_of_a_role_for_interactive_queries_do_not_end_a_run(warehouse: Warehouse, database: str) -> None:
+    limits = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+    in_database(
+        database,
+        *(f"alter role postgres in database {database.rsplit('/', 1)[1]} set {name} = '5ms'" for name in limits),
+    )
+    warehouse.settle()
+    assert credited(warehouse) == CREDITED
+
+
+def test_a_role_needs_its_own_schemas_and_nothing_else(tmp_path: Path, database: str) -> None:
+    name = database.rsplit("/", 1)[1]
+    role = f"role_{name}"
+    in_database(
+        database,
+        f"create role {role} login",
+        f"revoke all on database {name} from public",
+        f"grant connect, temporary on database {name} to {role}",
+    )
+    url = database.replace("postgres@", f"{role}@")
+    with pytest.raises(WarehouseError) as caught, engine(url).open():
+        pass
+    assert f"does not allow it (permission denied for database {name}): the role must own the schema 'stitch'" in str(
+        caught.value
+    )
+    # What docs/postgres.md tells an administrator to run.
+    in_database(
+        database, f"create schema stitch authorization {role}", f"create schema stitch_trial authorization {role}"
+    )
+    with ephemeral_warehouse(tmp_path, warehouse=url, show_ids=True) as warehouse:
+        warehouse.land_events("jitsu/a.ndjson", EVENTS)
+        warehouse.settle()
+        assert credited(warehouse) == CREDITED
+        # A trial too, which has a schema of its own.
+        assert warehouse.persons_from_nothing() == []
+        warehouse.settle(reconcile=True)
+    assert in_database(database, "select count(*) from pg_tables where schemaname = 'stitch_trial'") == [(0,)]
+
+
+def test_a_read_only_server_is_said_to_be_one(database: str) -> None:
+    name = database.rsplit("/", 1)[1]
+    with engine(database).open() as opened:
+        create_tables(opened)
+    in_database(database, f"alter database {name} set default_transaction_read_only = on")
+    with engine(database).open() as opened, pytest.raises(psycopg2.Error) as caught:
+        opened.execute("delete from users")
+    problem = engine(database).problem(str(caught.value))
+    assert problem is not None
+    assert (
+        "is read-only (cannot execute DELETE in a read-only transaction): set STITCH_WAREHOUSE to the primary"
+        in str(problem)
+    )
+
+
+def test_a_full_disk_is_one_sentence_and_heals(tmp_path: Path) -> None:
+    place = Path(mkdtemp())  # not below a directory that only this user may enter
+    place.chmod(0o755)
+    number = server().rows("select count(*) from pg_tablespace", "postgres")[0][0]
+    with mounted(place, "size=24m"):
+        ((data,),) = server().rows("show data_directory", "postgres")
+        os.chown(place, Path(str(data)).stat().st_uid, -1)
+        server().rows(f"create tablespace small{number} location '{place}'", "postgres")
+        server().rows(
+            f"create database small{number} template template0 encoding 'UTF8' locale 'C.UTF-8' "
+            f"tablespace small{number}",
+            "postgres",
+        )
+        url = server().url(f"small{number}")
+        with ephemeral_warehouse(tmp_path, warehouse=url) as warehouse:
+            warehouse.land_events("jitsu/a.ndjson", EVENTS)
+            warehouse.settle()
+            in_database(url, "create table filler as select repeat('x', 1000) as text from generate_series(1, 1)")
+            with pytest.raises(psycopg2.Error):
+                in_database(url, "insert into filler select text from filler, generate_series(1, 100000)")
+            in_database(url, "create table rest (number int)")
+            with pytest.raises(psycopg2.Error):
+                in_database(url, *["insert into rest select generate_series(1, 2000)"] * 4000)
+            warehouse.land_events("jitsu/b.ndjson", LATER)
+            with (
+                pytest.raises(WarehouseFull, match=r"has no room left on the server .*free some space there"),
+                engine(url).open() as opened,
+            ):
+                opened.execute("create table more as select repeat('y', 100) as text from generate_series(1, 1000000)")
+            assert credited(warehouse) == CREDITED
+            in_database(url, "drop table rest", "drop table filler")
+            warehouse.settle()
+            assert credited(warehouse) == [(1, "ann"), (2, "ann"), (3, "bob"), (4, "bob")]
+        server().rows(f"drop database small{number}", "postgres")
+        server().rows(f"drop tablespace small{number}", "postgres")
+
+
+def test_two_deployments_in_one_database_do_not_meet(tmp_path: Path, database: str) -> None:
+    with (
+        ephemeral_warehouse(tmp_path / "one", warehouse=database) as one,
+        ephemeral_warehouse(tmp_path / "two", warehouse=database, warehouse_schema="marketing") as two,
+    ):
+        one.land_events("jitsu/a.ndjson", EVENTS)
+        two.land_events("jitsu/a.ndjson", [{**event, "user_id": event.get("user_id") and "zoe"} for event in EVENTS])
+        one.settle()
+        two.settle()
+        assert credited(one) == CREDITED
+        assert credited(two) == [(1, "zoe"), (2, "zoe"), (3, "b")]
+        kept = start_anew(two.settings)
+        assert kept.kept_as.split("schema ")[1].startswith("marketing.set-aside-")
+        assert credited(one) == CREDITED
+        two.settle()
+        assert credited(two) == [(1, "zoe"), (2, "zoe"), (3, "b")]
+
+
+def test_a_newer_version_of_the_tables_is_refused(warehouse: Warehouse, database: str) -> None:
+    warehouse.settle()
+    in_database(database, "update stitch.schema_version set version = 99")
+    with (
+        engine(database).open() as opened,
+        pytest.raises(WarehouseError, match="A newer version of this project wrote"),
+    ):
+        create_tables(opened)
+
+
+def test_the_password_is_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "postgresql://ann:s3cret@127.0.0.1:1/nowhere"
+    monkeypatch.setenv("STITCH_WAREHOUSE", url)
+    monkeypatch.setenv("STITCH_LANDING_DIR", str(tmp_path))
+    monkeypatch.setenv("STITCH_DUCKDB_PATH", str(tmp_path / "w.duckdb"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    settings = Settings.load()
+    texts = [repr(settings), str(settings), repr(engine_of(settings)), engine_of(settings).place]
+    for command in (["status"], ["settle"], ["query", "select 1"], ["settings"], ["settings", "--json"]):
+        main(command)
+        printed = capsys.readouterr()
+        texts += [printed.out, printed.err]
+    assert not any("s3cret" in text for text in texts)
+    assert any("cannot be reached or ended the connection" in text for text in texts)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(warehouse="mysql://ann:s3cret@host/db")
+    assert "s3cret" not in str(caught.value)
+    assert "is not an address such as postgresql://user:password@host/database" in str(caught.value)
+
+
+def test_tables_are_queried_and_read_where_they_are(
+    warehouse: Warehouse, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse.settle()
+    monkeypatch.setenv("STITCH_WAREHOUSE", database)
+    monkeypatch.setenv("STITCH_DUCKDB_PATH", str(warehouse.settings.duckdb_path))
+    assert main(["query", "--csv", "select stitched_user_id, session_count from users order by 1"]) == 0
+    assert capsys.readouterr().out == "stitched_user_id,session_count\nann,2\nb,1\n"
+    assert main(["query", "delete from users"]) == 1
+    assert "cannot execute DELETE in a read-only transaction" in capsys.readouterr().err
+    frame = read("stitched_sessions", since="2026-03-02", columns=["session_date", "stitched_user_id"])
+    assert list(frame.itertuples(index=False, name=None)) == [(date(2026, 3, 2), "ann"), (date(2026, 3, 3), "b")]
+
+
+def test_a_nul_character_becomes_the_replacement_character(warehouse: Warehouse) -> None:
+    """DuckDB's text may hold one, and PostgreSQL's may not."""
+    warehouse.land_events("jitsu/b.ndjson", [{**page_view("e\0x", "2026-03-05 10:00"), "page_title": "a\0b"}])
+    warehouse.settle()
+    assert [
+        row["page_title"]
+        for row in warehouse.query("select page_title from raw_events where event_date = '2026-03-05'")
+    ] == ["a\ufffdb"]
+
+
+def test_plans_do_not_fall_over_without_statistics(warehouse: Warehouse, database: str) -> None:
+    """A table without statistics looks small, and one with old ones looks as it did."""
+    warehouse.settle()
+    many = [
+        event
+        for number in range(3000)
+        for event in (
+            page_view(f"v{number}", "2026-03-02 12:00", anonymous_id=f"d{number}"),
+            {
+                **page_view(f"i{number}", "2026-03-03 12:00", anonymous_id=f"d{number}", user_id=f"u{number}"),
+                "event_type": "identify",
+            },
+        )
+    ]
+    warehouse.land_events("jitsu/many.ndjson", many)
+    in_database(
+        database,
+        *(
+            f"alter table stitch.{table} set (autovacuum_enabled = off)"
+            for table in ("raw_events", "sessions", "identity_map", "pending_devices", "stitched_sessions")
+        ),
+    )
+    warehouse.settle()
+    assert len([row for row in credited(warehouse) if row[1].startswith("u")]) == 6000
