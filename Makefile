@@ -6,6 +6,10 @@ READY := $(VENV)/.ready
 UV_VERSION := 0.13.9
 PIP_AUDIT_VERSION := 2.10.1
 ZENSICAL_VERSION := 0.0.73
+# A subset of what passes there: what decides answers, and the most of it per minute.
+ON_POSTGRES := tests/conformance tests/integration/test_documents_examples.py \
+    tests/integration/test_incremental_equals_full.py tests/integration/test_graph.py \
+    tests/integration/test_guards.py tests/integration/test_why.py tests/integration/test_overrides.py
 # The UI has no login. Said here too, because DAGSTER_WEBSERVER_HOST would change Dagster's default.
 LOOPBACK := --host 127.0.0.1
 
@@ -13,7 +17,7 @@ export DAGSTER_HOME ?= $(CURDIR)/dagster_home
 # One telemetry-free, colour-free environment for every tool that is started from here.
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 
-.PHONY: help demo demo-ui dev settle test test-long check format docs audit bench screenshots clean
+.PHONY: help demo demo-ui dev settle test test-postgres test-long check format docs audit bench screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +59,9 @@ format: $(READY) ## put code into the project's format
 
 test: $(READY) check ## everything that CI checks, but for the slow tests
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+
+test-postgres: $(READY) ## tests of behaviour on PostgreSQL, on a server that it starts itself
+	ENGINE=postgres $(BIN)/pytest -n 2 --dist loadfile --durations=10 $(ON_POSTGRES)
 
 test-long: $(READY) ## kills, daemons beside each other, random histories: an hour and more
 	$(BIN)/pytest -m long

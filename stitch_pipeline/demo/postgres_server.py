@@ -99,6 +99,8 @@ def _of_system(directory: Path) -> tuple[Callable[..., None], str]:
     directory.mkdir(parents=True)
     if user is not None:
         shutil.chown(directory, user)
+        # A temporary directory is otherwise its owner's alone.
+        directory.parent.chmod(directory.parent.stat().st_mode | 0o011)
 
     def run(program: str, *arguments: str) -> None:
         # Its output goes nowhere: the server inherits it, and a pipe would be waited for as long as it runs.
