@@ -55,7 +55,7 @@
         inner join {{ internal_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
         where neighbours.neighbour_count > settings.max_users_per_device
         union
-        select project_id, 'device' as id_kind, anonymous_id as id from {{ shared_devices() }}
+        select project_id, 'device' as id_kind, anonymous_id as id from {{ shared_devices() }} as shared
     ),
 
     near as (

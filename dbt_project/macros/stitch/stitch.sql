@@ -35,7 +35,7 @@ policy_known_devices as (
     where linked_kind = 'device'
     union all
     select {{ hash_of(['project_id', 'anonymous_id']) }} as device_hash
-    from {{ shared_devices() }}
+    from {{ shared_devices() }} as shared
 ),
 
 policy_subjects as (

@@ -44,7 +44,7 @@ suspect_devices as (
     select
         project_id,
         anonymous_id
-    from {{ shared_devices() }}
+    from {{ shared_devices() }} as decided
     union
     select
         links.project_id,
