@@ -140,4 +140,4 @@ def warehouse_resource(settings: Settings) -> WarehouseResource:
 def place_of(settings: Settings, table: str) -> dict[str, str]:
     """Metadata with which the UI shows where a table is stored."""
     engine = engine_of(settings)
-    return {"dagster/table_name": f"{engine.catalog}.{engine.schema}.{table}", "dagster/uri": engine.place}
+    return {"dagster/table_name": f"{engine.database}.{engine.schema}.{table}", "dagster/uri": engine.place}

@@ -120,8 +120,8 @@ def model_names(materialized: str) -> list[str]:
 
 
 @cache
-def assets_manifest() -> dict[str, Any]:
-    """The manifest without internal models, which are not assets."""
+def assets_manifest(engine: str = _DUCKDB) -> dict[str, Any]:
+    """The manifest without internal models, which are not assets. The UI shows the engine's name on each asset."""
     whole = manifest()
     internal = {name for name, node in whole["nodes"].items() if "internal" in node.get("tags", ())}
 
@@ -135,6 +135,7 @@ def assets_manifest() -> dict[str, Any]:
 
     return {
         **whole,
+        "metadata": {**whole["metadata"], "adapter_type": engine},
         "nodes": {name: pruned(node) for name, node in without(whole["nodes"]).items()},
         "parent_map": {
             name: [parent for parent in parents if parent not in internal]

@@ -238,6 +238,10 @@ class DuckDBEngine:
     def catalog(self) -> str:
         return self.path.stem
 
+    @property
+    def database(self) -> str:
+        return self.catalog
+
     @contextmanager
     def open(self, *, read_only: bool = False) -> Iterator[Warehouse]:
         if read_only:

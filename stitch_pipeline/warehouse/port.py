@@ -197,7 +197,11 @@ class Engine(Protocol):
 
     @property
     def catalog(self) -> str:
-        """The warehouse's database name in dbt."""
+        """The warehouse's database name in dbt. A server may have to be asked for it."""
+
+    @property
+    def database(self) -> str:
+        """The same for people to read, as far as it is known without asking."""
 
     @property
     def schema(self) -> str:

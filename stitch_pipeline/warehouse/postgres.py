@@ -6,6 +6,7 @@ lock. dbt has connections of its own, which live within the writer's.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -370,6 +371,10 @@ class PostgresEngine:
     @property
     def catalog(self) -> str:
         return self._known["dbname"]
+
+    @property
+    def database(self) -> str:
+        return parse_dsn(self.url).get("dbname") or os.environ.get("PGDATABASE", "postgresql")
 
     @contextmanager
     def open(self, *, read_only: bool = False) -> Iterator[Warehouse]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from dagster import AssetKey
 from engines import server
 from test_broken_warehouse import mounted
 from warehouses import Warehouse, ephemeral_warehouse, page_view
@@ -329,6 +330,15 @@ def test_the_password_is_nowhere(
         Settings.load(warehouse="mysql://ann:s3cret@host/db")
     assert "s3cret" not in str(caught.value)
     assert "is not an address such as postgresql://user:password@host/database" in str(caught.value)
+
+
+def test_definitions_load_while_the_server_is_away(tmp_path: Path) -> None:
+    with ephemeral_warehouse(tmp_path, warehouse="postgresql://ann@127.0.0.1:1/away") as away:
+        assert away.defs.resolve_job_def("build_job").name == "build_job"
+        assets = away.defs.resolve_asset_graph()
+        key = AssetKey("stitched_sessions")
+        assert assets.get(key).metadata["dagster/table_name"] == "away.stitch.stitched_sessions"
+        assert assets.get(key).kinds >= {"postgres"}
 
 
 def test_tables_are_queried_and_read_where_they_are(

@@ -42,6 +42,7 @@ from stitch_pipeline.stitching import forget, load
 from stitch_pipeline.stitching.build import TABLES
 from stitch_pipeline.stitching.facts import facts_per_day
 from stitch_pipeline.stitching.state import build_under
+from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.port import Warehouse
 from stitch_pipeline.warehouse.tables import create_tables, described_tables
 
@@ -69,7 +70,7 @@ def landing_zone_assets(settings: Settings, placement: Placement) -> AssetsDefin
             description=described[table].description,
             group_name=placement.group_name or "landing",
             owners=list(placement.owners),
-            kinds={"duckdb", "python"},
+            kinds={engine_of(settings).dbt_target, "python"},
             tags=dict.fromkeys(described[table].tags, ""),
             freshness_policy=freshness_policy(settings) if table in TABLES_WITH_FRESHNESS else None,
             metadata={"dagster/column_schema": TableSchema(columns), **place_of(settings, table)},

@@ -38,13 +38,14 @@ from stitch_pipeline.stitching.build import TABLES, Built, build, build_views, r
 from stitch_pipeline.stitching.facts import numbers_of_partitions
 from stitch_pipeline.stitching.state import changed_days, clear_changed_days
 from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse.engine import engine_of
 
 Events = Iterator[Output[None] | AssetCheckResult | AssetObservation | AssetMaterialization]
 
 
 def model_assets(settings: Settings, placement: Placement) -> list[AssetsDefinition]:
     """The models that are tables, by day, and the models that are views, without partitions."""
-    manifest = dbt_project.assets_manifest()
+    manifest = dbt_project.assets_manifest(engine_of(settings).dbt_target)
     translator = _Translator(settings, placement)
 
     @dbt_assets(
