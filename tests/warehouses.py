@@ -164,6 +164,14 @@ class Warehouse:
             for statement in statements:
                 warehouse.execute(statement)
 
+    def put_in_place(self, table: str, query: str) -> None:
+        """Write the rows of a query as a table of this name; the old one stays aside, as views may depend on it."""
+        self.write(
+            f"create table stitch.other_{table} as {query}",
+            f"alter table stitch.{table} rename to old_{table}",
+            f"alter table stitch.other_{table} rename to {table}",
+        )
+
     @property
     def row_id(self) -> str:
         """The column that is another one after a row was written again."""

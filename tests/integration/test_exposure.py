@@ -117,28 +117,19 @@ def settle_on_terminal(warehouse: Warehouse) -> None:
         progress.close(settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance, report=progress.show))
 
 
-def put_in_place(warehouse: Warehouse, table: str, query: str) -> None:
-    """Another table of the same name, and the old one aside: on PostgreSQL, views depend on it."""
-    warehouse.write(
-        f"create table stitch.other_{table} as {query}",
-        f"alter table stitch.{table} rename to old_{table}",
-        f"alter table stitch.other_{table} rename to {table}",
-    )
-
-
 def make_model_fail(warehouse: Warehouse) -> None:
     """The next build of identity_map writes a user id that is refused, and the engine's message quotes it."""
     if IS_POSTGRES:
         warehouse.write("alter table stitch.identity_map add check (event_count > 1000) not valid")
     else:
         columns = warehouse.select_list("identity_map", user_id="cast(null as integer)")
-        put_in_place(warehouse, "identity_map", f"select {columns} from stitch.identity_map limit 0")
+        warehouse.put_in_place("identity_map", f"select {columns} from stitch.identity_map limit 0")
     warehouse.land_events("jitsu/more.ndjson", [marked("e8", 2, user_id=f"{MARKER}-user")])
 
 
 def make_load_fail(warehouse: Warehouse) -> None:
     columns = warehouse.select_list("raw_events", event_name="cast(null as integer)")
-    put_in_place(warehouse, "raw_events", f"select {columns} from stitch.raw_events")
+    warehouse.put_in_place("raw_events", f"select {columns} from stitch.raw_events")
     warehouse.land_events("jitsu/named.ndjson", [marked("e9", 2, event_type="track", event_name=MARKER)])
 
 
