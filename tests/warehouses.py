@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -157,6 +157,42 @@ class Warehouse:
     def query(self, sql: str) -> list[Row]:
         with engine_of(self.settings).open(read_only=True) as warehouse:
             return warehouse.records(sql)
+
+    def write(self, *statements: str) -> None:
+        """Run statements by hand, each in a transaction of its own."""
+        with engine_of(self.settings).open() as warehouse:
+            for statement in statements:
+                warehouse.execute(statement)
+
+    def put_in_place(self, table: str, query: str) -> None:
+        """Write the rows of a query as a table of this name; the old one stays aside, as views may depend on it."""
+        self.write(
+            f"create table stitch.other_{table} as {query}",
+            f"alter table stitch.{table} rename to old_{table}",
+            f"alter table stitch.other_{table} rename to {table}",
+        )
+
+    @property
+    def row_id(self) -> str:
+        """The column that is another one after a row was written again."""
+        return engine_of(self.settings).dialect.row_id
+
+    def columns(self, table: str) -> list[str]:
+        """The names of the columns of a table or view, in their order."""
+        found = self.query(
+            "select column_name from information_schema.columns "
+            f"where table_schema = 'stitch' and table_name = '{table}' order by ordinal_position"
+        )
+        return [row["column_name"] for row in found]
+
+    def select_list(self, table: str, but: Collection[str] = (), **replaced: str) -> str:
+        """The columns of a table without those of ``but``, and with SQL in place of some."""
+        assert {*but, *replaced} <= {*self.columns(table)}
+        return ", ".join(
+            f"{replaced[name]} as {name}" if name in replaced else name
+            for name in self.columns(table)
+            if name not in but
+        )
 
     def rows(self, table: str, columns: Iterable[str] | None = None) -> list[Row]:
         """All rows of a table or view, comparable and in an order that only the rows decide."""

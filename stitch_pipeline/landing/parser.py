@@ -37,6 +37,11 @@ _FILES_PER_BATCH = 100
 _LONGEST_PROBLEM = 500
 _VECTORS_PER_FRAME = 20  # of 2,048 rows each
 
+# A client may send any time, `-infinity` included. Engines and Python agree on those of these years.
+_REPRESENTABLE_TIME = (
+    "case when occurred_at between timestamp '0001-01-01' and timestamp '9999-12-31' then occurred_at end"
+)
+
 # The reader does not count the lines that it refuses, so this adds them to each row's line number.
 _QUARANTINED_SQL = f"""
 select
@@ -223,7 +228,7 @@ class Parser:
         self.forget_refused_lines()
         self.execute(
             "create or replace temp table bad_rows as "
-            "select line, field, problem, occurred_at, reason, remedy, raw_row "
+            f"select line, field, problem, {_REPRESENTABLE_TIME} as occurred_at, reason, remedy, raw_row "
             f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
         )
         self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")

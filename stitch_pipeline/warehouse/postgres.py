@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import psycopg2
 from psycopg2.errors import CharacterNotInRepertoire
-from psycopg2.extensions import connection, cursor, new_type, parse_dsn, register_type
+from psycopg2.extensions import PYDATETIME, connection, cursor, new_type, parse_dsn, register_type
 from psycopg2.extras import execute_values
 
 from stitch_pipeline.planning.sql_text import identifier, literal
@@ -81,6 +82,27 @@ _FUNCTIONS = (
     language sql immutable parallel safe
     return lower(text collate {collation})::varchar collate "C"
     """,
+    # A JSON text as a document; null if it is none. Clients write two things that PostgreSQL refuses: the NUL
+    # character, which becomes U+FFFD as in `load_events`, and numbers such as NaN, which become texts.
+    r"""
+    create function json_document(text varchar) returns jsonb
+    language plpgsql immutable parallel safe as $body$
+    begin
+      return text::jsonb;
+    exception when data_exception then
+      begin
+        return string_agg(
+          case when part like '"%' then regexp_replace(part, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g')
+          else regexp_replace(part, '-?(nan|inf(inity)?)', '"\&"', 'gi') end, '' order by place
+        )::jsonb
+        from regexp_matches(text, '"(?:[^"\\]|\\.)*"|[^"]+', 'g') with ordinality as matches (parts, place),
+          unnest(parts) as part;
+      exception when data_exception then
+        return null;
+      end;
+    end
+    $body$
+    """,
     # The value at a path of a JSON text, as text. A text that is no JSON has none, and neither has an object or a list.
     """
     create function json_text(document varchar, path varchar) returns varchar
@@ -88,11 +110,9 @@ _FUNCTIONS = (
     declare found jsonb;
     begin
       if document is null then return null; end if;
-      found := jsonb_path_query_first(document::jsonb, path::jsonpath);
+      found := jsonb_path_query_first({schema}.json_document(document), path::jsonpath);
       if jsonb_typeof(found) in ('object', 'array', 'null') then return null; end if;
       return found #>> '{}';
-    exception when data_exception then
-      return null;
     end
     $body$
     """,
@@ -101,10 +121,9 @@ _FUNCTIONS = (
     create function json_values(document varchar) returns setof varchar
     language plpgsql immutable parallel safe as $body$
     begin
-      return query select (value #>> '{}')::varchar from jsonb_path_query(document::jsonb, '$.**') as value
+      return query select (value #>> '{}')::varchar
+      from jsonb_path_query({schema}.json_document(document), '$.**') as value
       where jsonb_typeof(value) in ('string', 'number', 'boolean');
-    exception when data_exception then
-      return;
     end
     $body$
     """,
@@ -118,7 +137,17 @@ def _number(value: str | None, _: object) -> int | float | None:
     return int(value) if value.lstrip("-").isdigit() else float(value)
 
 
+def _time(value: str | None, cursor: object) -> datetime | str | None:
+    """A time, or its text if Python has no such year, as DuckDB gives it."""
+    try:
+        found: datetime | None = PYDATETIME(value, cursor)
+        return found
+    except ValueError:
+        return value
+
+
 _NUMERIC = new_type((1700,), "NUMERIC_AS_NUMBER", _number)
+_TIMESTAMP = new_type((1114,), "TIMESTAMP_OR_TEXT", _time)
 
 
 @dataclass(frozen=True)
@@ -221,7 +250,7 @@ class PostgresWarehouse:
         for function in _FUNCTIONS:
             name = re.findall(r"create function (\w+)", function)[0]
             if name not in known:
-                self.execute(function.replace("{collation}", self._lower_collation()))
+                self.execute(function.replace("{collation}", self._lower_collation()).replace("{schema}", schema))
 
     def _lower_collation(self) -> str:
         known = {name for (name,) in self.rows("select collname from pg_collation where collencoding in (-1, 6)")}
@@ -485,6 +514,7 @@ class PostgresEngine:
         try:
             opened.autocommit = True
             register_type(_NUMERIC, opened)
+            register_type(_TIMESTAMP, opened)
             if opened.server_version < OLDEST_VERSION * 10_000:
                 raise WarehouseError(
                     f"The warehouse '{self.place}' is PostgreSQL {opened.server_version // 10_000}: version "

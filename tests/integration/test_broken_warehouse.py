@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import NewWarehouse
+from engines import of_duckdb
 from test_locks import held_by_another_process, open_and_close
 from warehouses import Warehouse, page_view
 
@@ -25,6 +26,8 @@ from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.stitching.rebuild import start_anew
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine
 from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseDamaged, WarehouseError
+
+pytestmark = of_duckdb("damage to its file")
 
 
 def filled(path: Path, rows: int = 50_000) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from dagster import DagsterRunStatus
+from engines import of_duckdb
 from warehouses import REPOSITORY, TABLES, ephemeral_warehouse
 
 from stitch_pipeline.definitions import build_defs
@@ -25,6 +26,8 @@ from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
 from stitch_pipeline.orchestration.placement import POOL
 from stitch_pipeline.settings import Settings
+
+pytestmark = of_duckdb("its file is what the commands are pointed to")
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ from dagster import (
 from dagster._core.utils import make_new_run_id
 from dagster.components.core.component_tree import ComponentTreeException
 from dagster.components.testing import create_defs_folder_sandbox
+from engines import of_duckdb
 from jsonschema import Draft202012Validator
 from warehouses import REPOSITORY, START, Warehouse, page_view
 
@@ -57,6 +58,8 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.published import NotPublished
+
+pytestmark = of_duckdb("deployments beside each other are files")
 
 DOCS = REPOSITORY / "docs" / "your-own-dagster.md"
 LOGIN = [

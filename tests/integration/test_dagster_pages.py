@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
-import duckdb
 import pytest
 import yaml
 from dagster import AssetCheckKey, AssetKey, ExecuteInProcessResult, RepositoryDefinition
@@ -181,8 +180,7 @@ def results_of(result: ExecuteInProcessResult) -> dict[str, Any]:
 
 
 def execute(warehouse: Warehouse, sql: str) -> None:
-    with duckdb.connect(str(warehouse.settings.duckdb_path)) as connection:
-        connection.execute(sql)
+    warehouse.write(sql)
 
 
 @pytest.mark.parametrize(

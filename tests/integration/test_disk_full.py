@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from engines import of_duckdb
 from test_broken_warehouse import mounted
 from test_locks import open_and_close
 from warehouses import REPOSITORY
@@ -21,6 +22,8 @@ from warehouses import REPOSITORY
 from stitch_pipeline.landing.index import IndexUnusable, LandingIndex
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine
 from stitch_pipeline.warehouse.port import Warehouse, WarehouseFull
+
+pytestmark = of_duckdb("a disk that its file fills")
 
 SENTENCE = r"There is no room left .* of the warehouse '.*w.duckdb' .*free some space there"
 

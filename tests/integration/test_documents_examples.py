@@ -6,6 +6,7 @@ to rest; then the logins land and everything comes to rest again. So what is see
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -176,9 +177,11 @@ SNOWPLOW_AFTER = [
 ]
 
 
-def rows(told: dict[str, Any], sql: str) -> list[tuple[Any, ...]]:
+def rows(told: dict[str, Any], sql: str, trait: str | None = None) -> list[tuple[Any, ...]]:
+    """The rows of a query. With ``trait``, the last column is ``traits``, of which only that trait is given."""
     warehouse: Warehouse = told["now"]
-    return [tuple(row.values()) for row in warehouse.query(sql)]
+    found = [tuple(row.values()) for row in warehouse.query(sql)]
+    return found if trait is None else [(*row, json.loads(last or "{}").get(trait)) for *row, last in found]
 
 
 def before(told: dict[str, Any], table: str, project: str) -> list[Row]:
@@ -188,8 +191,9 @@ def before(told: dict[str, Any], table: str, project: str) -> list[Row]:
 def test_j3_all_four_events_carry_the_user_and_the_traits(told: dict[str, Any]) -> None:
     table = rows(
         told,
-        "select occurred_at, event_type, page_path, anonymous_id, stitched_user_id, traits ->> 'email' "
+        "select occurred_at, event_type, page_path, anonymous_id, stitched_user_id, traits "
         "from stitch.stitched_events where project_id = 'jitsu-table' order by occurred_at",
+        trait="email",
     )
     assert table == [
         (at("2023-01-01 00:00:00"), "page", "/shop", "abc123", "1001", "test@example.com"),
@@ -260,7 +264,7 @@ def test_j7_u5_without_an_anonymous_id_an_event_is_kept_and_never_stitched(told:
 
 def test_s9_sessions_before_during_and_after_login_on_several_devices(told: dict[str, Any]) -> None:
     sessions = (
-        "select day(session_date), anonymous_id, platform, user_id, stitched_user_id, stitched_by "
+        "select extract(day from session_date), anonymous_id, platform, user_id, stitched_user_id, stitched_by "
         "from stitch.stitched_sessions where project_id = 'snowplow-overview' order by started_at"
     )
     assert rows(told, sessions) == [
@@ -346,9 +350,9 @@ def test_m2_m10_the_signup_is_credited_to_the_first_click(told: dict[str, Any]) 
     assert rows(told, first_touch) == [("user_42", "facebook", "paid", at("2023-01-01 14:00"), "u_abc")]
     users = (
         "select stitched_user_id, event_count, first_touch_source, first_touch_medium, identified_at, "
-        "traits ->> 'plan' from stitch.users where project_id = 'millimetric'"
+        "traits from stitch.users where project_id = 'millimetric'"
     )
-    assert rows(told, users) == [("user_42", 6, "facebook", "paid", at("2023-01-07 11:14"), "pro")]
+    assert rows(told, users, trait="plan") == [("user_42", 6, "facebook", "paid", at("2023-01-07 11:14"), "pro")]
 
 
 def test_m1_m3_what_they_did_before_signing_in_in_order(told: dict[str, Any]) -> None:
@@ -370,12 +374,13 @@ def test_m1_m3_what_they_did_before_signing_in_in_order(told: dict[str, Any]) ->
 
 def test_m4_time_to_conversion(told: dict[str, Any]) -> None:
     columns = (
-        "stitched_user_id, event_name, first_seen_at, converted_at, round(hours_since_first_seen, 4), "
+        "stitched_user_id, event_name, first_seen_at, converted_at, "
+        "round(cast(hours_since_first_seen as decimal(18, 6)), 4) as hours_since_first_seen, "
         "days_since_previous_conversion"
     )
     six_events = f"select {columns} from stitch.user_conversions where project_id = 'millimetric'"
     assert rows(told, six_events) == [
-        ("user_42", "signup", at("2023-01-01 14:00"), at("2023-01-07 11:14"), 141.2333, None)
+        ("user_42", "signup", at("2023-01-01 14:00"), at("2023-01-07 11:14"), pytest.approx(141.2333), None)
     ]
     funnel = f"select {columns} from stitch.user_conversions where project_id = 'funnel' order by funnel_position"
     first_seen = at("2023-01-04 09:00")  # on the phone, before anybody knew
@@ -396,7 +401,7 @@ def test_m5_devices_per_user(told: dict[str, Any]) -> None:
     ]
     with_many = (
         "select user_id, count(*) from stitch.user_devices where project_id in ('funnel', 'umami') "
-        "and last_seen_at > timestamp '2023-01-31' - interval 90 day group by all having count(*) > 1 order by 1"
+        "and last_seen_at > timestamp '2023-01-31' - interval '90' day group by user_id having count(*) > 1 order by 1"
     )
     assert rows(told, with_many) == [("buyer", 2), ("user1", 3)]
 
@@ -427,19 +432,19 @@ def test_m7_values_sent_by_mistake_never_link(told: dict[str, Any]) -> None:
 
 def test_m8_the_same_ids_in_two_projects_are_two_people(told: dict[str, Any]) -> None:
     users = (
-        "select project_id, stitched_user_id, device_count, event_count, traits ->> 'of' from stitch.users "
+        "select project_id, stitched_user_id, device_count, event_count, traits from stitch.users "
         "where project_id like 'tenant-%' order by 1, 2"
     )
-    assert rows(told, users) == [
+    assert rows(told, users, trait="of") == [
         ("tenant-a", "same-user", 1, 2, "a"),
         ("tenant-b", "same-device", 1, 2, None),
         ("tenant-b", "same-user", 1, 1, "b"),
     ]
     events = (
-        "select project_id, event_id, stitched_user_id, traits ->> 'of' from stitch.stitched_events "
+        "select project_id, event_id, stitched_user_id, traits from stitch.stitched_events "
         "where project_id like 'tenant-%' order by 1, 2"
     )
-    assert rows(told, events) == [
+    assert rows(told, events, trait="of") == [
         ("tenant-a", "t1", "same-user", "a"),
         ("tenant-a", "t2", "same-user", "a"),
         ("tenant-b", "t1", "same-device", None),

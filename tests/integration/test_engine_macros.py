@@ -8,9 +8,12 @@ from typing import Any
 
 import duckdb
 import pytest
+from engines import of_duckdb
 from jinja2 import Environment
 
 from stitch_pipeline.shipped_files import DBT_PROJECT
+
+pytestmark = of_duckdb("the macros of other engines, run on it")
 
 ENGINES = DBT_PROJECT / "macros" / "engines"
 Macro = Callable[..., str]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from conftest import NewWarehouse
+from engines import OPENED
 from warehouses import Warehouse
 
 from stitch_pipeline.landing.reading import EventBatch
-from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 
 EVENT: dict[str, Any] = {"type": "page", "anonymousId": "a", "projectId": "shop"}
 
@@ -109,9 +109,9 @@ def test_a_file_that_keeps_growing_while_it_is_read_never_loses_its_rows(
     growth = iter([lines(FIRST, SECOND), lines(FIRST, SECOND, {**FIRST, "messageId": "3"}) + '{"messageId": '])
     path = put(warehouse, "jitsu/a.ndjson", lines(FIRST))
     put(warehouse, "jitsu/b.ndjson", lines({**SECOND, "messageId": "b"}))
-    load_events = DuckDBWarehouse.load_events
+    load_events = OPENED.load_events
 
-    def grown_meanwhile(stored: DuckDBWarehouse, batch: EventBatch) -> None:
+    def grown_meanwhile(stored: Any, batch: EventBatch) -> None:
         for grown in itertools.islice(growth, 1):
             path.write_text(grown)
         load_events(stored, batch)
@@ -121,7 +121,7 @@ def test_a_file_that_keeps_growing_while_it_is_read_never_loses_its_rows(
         warehouse.build(*build_days)  # its checks fail if a row is lost or counted twice
         return titles(warehouse)
 
-    monkeypatch.setattr(DuckDBWarehouse, "load_events", grown_meanwhile)
+    monkeypatch.setattr(OPENED, "load_events", grown_meanwhile)
     assert seen() == {"1": "Café", "2": "Ende", "b": "Ende"}
     assert seen() == {"1": "Café", "2": "Ende", "3": "Café", "b": "Ende"}
     assert quarantined(warehouse) == {}, "a line that came after the look is not there yet"

@@ -14,22 +14,21 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-import duckdb
 import pytest
 from conftest import NewWarehouse
+from engines import OPENED, backup, engine_environment
 from histories import POLICIES, History, history
 from rich.console import Console
 from warehouses import REPOSITORY, TABLES, VIEWS, Row, Warehouse, as_jitsu, differences, page_view
 
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.cli.why import print_explanation
-from stitch_pipeline.settings import SettingsError
+from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.forgotten import Mode
 from stitch_pipeline.stitching.explain import explain
 from stitch_pipeline.stitching.forget import Request, add_to_list, look
 from stitch_pipeline.stitching.forget import forget as use_case
 from stitch_pipeline.stitching.prove import Certificate, prove
-from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.engine import engine_of
 
 ANN = "ann-7f3c"
@@ -46,19 +45,19 @@ def forget(
 
 def holding(warehouse: Warehouse, text: str) -> dict[str, int]:
     """The number of rows that contain the text in any column, by table and view."""
-    tables = warehouse.query(
-        "select table_name, list(column_name) as columns from information_schema.columns "
-        "where table_schema = 'stitch' group by table_name"
-    )
+    columns: dict[str, list[str]] = {}
+    for row in warehouse.query(
+        "select table_name, column_name from information_schema.columns where table_schema = 'stitch'"
+    ):
+        columns.setdefault(row["table_name"], []).append(row["column_name"])
     found = {}
-    for table in tables:
-        texts = " or ".join(f"contains(cast({column} as varchar), '{text}')" for column in table["columns"])
+    for table, names in columns.items():
+        texts = " or ".join(f"position('{text}' in cast({name} as varchar)) > 0" for name in names)
         ((count,),) = [
-            tuple(row.values())
-            for row in warehouse.query(f"select count(*) from stitch.{table['table_name']} where {texts}")
+            tuple(row.values()) for row in warehouse.query(f"select count(*) from stitch.{table} where {texts}")
         ]
         if count:
-            found[table["table_name"]] = count
+            found[table] = count
     return found
 
 
@@ -84,7 +83,8 @@ def assert_as_from_nothing(warehouse: Warehouse, fresh: Warehouse) -> None:
             for each in (warehouse, fresh)
         )
         assert differences(one, other) == {}, table
-    known = "select * exclude (known_since, known_until) from stitch.user_mapping_history where known_until is null"
+    columns = warehouse.select_list("user_mapping_history", but=("known_since", "known_until"))
+    known = f"select {columns} from stitch.user_mapping_history where known_until is null"
     assert differences(warehouse.query(known), fresh.query(known)) == {}
 
 
@@ -300,12 +300,12 @@ def test_a_restored_warehouse_forgets_again(new_warehouse: NewWarehouse) -> None
     warehouse.land_events("jitsu/a.ndjson", SHARED)
     warehouse.write_overrides([f"shop,same_person,{ANN},ann2,", f"shop,wrong_link,z,{ANN},says {ANN}"])
     warehouse.settle(view_stitching=False)
-    backup = warehouse.settings.duckdb_path.read_bytes()
+    restore = backup(warehouse.settings)
     forget(warehouse, ANN)
     warehouse.settle(view_stitching=False)
     assert holding(warehouse, ANN) == {}
     after = warehouse.contents(EVERY_TABLE)
-    warehouse.settings.duckdb_path.write_bytes(backup)
+    restore()
     assert holding(warehouse, ANN)
     warehouse.settle(view_stitching=False, reconcile=True)
     assert holding(warehouse, ANN) == {}
@@ -450,7 +450,8 @@ def test_the_proof_finds_what_is_left(new_warehouse: NewWarehouse, tmp_path: Pat
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STITCH_START_DATE", "2026-03-01")
+    for name, variable in {**engine_environment(), "STITCH_START_DATE": "2026-03-01"}.items():
+        monkeypatch.setenv(name, variable)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     path = tmp_path / "data/landing/jitsu/a.ndjson"
     path.parent.mkdir(parents=True)
@@ -587,9 +588,9 @@ def test_an_interrupted_forget_is_finished_by_the_next_settle(
     warehouse = new_warehouse(policy="device_split")
     warehouse.land_events("jitsu/a.ndjson", SHARED)
     warehouse.settle()
-    execute, count = DuckDBWarehouse.execute, 0
+    execute, count = OPENED.execute, 0
 
-    def interrupted(self: DuckDBWarehouse, sql: str, **parameters: Any) -> None:
+    def interrupted(self: Any, sql: str, **parameters: Any) -> None:
         nonlocal count
         count += 1
         if count == statement:
@@ -597,7 +598,7 @@ def test_an_interrupted_forget_is_finished_by_the_next_settle(
         execute(self, sql, **parameters)
 
     with monkeypatch.context() as patched, engine_of(warehouse.settings).open() as open_warehouse:
-        patched.setattr(DuckDBWarehouse, "execute", interrupted)
+        patched.setattr(OPENED, "execute", interrupted)
         with pytest.raises(KeyboardInterrupt):
             use_case(open_warehouse, warehouse.settings, [Request("shop", "user", ANN)])
     warehouse.settle()
@@ -606,17 +607,17 @@ def test_an_interrupted_forget_is_finished_by_the_next_settle(
     assert_as_from_nothing(warehouse, new_warehouse(policy="device_split"))
 
 
-KILLED = """
+KILLED = f"""
 import os, sys
-from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
-execute, count = DuckDBWarehouse.execute, 0
+from {OPENED.__module__} import {OPENED.__name__} as Opened
+execute, count = Opened.execute, 0
 def killed(self, sql, **parameters):
     global count
     count += 1
     if count == int(sys.argv[1]):
         os._exit(9)
     execute(self, sql, **parameters)
-DuckDBWarehouse.execute = killed
+Opened.execute = killed
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.cli.why import print_explanation
 sys.exit(main(["forget", "--project", "shop", "--user", sys.argv[2], "--forget"]))
@@ -630,7 +631,8 @@ def test_a_killed_forget_is_finished_by_the_next_settle(
     statement: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STITCH_START_DATE", "2026-03-01")
+    for name, variable in {**engine_environment(), "STITCH_START_DATE": "2026-03-01"}.items():
+        monkeypatch.setenv(name, variable)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     path = tmp_path / "data/landing/jitsu/a.ndjson"
@@ -642,8 +644,8 @@ def test_a_killed_forget_is_finished_by_the_next_settle(
     assert main(["settle", "--view-stitching"]) == 0
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{ANN}\n"))
     assert main(["forget", "--project", "shop", "--user", "-", "--prove"]) == 0, capsys.readouterr().out
-    with duckdb.connect("data/warehouse.duckdb", read_only=True) as con:
-        views = dict(con.execute("select event_id, stitched_user_id from stitch.page_views").fetchall())
+    with engine_of(Settings.load()).open(read_only=True) as stored:
+        views: dict[str, str] = dict(stored.rows("select event_id, stitched_user_id from page_views"))
     assert views == AFTER["latest"]
 
 
@@ -720,16 +722,12 @@ def test_restored_tables_bring_nothing_back(new_warehouse: NewWarehouse) -> None
     warehouse.land_events("jitsu/a.ndjson", SHARED)
     warehouse.settle()
     tables = ("raw_events", "identity_map", "page_views", "users", "user_mapping_history")
-    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
-        for table in tables:
-            con.execute(f"create table backup_{table} as select * from stitch.{table}")
+    warehouse.write("create schema kept", *(f"create table kept.{t} as select * from stitch.{t}" for t in tables))
     forget(warehouse, ANN)
     warehouse.settle()
-    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
-        for table in tables:
-            con.execute(f"delete from stitch.{table}")
-            con.execute(f"insert into stitch.{table} select * from backup_{table}")
-            con.execute(f"drop table backup_{table}")
+    for table in tables:
+        warehouse.write(f"delete from stitch.{table}", f"insert into stitch.{table} select * from kept.{table}")
+    warehouse.write(*(f"drop table kept.{table}" for table in tables))
     assert holding(warehouse, ANN)
     warehouse.settle(reconcile=True)
     assert holding(warehouse, ANN) == {}

@@ -15,8 +15,8 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-import duckdb
 import pytest
+from engines import engine_settings
 from fuzzed_files import RECORDED, FuzzedFile, fuzzed_file, printable
 
 from stitch_pipeline.landing.index import LandingIndex
@@ -24,7 +24,7 @@ from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.stitching import load as loading
-from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
+from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.tables import create_tables
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
@@ -57,14 +57,13 @@ class Deployment:
             duckdb_path=directory / "warehouse.duckdb",
             project_file=directory / "stitch.toml",
             start_date=START,
+            **engine_settings(),
         )
         self.index = LandingIndex(self.settings.index_path)
 
     def load(self) -> None:
         self.index.refresh(self.settings)
-        with duckdb.connect(str(self.settings.duckdb_path)) as con, Parser() as parser:
-            con.execute("set TimeZone = 'UTC'")
-            warehouse = DuckDBWarehouse(con)
+        with engine_of(self.settings).open() as warehouse, Parser() as parser:
             create_tables(warehouse)
             self.index.set_loaded(loading.loaded_files(warehouse))
             loading.load(
@@ -78,8 +77,8 @@ class Deployment:
             self.index.set_loaded(loading.loaded_files(warehouse))
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:
-        with duckdb.connect(str(self.settings.duckdb_path), read_only=True) as con:
-            return con.execute(sql).fetchall()
+        with engine_of(self.settings).open(read_only=True) as warehouse:
+            return warehouse.rows(sql)
 
 
 ACCOUNTS = """

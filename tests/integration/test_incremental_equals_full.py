@@ -13,6 +13,7 @@ from typing import Any
 import oracle
 import pytest
 from conftest import NewWarehouse
+from engines import IS_POSTGRES
 from histories import History, history, land, write_rules
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -30,7 +31,8 @@ def check(history: History) -> None:
         with ephemeral_warehouse(Path(directory) / "lived", published_dir=None) as lived:
             history.play(lived)
             lived.settle()
-            lived.assert_is_published()
+            if not IS_POSTGRES:  # from which nothing is published
+                lived.assert_is_published()
             contents = lived.contents()
             mapping = known_now(lived)
             assert_is_as_the_oracle_says(lived, history)
@@ -53,9 +55,8 @@ def check(history: History) -> None:
 
 def known_now(warehouse: Warehouse) -> list[Row]:
     """The mapping without the times at which it became known, which are by nature not those of a rebuild."""
-    return warehouse.query(
-        "select * exclude (known_since, known_until) from stitch.user_mapping_history where known_until is null"
-    )
+    columns = warehouse.select_list("user_mapping_history", but=("known_since", "known_until"))
+    return warehouse.query(f"select {columns} from stitch.user_mapping_history where known_until is null")
 
 
 def assert_is_as_the_oracle_says(warehouse: Warehouse, history: History) -> None:

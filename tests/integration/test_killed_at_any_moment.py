@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from engines import of_duckdb
 from kills import (
     HISTORIES,
     SCENARIOS,
@@ -28,7 +29,7 @@ from kills import (
 )
 from warehouses import Row, differences
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long, of_duckdb("the copies that are killed are files")]
 
 KILLS = int(os.environ.get("KILLS", "25"))
 SEED = int(os.environ.get("KILLS_SEED", "1"))

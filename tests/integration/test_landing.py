@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
-import duckdb
 import pytest
 from dagster import AssetCheckKey, AssetKey, AssetRecordsFilter
 from warehouses import Warehouse, page_view
@@ -92,12 +91,11 @@ def test_a_file_whose_rows_do_not_add_up_is_named_and_holds_up_nothing(new_wareh
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00"), page_view("e2", "2026-03-03 12:00")])
     warehouse.land_events("jitsu/b.ndjson", [page_view("e3", "2026-03-05 12:00")])
     warehouse.settle()
-    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
-        con.execute("delete from stitch.raw_events where event_id = 'e1'")
-        con.execute(
-            "insert into stitch.raw_events by name select * replace ('e4' as event_id, 'gone' as landing_file) "
-            "from stitch.raw_events where event_id = 'e3'"
-        )
+    columns = warehouse.select_list("raw_events", event_id="'e4'", landing_file="'gone'")
+    warehouse.write(
+        "delete from stitch.raw_events where event_id = 'e1'",
+        f"insert into stitch.raw_events select {columns} from stitch.raw_events where event_id = 'e3'",
+    )
     warehouse.land_events("jitsu/c.ndjson", [page_view("e5", "2026-03-09 12:00")])
     warehouse.settle()
     assert [row["session_date"].day for row in warehouse.rows("sessions")][-1] == 9
@@ -146,11 +144,10 @@ def test_blocked_ids_of_a_project_take_effect_on_what_is_loaded_already(new_ware
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00", user_id="tester")])
     warehouse.settle()
     assert [row["user_id"] for row in warehouse.rows("identity_map")] == ["tester"]
-    toml = '[projects.shop]\nblocked_ids = ["tester"]\n'
-    changed = Warehouse(warehouse.settings.landing_dir.parent, warehouse.instance, stitch_toml=toml)
-    changed.settle()
-    assert changed.rows("identity_map") == []
-    assert [(row["user_id"], row["blocked_user_id"]) for row in changed.rows("raw_events")] == [(None, "tester")]
+    warehouse.write_stitch_toml('[projects.shop]\nblocked_ids = ["tester"]\n')
+    warehouse.settle()
+    assert warehouse.rows("identity_map") == []
+    assert [(row["user_id"], row["blocked_user_id"]) for row in warehouse.rows("raw_events")] == [(None, "tester")]
 
 
 def test_changed_rules_build_what_depends_on_them_again(new_warehouse: NewWarehouse) -> None:
@@ -166,17 +163,14 @@ def test_changed_rules_build_what_depends_on_them_again(new_warehouse: NewWareho
     warehouse.settle()
     assert [row["event_count"] for row in warehouse.rows("sessions")] == [1, 1, 1]
     assert len(warehouse.rows("identity_map")) == 1
-    directory = warehouse.settings.landing_dir.parent
-    longer = Warehouse(directory, warehouse.instance, session_timeout_minutes=60)
-    longer.settle()
-    assert sorted(row["event_count"] for row in longer.rows("sessions")) == [1, 2]
-    stricter = Warehouse(
-        directory, warehouse.instance, stitch_toml='[projects.shop]\nlink_on = "identify"\n', session_timeout_minutes=60
-    )
-    stricter.settle()
-    assert stricter.rows("identity_map") == []
-    assert {row["stitched_user_id"] for row in stricter.rows("stitched_sessions")} == {"a"}
-    assert stricter.settle().runs == []
+    warehouse.load_settings(session_timeout_minutes=60)
+    warehouse.settle()
+    assert sorted(row["event_count"] for row in warehouse.rows("sessions")) == [1, 2]
+    warehouse.write_stitch_toml('[projects.shop]\nlink_on = "identify"\n')
+    warehouse.settle()
+    assert warehouse.rows("identity_map") == []
+    assert {row["stitched_user_id"] for row in warehouse.rows("stitched_sessions")} == {"a"}
+    assert warehouse.settle().runs == []
 
 
 def test_a_missing_landing_directory_is_one_clear_sentence(new_warehouse: NewWarehouse) -> None:

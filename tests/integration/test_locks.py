@@ -12,12 +12,15 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from engines import of_duckdb
 from warehouses import Warehouse
 
 from stitch_pipeline.orchestration.resource import DuckDBWarehouseResource
 from stitch_pipeline.orchestration.settle import settle
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine
 from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseError
+
+pytestmark = of_duckdb("the lock of its file")
 
 HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
 

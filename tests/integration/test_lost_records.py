@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from engines import of_duckdb
 from kills import build_as_the_daemon_does, contents, deployment, land_the_story, late_logins
 from warehouses import Row, Warehouse
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long, of_duckdb("copies of a deployment's files")]
 
 Contents = dict[str, list[Row]]
 

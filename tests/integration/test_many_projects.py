@@ -58,9 +58,9 @@ def test_30_000_projects_settle_within_a_gigabyte(
     found = warehouse.query(
         """
         select
-          cast(project_id[2:] as integer) % 3 as kind, anonymous_id, session_date, stitched_user_id,
+          cast(substr(project_id, 2) as integer) % 3 as kind, anonymous_id, session_date, stitched_user_id,
           count(distinct project_id) as projects
-        from stitch.stitched_sessions where cast(project_id[2:] as integer) % 30 >= 3 group by all
+        from stitch.stitched_sessions where cast(substr(project_id, 2) as integer) % 30 >= 3 group by 1, 2, 3, 4
         """
     )
     answers = {(r["kind"], r["anonymous_id"], r["session_date"].day): r["stitched_user_id"] for r in found}

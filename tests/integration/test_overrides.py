@@ -165,7 +165,7 @@ def told(warehouse: Warehouse) -> Told:
 
     warehouse.write_overrides(decided(*LINES[1:]))
     warehouse.follow_rules_and_die()
-    pending = warehouse.query("select distinct project_id, anonymous_id from stitch.pending_devices order by all")
+    pending = warehouse.query("select distinct project_id, anonymous_id from stitch.pending_devices order by 1, 2")
     a_line_went = warehouse.settle()
     with_fewer_lines = warehouse.contents()
     warehouse.write_overrides([*decided(*LINES[1:3]), *decided("same_person,pia,old-pia,sure of it")])

@@ -18,6 +18,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import NewWarehouse
+from engines import of_duckdb
 from warehouses import REPOSITORY, START, Warehouse, ephemeral_warehouse, page_view
 
 import stitch_pipeline
@@ -29,6 +30,8 @@ from stitch_pipeline.stitching.prove import prove
 from stitch_pipeline.stitching.publish import DAY_COLUMNS, TABLES, VIEWS, publish, queue_what_differs
 from stitch_pipeline.stitching.published import NotPublished
 from stitch_pipeline.warehouse.engine import engine_of
+
+pytestmark = of_duckdb("from PostgreSQL nothing is published")
 
 FIRST_DAYS = [
     page_view("e1", "2026-03-01 12:00"),

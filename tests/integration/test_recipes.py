@@ -13,9 +13,10 @@ from typing import Any
 import duckdb
 import nbformat
 import pytest
+from engines import of_duckdb
 from nbclient import NotebookClient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, of_duckdb("the recipes are written for it")]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = REPOSITORY / "docs" / "recipes.md"

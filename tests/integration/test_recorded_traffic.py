@@ -87,11 +87,11 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
 def journey(warehouse: Warehouse, feed: str) -> list[tuple[str, ...]]:
     """Time to the minute, type, device and stitched user of the feed's events, GA4's extra ones left out."""
     rows = warehouse.query(
-        "select strftime(occurred_at, '%d %H:%M') as minute, event_type, anonymous_id, stitched_user_id "
+        "select occurred_at, event_type, anonymous_id, stitched_user_id "
         f"from stitch.stitched_events where project_id = '{feed}' "
         "and coalesce(event_name, '') not in ('first_visit', 'session_start') order by occurred_at, event_id"
     )
-    return [tuple(row.values()) for row in rows]
+    return [(f"{row.pop('occurred_at'):%d %H:%M}", *row.values()) for row in rows]
 
 
 def expected_journey(feed: str) -> list[tuple[str, ...]]:
@@ -157,7 +157,7 @@ def test_events_of_one_project_from_two_sources_are_one_person(tmp_path: Path) -
             shutil.copy(RECORDED / file, warehouse.settings.landing_dir / feed)
         warehouse.settle()
         people = warehouse.query(
-            "select stitched_user_id, is_identified, device_count, event_count from stitch.users order by all"
+            "select stitched_user_id, is_identified, device_count, event_count from stitch.users order by 1"
         )
         assert people == [
             {"stitched_user_id": STRANGER, "is_identified": False, "device_count": 1, "event_count": 2},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import duckdb
 import pytest
 from dagster import AssetCheckEvaluation, AssetCheckKey, AssetKey
 from warehouses import START, Warehouse, at, page_view
@@ -23,10 +22,8 @@ EVENTS = [page_view("e1", "2026-03-02 12:00"), page_view("e2", "2026-03-04 12:00
 
 def repeat(warehouse: Warehouse, table: str, **changes: str) -> None:
     """Insert the row of e2 a second time, but for what ``changes`` say."""
-    with duckdb.connect(str(warehouse.settings.duckdb_path)) as con:
-        changed = ", ".join(f"{value} as {column}" for column, value in changes.items())
-        columns = f"* replace ({changed})" if changes else "*"
-        con.execute(f"insert into stitch.{table} select {columns} from stitch.{table} where event_id = 'e2'")
+    columns = warehouse.select_list(table, **changes)
+    warehouse.write(f"insert into stitch.{table} select {columns} from stitch.{table} where event_id = 'e2'")
 
 
 def latest_check(warehouse: Warehouse, table: str, name: str) -> AssetCheckEvaluation:

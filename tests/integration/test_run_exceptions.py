@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from engines import environment
 from warehouses import START, Row, Warehouse, at, ephemeral_warehouse, page_view
 
 from stitch_pipeline.orchestration.jobs import RESTITCH_JOB
@@ -35,8 +37,7 @@ from stitch_pipeline.settings import Settings
 
 directory = Path(sys.argv[1])
 settings = Settings.load(
-    landing_dir=directory / "landing", duckdb_path=directory / "warehouse.duckdb",
-    project_file=directory / "stitch.toml", start_date=date(2026, 3, 1),
+    landing_dir=directory / "landing", project_file=directory / "stitch.toml", start_date=date(2026, 3, 1),
 )
 job = build_defs(settings).resolve_job_def("build_job")
 days = DayRange(*map(date.fromisoformat, sys.argv[2:4]))
@@ -78,6 +79,7 @@ def run_with_exceptions(warehouse: Warehouse, kill_after: float | None = None) -
     """Run build_job over the window with other rules; returns the seconds that it took."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(warehouse.directory), *WINDOW],
+        env={**os.environ, **environment(warehouse.settings)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

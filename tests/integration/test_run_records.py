@@ -7,12 +7,14 @@ from datetime import date
 from typing import Any
 
 from dagster import AssetKey
+from engines import IS_POSTGRES
 from warehouses import Warehouse, page_view
 
 from stitch_pipeline.orchestration.jobs import BUILD_JOB
 from stitch_pipeline.orchestration.run_records import run_request
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.planning.requests import Request
+from stitch_pipeline.warehouse.engine import engine_of
 
 DAYS = DayRange(date(2026, 3, 5), date(2026, 3, 7))
 TABLES_WITHOUT_DAYS = {"persons", "user_mapping_history", "users"}
@@ -79,5 +81,8 @@ def test_storage_names_the_real_place(new_warehouse: Callable[..., Warehouse]) -
     graph = warehouse.defs.get_repository_def().asset_graph
     for table in ("raw_events", "sessions", "page_views_live"):
         metadata = graph.get(AssetKey(table)).metadata
-        assert metadata["dagster/table_name"] == f"warehouse.stitch.{table}"
-        assert metadata["dagster/uri"] == str(warehouse.settings.duckdb_path)
+        engine = engine_of(warehouse.settings)
+        assert metadata["dagster/table_name"] == f"{engine.catalog}.stitch.{table}"
+        assert metadata["dagster/uri"] == engine.place
+        if not IS_POSTGRES:
+            assert (engine.catalog, engine.place) == ("warehouse", str(warehouse.settings.duckdb_path))

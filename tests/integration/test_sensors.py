@@ -315,8 +315,8 @@ def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_o
     warehouse = new_warehouse_on_disk()
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00")])
     warehouse.settle()
-    with engine_of(warehouse.settings).open() as broken:
-        broken.execute("alter table stitch.page_views alter event_id set data type integer using 1")
+    columns = warehouse.select_list("page_views", event_id="cast(1 as integer)")
+    warehouse.put_in_place("page_views", f"select {columns} from stitch.page_views")
     warehouse.land_events("jitsu/b.ndjson", [page_view("e2", "2026-03-09 12:00", user_id="u")])
     settled = settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance)
     assert settled.gave_up == ["build_job: 2026-03-08 to 2026-03-11", "reconcile_job: all days"]

@@ -57,7 +57,7 @@ def test_a_project_beside_others_is_what_it_is_alone(seed: int) -> None:
                 assert explanations(together, project) == explanations(alone, project)
                 for rules in PROPOSALS:
                     assert preview(together, project, rules) == preview(alone, project, rules), (project, rules)
-        assert sum(len(together.query(f"from stitch.{table}")) for table in ("raw_events", "stitched_sessions")) > 100
+        assert sum(len(together.rows(table)) for table in ("raw_events", "stitched_sessions")) > 100
 
 
 def twins(seed: int) -> History:

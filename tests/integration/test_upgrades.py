@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import NewWarehouse
+from engines import of_duckdb
 from warehouses import REPOSITORY, TABLES, VIEWS, Row, Warehouse, differences, ephemeral_warehouse
 
 from stitch_pipeline.stitching.explain import explain
@@ -19,6 +20,8 @@ from stitch_pipeline.warehouse.migrations import MIGRATIONS, VERSION
 from stitch_pipeline.warehouse.port import Warehouse as Port
 from stitch_pipeline.warehouse.port import WarehouseError
 from stitch_pipeline.warehouse.tables import create_tables
+
+pytestmark = of_duckdb("warehouses of earlier versions are files")
 
 RECORDED = REPOSITORY / "tests" / "fixtures" / "upgrades"
 LANDED_AT = 1_773_000_000

@@ -16,9 +16,10 @@ from typing import Any
 
 import duckdb
 import pytest
+from engines import of_duckdb
 from warehouses import REPOSITORY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, of_duckdb("it is the engine of an installation that sets nothing")]
 
 
 @pytest.fixture(scope="module")
