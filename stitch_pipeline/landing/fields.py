@@ -148,7 +148,7 @@ class ColumnFields:
             as_json = f"{{'key': entry.key, 'value': {_text_as_json('entry.value')}}}"
             entries.append(f"list_transform({filled}, lambda entry: {as_json})")
         if others:
-            pairs = ", ".join(_entry(column.name[len(prefix) :], f"to_json({column.sql})") for column in others)
+            pairs = ", ".join(_entry(column.name[len(prefix) :], _value_as_json(column)) for column in others)
             entries.append(f"list_filter([{pairs}], lambda entry: entry.value is not null)")
         found = f"to_json(map_from_entries({' || '.join(entries)}))"
         # Merging into an empty object removes the nulls.
@@ -216,6 +216,13 @@ def _as_text(expression: str, column_type: Any) -> str:
 
 def _entry(key: str, value: str) -> str:
     return f"{{'key': {literal(key)}, 'value': {value}}}"
+
+
+def _value_as_json(column: _Column) -> str:
+    if column.type.id in ("float", "double"):
+        # JSON has neither NaN nor infinity: DuckDB writes them all the same, and other readers fail.
+        return f"case when isfinite({column.sql}) then to_json({column.sql}) else to_json({column.sql}::varchar) end"
+    return f"to_json({column.sql})"
 
 
 def _text_as_json(expression: str) -> str:

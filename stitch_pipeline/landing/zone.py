@@ -72,7 +72,9 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             continue
         own = settings.feed(feed)
         if feed not in how_read:
-            reading = rules + json.dumps([asdict(source), own.model_dump()], default=str)
+            # Not the columns by which tables are copied, on which reading does not depend.
+            as_read = {name: value for name, value in asdict(source).items() if name != "load_times"}
+            reading = rules + json.dumps([as_read, own.reading], default=str)
             how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
         version = f"{size}-{modified_ns}-{how_read[feed]}"
         latest_arrival = None
