@@ -317,8 +317,8 @@ def _failed(error: Any, place: str, user: str) -> str:
         return f"A column of the table at {place} is gone: it is asked for again later."
     if code == "57014":
         return (
-            f"A statement took longer than {user} may at {place} (statement_timeout): raise it for this user, index the "
-            "column of the load time, or set rows_per_file lower."
+            f"A statement took longer than {user} may at {place} (statement_timeout): raise it for this user, index "
+            "the column of the load time, or set rows_per_file lower."
         )
     if code == "55P03":
         return f"The table at {place} is locked by somebody who changes it: it is asked again later."
@@ -385,8 +385,8 @@ class _Postgres(Database):
         ((exists,),) = self.rows(f"select to_regclass({literal(relation)}) is not null")
         if not exists:
             raise TableUnreadable(
-                f"There is no table {table} in the database, or the schema may not be used: correct its name (upper and "
-                "lower case count), or grant usage on the schema and select on the table."
+                f"There is no table {table} in the database: correct its name (upper and lower case count), or grant "
+                "usage on its schema and select on it."
             )
         with self._connection.cursor() as cursor:
             cursor.execute(f"select * from {relation} limit 0")

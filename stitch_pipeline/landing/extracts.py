@@ -37,6 +37,10 @@ from stitch_pipeline.landing.databases import (
     metadata_of,
     opened,
 )
+from stitch_pipeline.landing.landed_file import UnreadableFile
+from stitch_pipeline.landing.parser import Parser
+from stitch_pipeline.landing.sealing import holds_seals, rewrite, seal
+from stitch_pipeline.landing.zone import extract_at, reading_rules
 from stitch_pipeline.planning.sql_text import split_name
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Source
@@ -44,7 +48,11 @@ from stitch_pipeline.sources import SOURCES, Source
 METADATA = "stitch_extract"
 _NOTES = ".look.json"
 _LOCK = ".look.lock"
+_PLACING_LOCK = ".placing.lock"
 _SCRATCH = ".extracting"
+_SEALING = ".sealing"
+_OUTDATED = -1
+"""In place of a number of rows: the extract is copied again at the next look."""
 _OUTSIDE = "without-load-time"
 _VERIFY_EVERY = timedelta(days=1)
 # A last file with less than this share of `rows_per_file` grows; then the next file begins. So a look at a busy table
@@ -268,7 +276,7 @@ class _Look:
         with self._database.snapshot():
             last = self._database.last(self._table, order) if order.is_number else bound
         end = order.after(last) if order.is_number and last is not None else bound
-        recent = [one for one in extracts if self._is_recent(one, end, overlap)]
+        recent = [one for one in extracts if one.rows == _OUTDATED or self._is_recent(one, end, overlap)]
         for one in self._with_other_counts(order, recent):
             if self._is_late():
                 return
@@ -386,7 +394,8 @@ class _Look:
             self._database.copy(
                 self._table, self._columns, condition, scratch, target, {METADATA: _as_metadata(written)}
             )
-        target.replace(written.path)
+        with _placing(self._directory):
+            _place(self._settings, self._feed, target, written)
         self._looked.files += 1
         self._looked.rows += rows
         self._report(f"{self._feed}: {rows:,} rows of {self._table} in {written.path.name}")
@@ -409,6 +418,115 @@ class _Look:
             for file, one in extracts_in(self._directory, self._table).items()
             if (one.table, one.order) == (self._table, name)
         }
+
+
+@contextmanager
+def _placing(directory: Path) -> Iterator[None]:
+    """Alone put files into their places. The list of forgotten ids is read within, so no file comes after it."""
+    with (directory / _PLACING_LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _place(settings: Settings, feed: str, new: Path, extract: Extract) -> bool:
+    """Put the file in the extract's place, without forgotten ids; whether it holds some that were sealed now."""
+    rules, about = reading_rules(settings), {METADATA: _as_metadata(extract)}
+    is_sealed = False
+    if rules.forgetting is not None:
+        with Parser(settings.memory_limit) as parser:
+            sealed = new.with_name("sealed.parquet")
+            try:
+                is_sealed = seal(parser, extract_at(settings, f"{feed}/{extract.path.name}", new), rules, sealed, about)
+            except UnreadableFile as error:
+                raise TableUnreadable(
+                    f"The rows of {extract.table} cannot be read as events, and while ids are forgotten nothing is "
+                    f"copied of which nobody knows whose it is: {error}."
+                ) from None
+        new = sealed if is_sealed else new
+    if new != extract.path:
+        new.replace(extract.path)
+    return is_sealed
+
+
+def seal_extracts(settings: Settings, may_hold: Callable[[str], bool]) -> int:
+    """Take the forgotten ids out of the extracts that may hold some, by their names in the landing zone.
+
+    Lookup tables are always looked at. Returns how many files were written anew. An extract that cannot be read is
+    removed, because nobody knows whom it is about; the next look copies it again. Raises OSError if one cannot be
+    written.
+    """
+    return _rewrite_extracts(
+        settings, lambda name, is_lookup: is_lookup or may_hold(name), lambda feed, one: _sealed(settings, feed, one)
+    )
+
+
+def _sealed(settings: Settings, feed: str, one: Extract) -> bool:
+    scratch = one.path.parent / _SEALING
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        # A link, so that what is written stands beside it and not in the landing zone.
+        (scratch / "extract.parquet").symlink_to(one.path)
+        with Parser(settings.memory_limit) as parser:
+            file = extract_at(settings, f"{feed}/{one.path.name}", scratch / "extract.parquet")
+            new = scratch / "sealed.parquet"
+            is_sealed = seal(parser, file, reading_rules(settings), new, {METADATA: _as_metadata(one)})
+        if is_sealed:
+            new.replace(one.path)
+        return is_sealed
+    except UnreadableFile:
+        one.path.unlink()
+        return True
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def copy_sealed_again(settings: Settings) -> int:
+    """Let the next look copy each extract again of which a row was sealed: somebody is not forgotten any more.
+
+    Returns how many there are.
+    """
+    return _rewrite_extracts(settings, lambda name, is_lookup: True, _outdate_if_sealed)
+
+
+def _outdate_if_sealed(feed: str, one: Extract) -> bool:
+    scratch = one.path.with_name(f".{one.path.name}.outdated")
+    with Parser() as parser:
+        if one.order is None or holds_seals(parser, one.path):
+            rewrite(parser, one.path, scratch, {METADATA: _as_metadata(replace(one, rows=_OUTDATED))})
+            scratch.replace(one.path)
+            return True
+    return False
+
+
+def _rewrite_extracts(
+    settings: Settings, is_meant: Callable[[str, bool], bool], rewritten: Callable[[str, Extract], bool]
+) -> int:
+    count = 0
+    for feed in table_feeds(settings):
+        directory = settings.landing_dir / feed
+        if not directory.is_dir():
+            continue
+        source = _source(settings.feed(feed), feed)
+        with _placing(directory):
+            for table in settings.feed(feed).table:
+                for name, one in extracts_in(directory, table).items():
+                    if is_meant(f"{feed}/{name}", source.has_no_events(name)):
+                        count += rewritten(feed, one)
+    return count
+
+
+def own_files(settings: Settings) -> list[Path]:
+    """The extracts, and what a look that was killed has left of others."""
+    directories = [settings.landing_dir / feed for feed in table_feeds(settings)]
+    extracts = [
+        path
+        for feed, directory in zip(table_feeds(settings), directories, strict=True)
+        for path in sorted(directory.glob("*.parquet"))
+        if is_extract(settings, f"{feed}/{path.name}")
+    ]
+    left = [path for directory in directories for path in sorted(directory.glob(".*/*")) if path.is_file()]
+    return [*extracts, *left]
 
 
 def extracts_in(directory: Path, table: str) -> dict[str, Extract]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -22,15 +23,17 @@ from conftest import NewWarehouse
 from event_tables import address, make_duckdb_table, make_postgres_table, relation_of
 from postgres_server import PostgresServer, postgres_server
 from pydantic import SecretStr
-from test_recorded_traffic import RECORDED, expected_journey, journey
+from test_recorded_traffic import LAPTOP, RECORDED, USER, expected_journey, journey
 from warehouses import Row, as_jitsu, comparable, differences, ephemeral_warehouse, ordered, page_view
 
-from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems
+from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, seal_extracts
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.settle import settle
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.forgotten import Mode
 from stitch_pipeline.stitching.explain import explain
+from stitch_pipeline.stitching.forget import Request, add_to_list
 
 # Source, and the recorded file by the name of the table that a loader makes of it.
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
@@ -117,10 +120,11 @@ def events(settings: Settings, but: tuple[str, ...] = ("landing_file",)) -> list
     return ordered({name: value for name, value in comparable(row).items() if name not in but} for row in rows)
 
 
-def feeds_toml(connection: str = "", schema: str = "", tables: bool = True) -> str:
+def feeds_toml(connection: str = "", tables: bool = True, feeds: Collection[str] = FORMATS) -> str:
     text = ""
-    for feed, (source, files) in FORMATS.items():
-        named = ", ".join(f'"{schema or feed}.{table}"' for table in files)
+    for feed in feeds:
+        source, files = FORMATS[feed]
+        named = ", ".join(f'"{feed}.{table}"' for table in files)
         is_table = f"table = [{named}]\n{connection}\n" if tables else ""
         mapping = MAPPING if feed == "mapped" else ""
         if not tables:
@@ -129,10 +133,10 @@ def feeds_toml(connection: str = "", schema: str = "", tables: bool = True) -> s
     return text
 
 
-def land_as_files(settings: Settings) -> None:
-    for feed, (_, files) in FORMATS.items():
+def land_as_files(settings: Settings, feeds: Collection[str] = FORMATS) -> None:
+    for feed in feeds:
         (settings.landing_dir / feed).mkdir()
-        for table, file in files.items():
+        for table, file in FORMATS[feed][1].items():
             with duckdb.connect() as connection:
                 connection.execute("set TimeZone = 'UTC'")
                 target = settings.landing_dir / feed / f"{table}.parquet"
@@ -167,12 +171,17 @@ def assert_same(feed: str, actual: list[Row], expected: list[Row]) -> None:
 
 
 @pytest.fixture(scope="module")
-def duckdb_feeds(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    directory = tmp_path_factory.mktemp("duckdb")
+def duckdb_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("duckdb") / "events.duckdb"
     for feed, (_, files) in FORMATS.items():
         for table, file in files.items():
-            make_duckdb_table(directory / "events.duckdb", f"{feed}.{table}", RECORDED / file)
-    settings = settings_of(directory, feeds_toml('connection = "events.duckdb"'))
+            make_duckdb_table(path, f"{feed}.{table}", RECORDED / file)
+    return path
+
+
+@pytest.fixture(scope="module")
+def duckdb_feeds(duckdb_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    settings = settings_of(tmp_path_factory.mktemp("from_duckdb"), feeds_toml(f'connection = "{duckdb_tables}"'))
     assert [one.problem for one in look(settings)] == [None] * len(FORMATS)
     return events(settings)
 
@@ -557,6 +566,65 @@ def test_passwords_do_not_belong_into_stitch_toml(tmp_path: Path) -> None:
 def test_a_wrong_setting_of_a_table_is_one_sentence(table: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)):
         settings_of(tmp_path, f"[feeds.jitsu]\n{table}\n")
+
+
+# --- forgotten --------------------------------------------------------------------------------------------------------
+
+_OF_DELETED = (
+    *("project_id", "event_id", "event_date", "occurred_at", "event_type", "anonymous_id", "user_id", "id_kind", "id"),
+    "is_forgotten",
+)
+
+
+def as_loaded(settings: Settings) -> list[Row]:
+    """What ``raw_events`` and ``forgotten_events`` would get."""
+    rows = events(settings, but=("landing_file", "blocked_user_id", "blocked_anonymous_id"))
+    return [{name: row[name] for name in _OF_DELETED} if row["is_forgotten"] else row for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("when", "mode", "feeds"),
+    [
+        ("after", Mode.delete, ("segment", "umami")),
+        *(
+            pytest.param(when, mode, tuple(FORMATS), marks=pytest.mark.slow)
+            for when in ("before", "after")
+            for mode in Mode
+        ),
+    ],
+)
+def test_forgotten_ids_are_in_no_extract_and_nothing_else_changes(
+    when: str, mode: Mode, feeds: tuple[str, ...], duckdb_tables: Path, tmp_path: Path
+) -> None:
+    tables = settings_of(tmp_path / "tables", feeds_toml(f'connection = "{duckdb_tables}"', feeds=feeds))
+    files = settings_of(tmp_path / "files", feeds_toml(tables=False, feeds=feeds))
+    land_as_files(files, feeds)
+    if when == "after":
+        look(tables)
+    for feed in feeds:
+        add_to_list(tables, Request(feed, "user", USER, mode))
+        add_to_list(tables, Request(feed, "device", LAPTOP, mode))
+    for name in ("forgotten.csv", "forgotten.key"):
+        shutil.copy(tmp_path / "tables" / name, tmp_path / "files" / name)
+    if when == "after":
+        assert seal_extracts(tables, lambda name: True) > len(feeds)
+        assert seal_extracts(tables, lambda name: True) == 0
+        sealed = as_loaded(tables)
+    else:
+        assert [one.problem for one in look(tables)] == [None] * len(feeds)
+        sealed = as_loaded(tables)
+    assert differences(sealed, as_loaded(files)) == {}
+    for path in tables.landing_dir.rglob("*.parquet"):
+        rows = duckdb.read_parquet(str(path))
+        for value in (USER, LAPTOP):
+            holds = " or ".join(f"contains(\"{name}\"::varchar, '{value}')" for name in rows.columns)
+            mentions = rows.filter(holds).shape[0]
+            assert mentions == 0, (path.name, value, rows.filter(holds).fetchall())
+    # Looking again copies nothing, and whatever is copied again is sealed again.
+    assert sum(one.files for one in look(tables)) == 0
+    next(tables.landing_dir.glob("segment/pages*")).unlink()
+    look(tables)
+    assert differences(as_loaded(tables), sealed) == {}
 
 
 # --- stitched ---------------------------------------------------------------------------------------------------------
