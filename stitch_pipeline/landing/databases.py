@@ -64,10 +64,10 @@ class Order:
         """No row stands before it; see ``is_outside``."""
         return _FIRST_NUMBER if self.is_number else _FIRST_TIME
 
-    @property
-    def value(self) -> str:
-        """SQL for the position as Python has it."""
-        column = identifier(self.name)
+    def value(self, function: str = "") -> str:
+        """SQL for the position as Python has it, or for an aggregate of it."""
+        # Of the column itself: of an expression, PostgreSQL would not take the first one from the index.
+        column = f"{function}({identifier(self.name)})"
         if self.kind == "timestamptz":
             return f"({column} at time zone 'UTC')"
         return column if self.is_number else f"({column}::timestamp)"
@@ -148,21 +148,29 @@ class Database(ABC):
     def first(self, table: str, order: Order, start: Position, end: Position) -> Position | None:
         """Where the first row of a range stands; None if it has none."""
         ((found,),) = self.rows(
-            f"select min({order.value}) from {self.relation(table)} where {order.within(start, end)}"
+            f"select {order.value('min')} from {self.relation(table)} where {order.within(start, end)}"
         )
         return found  # type: ignore[no-any-return]
 
     def last(self, table: str, order: Order) -> Position | None:
         """Where the last row stands; None if there is none."""
-        ((found,),) = self.rows(f"select max({order.value}) from {self.relation(table)} where not {order.is_outside}")
+        ((found,),) = self.rows(f"select {order.value('max')} from {self.relation(table)} where not {order.is_outside}")
         return found  # type: ignore[no-any-return]
 
     def nth(self, table: str, order: Order, start: Position, end: Position, skipped: int) -> Position | None:
         """Where the row stands that ``skipped`` others of the range precede; None if there are not so many."""
         column = identifier(order.name)
         found = self.rows(
-            f"select {order.value} from {self.relation(table)} where {order.within(start, end)} "
+            f"select {order.value()} from {self.relation(table)} where {order.within(start, end)} "
             f"order by {column} limit 1 offset {skipped}"
+        )
+        return found[0][0] if found else None
+
+    def newest(self, table: str, order: Order, rows: int) -> Position | None:
+        """Where the oldest of the newest rows stands; None if the table has no more than ``rows``."""
+        found = self.rows(
+            f"select {order.value()} from {self.relation(table)} where not {order.is_outside} "
+            f"order by {identifier(order.name)} desc limit 1 offset {rows - 1}"
         )
         return found[0][0] if found else None
 

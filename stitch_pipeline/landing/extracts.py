@@ -51,6 +51,7 @@ _LOCK = ".look.lock"
 _PLACING_LOCK = ".placing.lock"
 _SCRATCH = ".extracting"
 _SEALING = ".sealing"
+_SAMPLED_ROWS = 10_000
 _OUTDATED = -1
 """In place of a number of rows: the extract is copied again at the next look."""
 _OUTSIDE = "without-load-time"
@@ -98,8 +99,8 @@ class _Notes:
     problem: str | None = None
     verified: dict[str, str] = field(default_factory=dict)
     """By table, when all its ranges were last compared by their digests."""
-    verified_up_to: dict[str, str] = field(default_factory=dict)
-    """By table whose ranges are being compared, the file name of the last one that was."""
+    verified_up_to: dict[str, str | int] = field(default_factory=dict)
+    """By table whose ranges are being compared, where the last one begins that was."""
 
 
 def table_feeds(settings: Settings) -> list[str]:
@@ -166,12 +167,14 @@ def _look_at(
             if not is_alone:  # another process looks at this very moment
                 return looked
             notes = _read_notes(settings, feed)
-            try:
-                with _database(settings, feed) as database:
-                    for table in settings.feed(feed).table:
+            found: list[str] = []
+            for table in settings.feed(feed).table:
+                try:
+                    with _database(settings, feed) as database:
                         _Look(settings, feed, table, database, looked, deadline, notes, verify, report).run()
-            except (TableUnreadable, SettingsError) as error:
-                looked.problem = str(error)
+                except (TableUnreadable, SettingsError) as error:
+                    found.append(str(error))
+            looked.problem = " ".join(dict.fromkeys(found)) or None
             shutil.rmtree(directory / _SCRATCH, ignore_errors=True)
             if looked.is_complete or looked.problem is not None:
                 notes = replace(notes, looked_at=_now())
@@ -182,6 +185,62 @@ def _look_at(
             "there, and see that there is room."
         )
     return looked
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What a table of a feed has to offer."""
+
+    table: str
+    columns: int
+    ordered_by: str | None
+    """The column of the load time or the sequence; None for a table that is copied as a whole."""
+    first: Position | None
+    last: Position | None
+    outside: int
+    """Rows without a load time, or with one that no calendar has."""
+    sampled: int
+    """How many rows were looked at: the newest ones."""
+    copied: int
+    """Rows in the extracts that are there by now."""
+
+
+def sample_tables(settings: Settings, feed: str, directory: Path) -> list[TableFacts]:
+    """Copy the newest rows of the feed's tables to a directory named after it, in ``directory``.
+
+    Raises TableUnreadable, and SettingsError if the feed is no table or its connection is wrong.
+    """
+    own = settings.feed(feed)
+    if not own.table:
+        known = ", ".join(table_feeds(settings))
+        raise SettingsError(
+            f"'{feed}' is no feed with a table{f'; these are: {known}' if known else ''}: name the table in "
+            f"[feeds.{feed}] of stitch.toml, or give a directory of files to check."
+        )
+    source, place, facts = _source(own, feed), directory / feed, []
+    place.mkdir()
+    with _database(settings, feed) as database:
+        for table in own.table:
+            scratch = directory / _SCRATCH
+            scratch.mkdir()
+            with database.snapshot():
+                columns = database.columns(table)
+                is_whole = own.whole or source.has_no_events(f"{_written(table)}.parquet")
+                order = None if is_whole else order_of(own, source, table, columns)
+                condition, first, last, outside = "true", None, None, 0
+                if order is not None:
+                    last, outside = database.last(table, order), database.count(table, order.is_outside)
+                    first = None if last is None else database.first(table, order, order.first, order.after(last))
+                    oldest = database.newest(table, order, _SAMPLED_ROWS)
+                    if oldest is not None and last is not None:
+                        condition = order.within(oldest, order.after(last))
+                sampled, _ = database.summary(table, condition)
+                database.copy(table, columns, condition, scratch, place / _name(table, None), {})
+            shutil.rmtree(scratch)
+            copied = sum(one.rows for one in extracts_in(settings.landing_dir / feed, table).values())
+            name = order.name if order else None
+            facts.append(TableFacts(table, len(columns), name, first, last, outside, sampled, copied))
+    return facts
 
 
 @contextmanager
@@ -312,12 +371,12 @@ class _Look:
         since = datetime.fromisoformat(compared_at)
         if not self._verify and _now() < since + _VERIFY_EVERY:
             return
-        up_to = "" if self._verify else notes.verified_up_to.get(table, "")
+        up_to = None if self._verify else _position(notes.verified_up_to.get(table))
         start: Position | None = order.first
         for one in extracts:
             # What was copied since the last comparison was right then.
             is_due = self._verify or one.read_at <= since
-            if one.path.name > up_to and is_due:
+            if is_due and (up_to is None or _start(one) > up_to):
                 if self._is_late():
                     return
                 self._fill(order, start, one.start)
@@ -325,7 +384,7 @@ class _Look:
                     found = self._database.summary(table, _condition(one, order))
                 if found != (one.rows, one.digest):
                     self._write(one, order)
-                notes.verified_up_to[table] = one.path.name
+                notes.verified_up_to[table] = one.start.isoformat() if isinstance(one.start, datetime) else _start(one)
             start = one.end
         notes.verified[table] = _now().isoformat()
         notes.verified_up_to.pop(table, None)
@@ -591,21 +650,22 @@ def _start(one: Extract) -> Any:
     return one.start
 
 
+def _position(written: Any) -> Position | None:
+    return datetime.fromisoformat(written) if isinstance(written, str) else written
+
+
 def _as_metadata(one: Extract) -> str:
     values = {name: value for name, value in asdict(one).items() if name != "path"}
     return json.dumps(values, default=lambda value: value.isoformat())
 
 
 def _from_metadata(path: Path, about: dict[str, Any]) -> Extract:
-    def position(value: Any) -> Position | None:
-        return datetime.fromisoformat(value) if isinstance(value, str) else value
-
     return Extract(
         path,
         about["table"],
         about["order"],
-        position(about["start"]),
-        position(about["end"]),
+        _position(about["start"]),
+        _position(about["end"]),
         about["rows"],
         about["digest"],
         datetime.fromisoformat(about["read_at"]),

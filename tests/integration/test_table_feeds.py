@@ -20,20 +20,28 @@ import duckdb
 import psycopg2
 import pytest
 from conftest import NewWarehouse
+from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_context
 from event_tables import address, make_duckdb_table, make_postgres_table, relation_of
 from postgres_server import PostgresServer, postgres_server
 from pydantic import SecretStr
 from test_recorded_traffic import LAPTOP, RECORDED, USER, expected_journey, journey
-from warehouses import Row, as_jitsu, comparable, differences, ephemeral_warehouse, ordered, page_view
+from warehouses import REPOSITORY, Row, as_jitsu, comparable, differences, ephemeral_warehouse, ordered, page_view
 
+from stitch_pipeline.cli.main import main
+from stitch_pipeline.component import Attributes
+from stitch_pipeline.definitions import build_defs
 from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, seal_extracts
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
 from stitch_pipeline.orchestration.settle import settle
+from stitch_pipeline.orchestration.status import status
+from stitch_pipeline.orchestration.triggers import FailsAgainAndAgain
 from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings.environment import in_force
 from stitch_pipeline.settings.forgotten import Mode
 from stitch_pipeline.stitching.explain import explain
 from stitch_pipeline.stitching.forget import Request, add_to_list
+from stitch_pipeline.warehouse.engine import engine_of
 
 # Source, and the recorded file by the name of the table that a loader makes of it.
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
@@ -568,6 +576,47 @@ def test_a_wrong_setting_of_a_table_is_one_sentence(table: str, message: str, tm
         settings_of(tmp_path, f"[feeds.jitsu]\n{table}\n")
 
 
+def test_a_table_that_cannot_be_read_does_not_stop_the_others(duckdb_tables: Path, tmp_path: Path) -> None:
+    toml = feeds_toml(f'connection = "{duckdb_tables}"', feeds=("segment", "jitsu"))
+    settings = settings_of(tmp_path, toml.replace('"segment.pages"', '"segment.nothing", "segment.pages"'))
+    jitsu, segment = look(settings)
+    assert (jitsu.problem, jitsu.rows) == (None, 8)
+    assert segment.problem == "There is no table segment.nothing in the DuckDB file: correct its name."
+    assert segment.rows == 10
+
+
+@pytest.mark.slow
+def test_a_look_that_is_killed_at_any_moment_loses_nothing(server: PostgresServer, tmp_path: Path) -> None:
+    clicks = Clicks(server, "killed", tmp_path, "rows_per_file = 50")
+    looks = (
+        "import sys; sys.path[:0] = ['tests/integration', 'tests']\n"
+        "from datetime import UTC, datetime\nfrom pathlib import Path\n"
+        "from test_table_feeds import settings_of\n"
+        "from stitch_pipeline.landing.extracts import look_at_tables\n"
+        f"path = Path({str(tmp_path)!r})\n"
+        f"settings = settings_of(path, (path / 'stitch.toml').read_text(), feeds_url={address(server, 'events')!r})\n"
+        "print(1, flush=True)\n"
+        "while True: look_at_tables(settings, since=datetime.now(UTC))\n"
+    )
+    random = Random(5)
+    for turn in range(12):
+        clicks.sql(
+            f"insert into {clicks.table} (id, at, loaded_at) select '{turn}-' || i, now(), "
+            f"now() - i * interval '7 minutes' from generate_series(1, 150) i"
+        )
+        if turn % 3 == 2:
+            clicks.sql(f"delete from {clicks.table} where id like '%7'")
+        process = subprocess.Popen([sys.executable, "-c", looks], stdout=subprocess.PIPE, cwd=REPOSITORY)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(random.random() * 0.6)
+        process.kill()
+        process.communicate()
+    clicks.look(verify=True)
+    assert clicks.ids() == sorted(event_id for (event_id,) in clicks.sql(f"select id from {clicks.table}"))
+    assert not [path for path in clicks.directory.rglob("*") if path.is_file() and "extract" in str(path.parent.name)]
+
+
 # --- forgotten --------------------------------------------------------------------------------------------------------
 
 _OF_DELETED = (
@@ -638,7 +687,7 @@ project_id = "shop"
 source = "custom"
 project_id = "shop"
 table = "backend.customers"
-connection = "crm.duckdb"
+connection = "warehouse.duckdb"
 whole = true
 event_id_from = ["customer_no", "cookie"]
 
@@ -657,7 +706,12 @@ identifiers.email.paths = "traits.email"
 
 def test_a_table_of_customers_links_devices_that_never_logged_in(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=CRM)
-    with duckdb.connect(str(warehouse.directory / "crm.duckdb")) as backend:
+    events_of = [page_view(f"e-{d}", "2026-03-01 12:00", anonymous_id=d) for d in ("a", "phone", "tablet", "z")]
+    warehouse.land("web/a.ndjson", [as_jitsu(event) for event in events_of])
+    with engine_of(warehouse.settings).open():
+        pass
+    # The backend's table is in the very file of the warehouse.
+    with duckdb.connect(str(warehouse.settings.duckdb_path)) as backend:
         backend.execute(
             "create schema backend; create table backend.customers as select * from (values "
             "('c-1', 'a', timestamp '2026-03-02 12:00', 'ann@example.com'), "
@@ -666,15 +720,13 @@ def test_a_table_of_customers_links_devices_that_never_logged_in(new_warehouse: 
             "('null', 'z', timestamp '2026-03-03 12:00', null)"
             ") as t(customer_no, cookie, signed_up_at, email)"
         )
-    events_of = [page_view(f"e-{d}", "2026-03-01 12:00", anonymous_id=d) for d in ("a", "phone", "tablet", "z")]
-    warehouse.land("web/a.ndjson", [as_jitsu(event) for event in events_of])
     warehouse.settle()
     credited = {row["anonymous_id"]: row["stitched_user_id"] for row in warehouse.rows("page_views")}
     assert credited == {"a": "c-1", "phone": "c-1", "tablet": "c-1", "z": "z"}, "blocked ids are blocked here, too"
     explained = explain(warehouse.settings, "shop", "phone")
     assert "crm/customers.parquet" in str(explained)
 
-    with duckdb.connect(str(warehouse.directory / "crm.duckdb")) as backend:
+    with duckdb.connect(str(warehouse.settings.duckdb_path)) as backend:
         backend.execute(
             "update backend.customers set customer_no = 'c-2', email = null where cookie = 'phone'; "
             "delete from backend.customers where customer_no is null"
@@ -682,6 +734,94 @@ def test_a_table_of_customers_links_devices_that_never_logged_in(new_warehouse: 
     warehouse.settle()
     credited = {row["anonymous_id"]: row["stitched_user_id"] for row in warehouse.rows("page_views")}
     assert credited == {"a": "c-1", "phone": "c-2", "tablet": "tablet", "z": "z"}
+
+
+# --- commands and sensors ---------------------------------------------------------------------------------------------
+
+
+def stitch(settings: Settings, *arguments: str) -> int:
+    with in_force(settings):
+        return main(arguments)
+
+
+def test_the_check_says_what_it_found_and_writes_nothing(clicks: Clicks, capsys: pytest.CaptureFixture[str]) -> None:
+    clicks.add("a", "2026-03-01 10:00+00", member="ann")
+    clicks.add("b", "2026-03-02 10:00+00", at="2019-01-01")
+    clicks.sql(f"insert into {clicks.table} (id, at, loaded_at) values ('c', '2026-03-02', null)")
+    assert stitch(clicks.settings, "sources", "check", "--feed", "web") == 0
+    said = capsys.readouterr().out
+    assert f"{clicks.table}: 6 columns; its newest 3 rows follow" in said
+    assert "loaded_at says which rows are new: from 2026-03-01 10:00:00 to 2026-03-02 10:00:00" in said
+    assert "1 rows have no value there" in said
+    assert "1 row would be quarantined" in said
+    assert "1 of 1 devices would stitch" in said
+    assert list(clicks.settings.landing_dir.iterdir()) == []
+    assert stitch(clicks.settings, "sources", "check", "--feed", "web", "--json") == 0
+    (facts,) = json.loads(capsys.readouterr().out)["tables"]
+    assert (facts["table"], facts["ordered_by"], facts["sampled"]) == (clicks.table, "loaded_at", 3)
+    clicks.sql(f"drop table {clicks.table}")
+    assert stitch(clicks.settings, "sources", "check", "--feed", "web") == 2
+    assert "There is no table" in capsys.readouterr().err
+    assert stitch(clicks.settings, "sources", "check", "--feed", "app") == 2
+    assert "'app' is no feed with a table; these are: web" in capsys.readouterr().err
+
+
+def test_a_sensor_looks_as_often_as_set_and_fails_where_people_see_it(clicks: Clicks) -> None:
+    assert "feeds_sensor" not in names_of_sensors(clicks.settings.model_copy(update={"feeds": {}}))
+    assert "feeds_sensor" in names_of_sensors(clicks.settings)
+    clicks.add("a", "2026-03-01 10:00+00")
+    with DagsterInstance.ephemeral() as instance:
+        defs = build_defs(clicks.settings)
+
+        def tick(name: str = "feeds_sensor") -> SensorResult | SkipReason:
+            with build_sensor_context(instance, definitions=defs) as context:
+                result = defs.get_sensor_def(name)(context)
+            assert isinstance(result, SensorResult | SkipReason)
+            return result
+
+        result = tick()
+        assert isinstance(result, SkipReason)
+        assert result.skip_message == "1 files of tables were written"
+        clicks.add("b", "2026-03-02 10:00+00")
+        tick()
+        assert clicks.ids() == ["a"], "its five minutes are not over"
+        built = tick("landing_sensor")
+        assert isinstance(built, SensorResult)
+        assert built.run_requests
+        good = clicks.settings
+        clicks.settings = good.model_copy(
+            update={"feeds": {"web": good.feeds["web"].model_copy(update={"table": ("shop.nothing",)})}}
+        )
+        clicks.look()
+        defs = build_defs(clicks.settings)
+        with pytest.raises(FailsAgainAndAgain, match=r"web: There is no table shop\.nothing"):
+            tick()
+        found = status(clicks.settings, instance)
+        assert not found.is_settled
+        (of_feeds,) = [trigger for trigger in found.triggers if trigger.name == "feeds_sensor"]
+        assert of_feeds.needs_a_person
+        assert "There is no table shop.nothing" in of_feeds.paused[0]
+        clicks.settings = good
+        clicks.look()
+        defs = build_defs(good)
+        assert isinstance(tick(), SkipReason)
+        assert clicks.ids() == ["a", "b"]
+
+
+def names_of_sensors(settings: Settings) -> set[str]:
+    return {sensor.name for sensor in build_defs(settings).sensors or ()}
+
+
+def test_a_component_takes_a_table_as_a_feed(tmp_path: Path) -> None:
+    settings = Settings.load(
+        feeds={"web": {"source": "snowplow", "table": "atomic.events", "connection": "EVENTS_URL"}},
+        landing_dir=tmp_path,
+    )
+    assert settings.feed("web").table == ("atomic.events",)
+    schema = Attributes.model_json_schema()
+    assert {"table", "load_time", "every_seconds"} <= set(
+        schema["properties"]["feeds"]["additionalProperties"]["properties"]
+    )
 
 
 @pytest.mark.slow
