@@ -340,8 +340,9 @@ class _Look:
             if self._is_late():
                 return
             self._write(one, order)
-        for before, after in pairwise(recent):
-            self._fill(order, before.end, after.start)
+        for before, after in pairwise(extracts):
+            if after in recent:
+                self._fill(order, before.end, after.start)
         self._fill(order, extracts[-1].end if extracts else order.first, end, last=extracts[-1] if extracts else None)
         if self._looked.is_complete:
             self._remove(outdated)

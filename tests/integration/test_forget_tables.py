@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -10,10 +13,11 @@ from conftest import NewWarehouse
 from test_forget import AFTER, ANN, SHARED, credited, forget, holding
 from warehouses import TABLES, Row, Warehouse, differences, page_view
 
-from stitch_pipeline.landing.extracts import look_at_tables
+from stitch_pipeline.landing.extracts import look_at_tables, seal_extracts
 from stitch_pipeline.orchestration.settle import settle
+from stitch_pipeline.settings import Settings
 from stitch_pipeline.settings.forgotten import Mode
-from stitch_pipeline.stitching.forget import Request
+from stitch_pipeline.stitching.forget import Request, add_to_list
 from stitch_pipeline.stitching.prove import prove
 
 TOML = """
@@ -153,3 +157,34 @@ def test_who_is_taken_off_the_list_is_back(new_warehouse: NewWarehouse) -> None:
     after = contents(warehouse)
     for name, rows in before.items():
         assert differences(after[name], rows) == {}, name
+
+
+def test_who_is_forgotten_while_rows_are_copied_is_in_none_of_the_extracts(tmp_path: Path) -> None:
+    (tmp_path / "landing").mkdir()
+    (tmp_path / "stitch.toml").write_text(TOML.format(table=TABLE, policy="latest"))
+    settings = Settings.load(
+        landing_dir=tmp_path / "landing",
+        duckdb_path=tmp_path / "warehouse.duckdb",
+        project_file=tmp_path / "stitch.toml",
+        start_date="2025-01-01",
+    )
+    days = [datetime(2025, 3, 1) + timedelta(days=number) for number in range(120)]
+    write_table(
+        tmp_path / "events.duckdb",
+        [page_view(f"e{number}", str(day), user_id=ANN if number % 2 else "bob") for number, day in enumerate(days)],
+    )
+    with ThreadPoolExecutor(1) as copying:
+        underway = copying.submit(look_at_tables, settings)
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "landing").glob("web/*.parquet"))) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        add_to_list(settings, Request("shop", "user", ANN))
+        assert seal_extracts(settings, lambda name: True) >= 10
+        (looked,) = underway.result()
+    assert (looked.problem, looked.rows) == (None, 120)
+    paths = list((tmp_path / "landing").glob("web/*.parquet"))
+    assert len(paths) == 120
+    holding_ann = [path for path in paths if duckdb.read_parquet(str(path)).filter(f"user_id = '{ANN}'").shape[0]]
+    assert holding_ann == []
+    sealed = [path for path in paths if "stitch_sealed" in duckdb.read_parquet(str(path)).columns]
+    assert len(sealed) == 60
