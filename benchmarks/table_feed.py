@@ -22,9 +22,7 @@ from pathlib import Path
 
 from results import keep, load_average
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tests"))
-from postgres_server import PostgresServer, postgres_server  # noqa: E402
+from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
 
 TABLE = """
     create table events (

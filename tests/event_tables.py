@@ -10,7 +10,8 @@ from uuid import UUID
 
 import duckdb
 import psycopg2
-from postgres_server import PostgresServer
+
+from stitch_pipeline.demo.postgres_server import PostgresServer
 
 _TYPES = {
     "BOOLEAN": "boolean",

@@ -99,7 +99,8 @@ class Settings(StitchingRules, BaseSettings):
     published_dir: Path | Literal["off"] | None = None
     """Where readers find the tables as Parquet, or `off`; by default `<warehouse>.published` beside the warehouse."""
     feeds_url: SecretStr | None = None
-    """Where tables are that are feeds: `postgresql://…` or the path of a DuckDB file; a feed may say otherwise."""
+    """Where tables are that are feeds: `postgresql://…` or the path of a DuckDB file; by default in the database of
+    `STITCH_WAREHOUSE`, and a feed may say otherwise."""
     start_date: date = date(2025, 1, 1)
     """The first daily partition (UTC); earlier events are quarantined."""
 
@@ -306,7 +307,8 @@ class Settings(StitchingRules, BaseSettings):
         """
         named = self.feed(feed).connection
         if named is None:
-            return None if self.feeds_url is None else self.feeds_url.get_secret_value()
+            address = self.feeds_url or self.warehouse
+            return None if address is None else address.get_secret_value()
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", named):
             return str((self.project_file.parent / named).resolve())
         found = os.environ.get(named) or _variables_of_others(self.env_file).get(named)

@@ -22,7 +22,6 @@ import pytest
 from conftest import NewWarehouse
 from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_context
 from event_tables import address, make_duckdb_table, make_postgres_table, relation_of
-from postgres_server import PostgresServer, postgres_server
 from pydantic import SecretStr
 from test_recorded_traffic import LAPTOP, RECORDED, USER, expected_journey, journey
 from warehouses import REPOSITORY, Row, as_jitsu, comparable, differences, ephemeral_warehouse, ordered, page_view
@@ -30,6 +29,7 @@ from warehouses import REPOSITORY, Row, as_jitsu, comparable, differences, ephem
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.component import Attributes
 from stitch_pipeline.definitions import build_defs
+from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
 from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, seal_extracts
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
