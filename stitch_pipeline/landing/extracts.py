@@ -170,8 +170,8 @@ def _look_at(
             found: list[str] = []
             for table in settings.feed(feed).table:
                 try:
-                    with _database(settings, feed) as database:
-                        _Look(settings, feed, table, database, looked, deadline, notes, verify, report).run()
+                    with _database(settings, feed) as database, Parser(settings.memory_limit) as parser:
+                        _Look(settings, feed, table, database, parser, looked, deadline, notes, verify, report).run()
                 except (TableUnreadable, SettingsError) as error:
                     found.append(str(error))
             looked.problem = " ".join(dict.fromkeys(found)) or None
@@ -275,6 +275,7 @@ class _Look:
         feed: str,
         table: str,
         database: Database,
+        parser: Parser,
         looked: Looked,
         deadline: float | None,
         notes: _Notes,
@@ -285,6 +286,7 @@ class _Look:
         self._own: FeedSettings = settings.feed(feed)
         self._looked, self._deadline, self._notes, self._report = looked, deadline, notes, report
         self._verify, self._has_begun = verify, False
+        self._parser = parser
         self._directory = settings.landing_dir / feed
 
     def run(self) -> None:
@@ -455,7 +457,7 @@ class _Look:
                 self._table, self._columns, condition, scratch, target, {METADATA: _as_metadata(written)}
             )
         with _placing(self._directory):
-            _place(self._settings, self._feed, target, written)
+            _place(self._settings, self._feed, target, written, self._parser)
         self._looked.files += 1
         self._looked.rows += rows
         self._report(f"{self._feed}: {rows:,} rows of {self._table} in {written.path.name}")
@@ -488,24 +490,20 @@ def _placing(directory: Path) -> Iterator[None]:
         yield
 
 
-def _place(settings: Settings, feed: str, new: Path, extract: Extract) -> bool:
-    """Put the file in the extract's place, without forgotten ids; whether it holds some that were sealed now."""
+def _place(settings: Settings, feed: str, new: Path, extract: Extract, parser: Parser) -> None:
+    """Put the file in the extract's place, without forgotten ids."""
     rules, about = reading_rules(settings), {METADATA: _as_metadata(extract)}
-    is_sealed = False
     if rules.forgetting is not None:
-        with Parser(settings.memory_limit) as parser:
-            sealed = new.with_name("sealed.parquet")
-            try:
-                is_sealed = seal(parser, extract_at(settings, f"{feed}/{extract.path.name}", new), rules, sealed, about)
-            except UnreadableFile as error:
-                raise TableUnreadable(
-                    f"The rows of {extract.table} cannot be read as events, and while ids are forgotten nothing is "
-                    f"copied of which nobody knows whose it is: {error}."
-                ) from None
-        new = sealed if is_sealed else new
-    if new != extract.path:
-        new.replace(extract.path)
-    return is_sealed
+        sealed = new.with_name("sealed.parquet")
+        try:
+            if seal(parser, extract_at(settings, f"{feed}/{extract.path.name}", new), rules, sealed, about):
+                new = sealed
+        except UnreadableFile as error:
+            raise TableUnreadable(
+                f"The rows of {extract.table} cannot be read as events, and while ids are forgotten nothing is copied "
+                f"of which nobody knows whose it is: {error}."
+            ) from None
+    new.replace(extract.path)
 
 
 def seal_extracts(settings: Settings, may_hold: Callable[[str], bool]) -> int:
@@ -515,22 +513,22 @@ def seal_extracts(settings: Settings, may_hold: Callable[[str], bool]) -> int:
     removed, because nobody knows whom it is about; the next look copies it again. Raises OSError if one cannot be
     written.
     """
-    return _rewrite_extracts(
-        settings, lambda name, is_lookup: is_lookup or may_hold(name), lambda feed, one: _sealed(settings, feed, one)
-    )
+    with Parser(settings.memory_limit) as parser:
+        return _rewrite_extracts(
+            settings,
+            lambda name, is_lookup: is_lookup or may_hold(name),
+            lambda feed, one: _sealed(settings, feed, one, parser),
+        )
 
 
-def _sealed(settings: Settings, feed: str, one: Extract) -> bool:
+def _sealed(settings: Settings, feed: str, one: Extract, parser: Parser) -> bool:
     scratch = one.path.parent / _SEALING
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
+    new = scratch / "sealed.parquet"
     try:
-        # A link, so that what is written stands beside it and not in the landing zone.
-        (scratch / "extract.parquet").symlink_to(one.path)
-        with Parser(settings.memory_limit) as parser:
-            file = extract_at(settings, f"{feed}/{one.path.name}", scratch / "extract.parquet")
-            new = scratch / "sealed.parquet"
-            is_sealed = seal(parser, file, reading_rules(settings), new, {METADATA: _as_metadata(one)})
+        file = extract_at(settings, f"{feed}/{one.path.name}", one.path)
+        is_sealed = seal(parser, file, reading_rules(settings), new, {METADATA: _as_metadata(one)})
         if is_sealed:
             new.replace(one.path)
         return is_sealed

@@ -37,16 +37,18 @@ def seal(parser: Parser, file: LandedFile, rules: ReadingRules, target: Path, ab
     file = parser.staged(file)
     shape = parser.shape_of(file)
     sql = numbered_rows_sql(EventBatch(shape, (file,), rules))
-    kept = [name for name, *_ in parser.rows(f"describe {sql}") if name not in _NOT_KEPT]
+    # Of each row that carries an id, or may, the reading rule takes away the raw row.
+    parser.execute(f"create or replace temp table carrying_rows as select * from ({sql}) where raw_row is null")
+    if not parser.rows("select 1 from carrying_rows limit 1"):
+        return False
+    kept = [name for name, *_ in parser.rows("describe carrying_rows") if name not in _NOT_KEPT]
     # Of a deleted row, what `forgotten_events` has or the quarantine.
     fields = ", ".join(
         f"{identifier(name)} := {name if name in _KEPT_OF_DELETED else f'case when not is_forgotten then {name} end'}"
         for name in kept
     )
-    # Of each row that carries an id, or may, the reading rule takes away the raw row.
     parser.execute(
-        f"create or replace temp table sealed_rows as "
-        f"select line, struct_pack({fields}) as kept from ({sql}) where raw_row is null"
+        f"create or replace temp table sealed_rows as select line, struct_pack({fields}) as kept from carrying_rows"
     )
     columns = [name for name, _ in shape.columns]
     before = f"c{columns.index(SEALED)}" if SEALED in columns else "null"
@@ -68,7 +70,8 @@ def seal(parser: Parser, file: LandedFile, rules: ReadingRules, target: Path, ab
             target,
             about,
         )
-    parser.execute("drop table sealed_rows")
+    for table in ("carrying_rows", "sealed_rows"):
+        parser.execute(f"drop table {table}")
     return bool(changed)
 
 

@@ -142,6 +142,7 @@ def test_a_table_forgets_as_a_file_does(policy: str, new_warehouse: NewWarehouse
     assert_equal(table, file)
 
 
+@pytest.mark.slow
 def test_who_is_taken_off_the_list_is_back(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML.format(table=TABLE, policy="latest"))
     write_table(warehouse.directory / "events.duckdb", SHARED + OTHERS)
@@ -168,7 +169,7 @@ def test_who_is_forgotten_while_rows_are_copied_is_in_none_of_the_extracts(tmp_p
         project_file=tmp_path / "stitch.toml",
         start_date="2025-01-01",
     )
-    days = [datetime(2025, 3, 1) + timedelta(days=number) for number in range(120)]
+    days = [datetime(2025, 3, 1) + timedelta(days=number) for number in range(60)]
     write_table(
         tmp_path / "events.duckdb",
         [page_view(f"e{number}", str(day), user_id=ANN if number % 2 else "bob") for number, day in enumerate(days)],
@@ -176,15 +177,15 @@ def test_who_is_forgotten_while_rows_are_copied_is_in_none_of_the_extracts(tmp_p
     with ThreadPoolExecutor(1) as copying:
         underway = copying.submit(look_at_tables, settings)
         deadline = time.monotonic() + 60
-        while len(list((tmp_path / "landing").glob("web/*.parquet"))) < 20 and time.monotonic() < deadline:
+        while len(list((tmp_path / "landing").glob("web/*.parquet"))) < 10 and time.monotonic() < deadline:
             time.sleep(0.01)
         add_to_list(settings, Request("shop", "user", ANN))
-        assert seal_extracts(settings, lambda name: True) >= 10
+        assert seal_extracts(settings, lambda name: True) >= 5
         (looked,) = underway.result()
-    assert (looked.problem, looked.rows) == (None, 120)
+    assert (looked.problem, looked.rows) == (None, 60)
     paths = list((tmp_path / "landing").glob("web/*.parquet"))
-    assert len(paths) == 120
+    assert len(paths) == 60
     holding_ann = [path for path in paths if duckdb.read_parquet(str(path)).filter(f"user_id = '{ANN}'").shape[0]]
     assert holding_ann == []
     sealed = [path for path in paths if "stitch_sealed" in duckdb.read_parquet(str(path)).columns]
-    assert len(sealed) == 60
+    assert len(sealed) == 30
