@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -14,9 +15,11 @@ from rich.text import Text
 
 from stitch_pipeline.cli.table import print_table
 from stitch_pipeline.landing.check import SAMPLE_COLUMNS, Check, CheckedFile, Contents, Findings, Fit, Identifiers
+from stitch_pipeline.landing.databases import TableUnreadable
 from stitch_pipeline.landing.draft import Draft, feed_table
+from stitch_pipeline.landing.extracts import TableFacts, sample_tables
 from stitch_pipeline.landing.parser import Parser
-from stitch_pipeline.settings import Settings
+from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.sources import SOURCES
 
 _FILES_NAMED = 3
@@ -51,6 +54,32 @@ def check_sources(settings: Settings, path: Path, console: Console, *, details: 
     return Checked(found, together, findings, list(drafts.values()))
 
 
+def check_tables(settings: Settings, feed: str, console: Console, *, details: bool) -> Checked:
+    """Check the newest rows of a feed's tables as ``check_sources`` checks files; nothing is written.
+
+    Raises SettingsError if the feed is no table, or if a table cannot be read.
+    """
+    with TemporaryDirectory(prefix="stitch-check-") as directory:
+        try:
+            tables = sample_tables(settings, feed, Path(directory))
+        except TableUnreadable as error:
+            raise SettingsError(f"{feed}: {error}") from None
+        for facts in tables:
+            _print_table_facts(facts, console)
+        return replace(check_sources(settings, Path(directory, feed), console, details=details), tables=tables)
+
+
+def _print_table_facts(facts: TableFacts, console: Console) -> None:
+    console.print(f"[bold]{escape(facts.table)}[/]: {facts.columns} columns; its newest {facts.sampled:,} rows follow")
+    if facts.ordered_by is None:
+        console.print("  it is copied as a whole whenever it differs")
+    elif facts.last is not None:
+        console.print(f"  {escape(facts.ordered_by)} says which rows are new: from {facts.first} to {facts.last}")
+    if facts.outside:
+        console.print(f"  [yellow]{facts.outside:,} rows have no value there[/]; they are copied all the same")
+    console.print(f"  {facts.copied:,} rows are copied by now")
+
+
 @dataclass(frozen=True)
 class Checked:
     """The result of the check of all files."""
@@ -61,6 +90,8 @@ class Checked:
     """One per feed with some."""
     drafts: Sequence[Draft]
     """One per feed with a file of unknown format."""
+    tables: Sequence[TableFacts] = ()
+    """The tables that the files are samples of."""
 
     @property
     def is_good(self) -> bool:
@@ -86,6 +117,7 @@ class Checked:
             "together": self.together,
             "feeds": self.findings,
             "drafts": self.drafts,
+            "tables": self.tables,
         }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from stitch_pipeline.landing.landed_file import Columns
+from stitch_pipeline.landing.landed_file import SEALED, Columns
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constant, is_lookup, is_wildcard, parse_path
@@ -81,7 +81,9 @@ class ColumnFields:
 
     def __init__(self, columns: Columns, layout: Layout) -> None:
         self._columns = [_Column(name, f"c{number}", kind) for number, (name, kind) in enumerate(columns)]
-        self._by_name = {column.name.lower(): column for column in reversed(self._columns)}
+        # What is sealed is a whole row, and no field of one.
+        self._own = [column for column in self._columns if column.name != SEALED]
+        self._by_name = {column.name.lower(): column for column in reversed(self._own)}
         self._layout = layout
 
     @property
@@ -90,9 +92,14 @@ class ColumnFields:
         return [column.sql for column in self._columns]
 
     @property
+    def sealed_sql(self) -> str | None:
+        """SQL for the row as it was sealed, a struct; None if no row of the relation was."""
+        return next((column.sql for column in self._columns if column.name == SEALED), None)
+
+    @property
     def row_sql(self) -> str:
         """SQL for the whole row as JSON text."""
-        values = ", ".join(f"{literal(column.name)}, {column.sql}" for column in self._columns)
+        values = ", ".join(f"{literal(column.name)}, {column.sql}" for column in self._own)
         return f"json_object({values})::varchar"
 
     @property
@@ -148,7 +155,7 @@ class ColumnFields:
             as_json = f"{{'key': entry.key, 'value': {_text_as_json('entry.value')}}}"
             entries.append(f"list_transform({filled}, lambda entry: {as_json})")
         if others:
-            pairs = ", ".join(_entry(column.name[len(prefix) :], f"to_json({column.sql})") for column in others)
+            pairs = ", ".join(_entry(column.name[len(prefix) :], _value_as_json(column)) for column in others)
             entries.append(f"list_filter([{pairs}], lambda entry: entry.value is not null)")
         found = f"to_json(map_from_entries({' || '.join(entries)}))"
         # Merging into an empty object removes the nulls.
@@ -216,6 +223,13 @@ def _as_text(expression: str, column_type: Any) -> str:
 
 def _entry(key: str, value: str) -> str:
     return f"{{'key': {literal(key)}, 'value': {value}}}"
+
+
+def _value_as_json(column: _Column) -> str:
+    if column.type.id in ("float", "double"):
+        # JSON has neither NaN nor infinity: DuckDB writes them all the same, and other readers fail.
+        return f"case when isfinite({column.sql}) then to_json({column.sql}) else to_json({column.sql}::varchar) end"
+    return f"to_json({column.sql})"
 
 
 def _text_as_json(expression: str) -> str:

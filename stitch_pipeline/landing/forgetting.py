@@ -67,6 +67,22 @@ def pseudonym_sql(id_hash: str) -> str:
     return f"({literal(PREFIX)} || left({id_hash}, 32))"
 
 
+def token_sql(id_hash: str) -> str:
+    """SQL for what stands in a lookup table in place of a forgotten id: longer than a pseudonym, and blocked like it.
+
+    Only where its hash is listed is it an id, namely the one with this hash.
+    """
+    return f"({literal(PREFIX)} || {id_hash})"
+
+
+def opened_seals(rows: str) -> str:
+    """The rows of ``reading.rows_sql`` of sealed extracts, where nobody is forgotten any more."""
+    return (
+        "select * exclude (was_forgotten, was_of_kind, was_id), coalesce(was_forgotten, false) as is_forgotten, "
+        f"was_of_kind as id_kind, was_id as id from ({rows})"
+    )
+
+
 def identifier_values_sql(
     identifiers: Mapping[str, Mapping[str, IdentifierSettings]], kind: str, functions: Functions = DUCKDB
 ) -> list[str]:
@@ -95,12 +111,13 @@ def _text_at(path: str, functions: Functions) -> str:
     return functions.json_text(place, json_path(names))
 
 
-def without_forgotten(rows: str, rule: Forgetting) -> str:
+def without_forgotten(rows: str, rule: Forgetting, *, are_sealed: bool = False, may_be_tokens: bool = False) -> str:
     """The rows of ``reading.rows_sql`` without forgotten ids, with ``is_forgotten``, ``id_kind`` and ``id``.
 
     For a row that is forgotten, ``user_id`` is the pseudonym under which its link stays on the device, null if the row
     named no user; ``id_kind`` and ``id`` are those of a forgotten identifier. ``raw_row`` is null where it carries a
-    forgotten id, or may: a line that cannot be parsed.
+    forgotten id, or may: a line that cannot be parsed. ``are_sealed``: rows may have been through this already, and
+    are only looked at again. ``may_be_tokens``: ids may be ``token_sql``, in a column of blocked ids.
     """
     forgotten, kinds = rule.forgotten, rule.identifier_kinds
 
@@ -108,13 +125,17 @@ def without_forgotten(rows: str, rule: Forgetting) -> str:
         return hash_sql(forgotten.key, literal(kind), value)
 
     hashes = {"user": "user_hash", "device": "device_hash"}
+    was_forgotten = "coalesce(was_forgotten, false)" if are_sealed else "false"
+
+    def id_hash(kind: str, column: str) -> str:
+        found = f"case when {column} is not null then {hashed(kind, column)} end"
+        return f"coalesce({_hash_of_token(column)}, {found})" if may_be_tokens else found
+
     # Hashing costs a microsecond, so no id is hashed of a kind that is not listed.
     ids = {"user": "user_id", "device": "anonymous_id"}
     listed_kinds = {one.kind for one in forgotten.ids}
     columns = [
-        f"case when {column} is not null then {hashed(kind, column)} end as {hashes[kind]}"
-        if kind in listed_kinds
-        else f"null::varchar as {hashes[kind]}"
+        f"{id_hash(kind, column)} as {hashes[kind]}" if kind in listed_kinds else f"null::varchar as {hashes[kind]}"
         for kind, column in ids.items()
     ]
     of_kind: dict[str, list[str]] = {}
@@ -147,15 +168,24 @@ def without_forgotten(rows: str, rule: Forgetting) -> str:
         *(f"case when {is_bare} or {_mentions(name)} then null else {name} end as {name}" for name in DESCRIBING),
         *(f"case when {_mentions(name)} then null else {name} end as {name}" for name in _KEPT_TEXTS),
         *(
-            f"case when is_forgotten or {_mentions(name)} then left({hashed(name, name)}, 32) else {name} end as {name}"
+            f"case when {was_forgotten} then {name} when is_forgotten or {_mentions(name)} "
+            f"then left({hashed(name, name)}, 32) else {name} end as {name}"
             for name in _KEPT_KEYS
         ),
-        "case when is_forgotten then case when user_id is not null and anonymous_id is not null then "
-        f"{link_name} end when user_is_pseudonymised then {pseudonym_sql('user_hash')} else user_id end as user_id",
+        f"case when {was_forgotten} then user_id "
+        f"when is_forgotten then case when user_id is not null and anonymous_id is not null then {link_name} end "
+        f"when user_is_pseudonymised then {pseudonym_sql('user_hash')} else user_id end as user_id",
         "device_name as anonymous_id",
         f"case when is_forgotten or user_is_pseudonymised or device_is_listed or {may_hold_an_id} then null "
         "else raw_row end as raw_row",
     ]
+    of_kind_sql = "case when is_forgotten then split_part(found_identifier, ':', 1) end"
+    id_sql = f"case when found_identifier is not null then {link_name} end"
+    if are_sealed:
+        of_kind_sql = f"case when {was_forgotten} then was_of_kind else {of_kind_sql} end"
+        id_sql = f"case when {was_forgotten} then was_id else {id_sql} end"
+    if may_be_tokens:
+        rows = _with_tokens(rows, forgotten)
     return f"""
 with canonical as not materialized (
 {rows}
@@ -177,7 +207,8 @@ named as not materialized (
   select
     *,
     device_is_deleted or device_is_pseudonymised as device_is_listed,
-    user_is_deleted or found_identifier is not null or (device_is_deleted and user_id is null) as is_forgotten,
+    user_is_deleted or found_identifier is not null or (device_is_deleted and user_id is null) or {was_forgotten}
+      as is_forgotten,
     case when device_is_deleted or device_is_pseudonymised then {pseudonym_sql("device_hash")} else anonymous_id end
       as device_name,
     case when user_is_deleted then user_hash else split_part(found_identifier, ':', 2) end as of_hash
@@ -190,11 +221,28 @@ select
   * exclude (
     {", ".join([*hashes.values(), *(name for names in of_kind.values() for name in names)])},
     user_is_deleted, user_is_pseudonymised, device_is_deleted, device_is_pseudonymised, found_identifier,
-    device_is_listed, device_name, of_hash, carried
+    device_is_listed, device_name, of_hash, carried{", was_forgotten, was_of_kind, was_id" if are_sealed else ""}
   ) replace ({", ".join(replaced)}),
-  case when is_forgotten then split_part(found_identifier, ':', 1) end as id_kind,
-  case when found_identifier is not null then {link_name} end as id
+  {of_kind_sql} as id_kind,
+  {id_sql} as id
 from carrying"""
+
+
+def _with_tokens(rows: str, forgotten: Forgotten) -> str:
+    """The rows with the tokens of listed ids as ids."""
+
+    def read(column: str, kind: str) -> str:
+        token = f"blocked_{column}"
+        is_listed = _is_among(_hash_of_token(token), [one.hash for one in forgotten.ids if one.kind == kind])
+        return f"case when {is_listed} then {token} else {column} end as {column}"
+
+    return f"select * replace ({read('user_id', 'user')}, {read('anonymous_id', 'device')}) from ({rows})"
+
+
+def _hash_of_token(column: str) -> str:
+    """SQL for the hash in a token; null for any other text."""
+    is_token = f"starts_with({column}, {literal(PREFIX)}) and strlen({column}) = {len(PREFIX) + 64}"
+    return f"case when {is_token} then right({column}, 64) end"
 
 
 def _mentions(column: str) -> str:

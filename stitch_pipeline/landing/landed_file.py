@@ -27,6 +27,9 @@ _HEAD_BYTES = 10_000_000
 Columns = tuple[tuple[str, Any], ...]
 """Names and types of columns, the types as DuckDB's Python objects."""
 
+SEALED = "stitch_sealed"
+"""The column of an extract that holds rows without a forgotten id; the other columns of such a row are empty."""
+
 _NOT_A_FEED = (
     "its directory is no feed: put it into a directory directly below the landing directory that is named "
     f"after a source ({', '.join(SOURCES)}) or that a [feeds.<directory>] table in stitch.toml names"
@@ -133,6 +136,11 @@ class Shape:
     @property
     def is_document(self) -> bool:
         return self.file_type in (*_DOCUMENT_TYPES, "array")
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether some rows are in the column ``SEALED``."""
+        return any(name == SEALED for name, _ in self.columns)
 
     def _key(self) -> tuple[Any, ...]:
         columns = tuple((name, str(column_type)) for name, column_type in self.columns)

@@ -18,8 +18,8 @@ from datetime import UTC, date
 from pathlib import Path
 
 from stitch_pipeline.landing.fields import ColumnFields, DocumentFields
-from stitch_pipeline.landing.forgetting import Forgetting, without_forgotten
-from stitch_pipeline.landing.landed_file import LandedFile, Shape
+from stitch_pipeline.landing.forgetting import Forgetting, opened_seals, without_forgotten
+from stitch_pipeline.landing.landed_file import SEALED, LandedFile, Shape
 from stitch_pipeline.landing.problems import problems_of_rows
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.settings.forgotten import PREFIX
@@ -96,7 +96,7 @@ class EventBatch:
     @property
     def forgets(self) -> bool:
         """Whether rows of forgotten ids are among the events, marked by ``is_forgotten`` (``landing.forgetting``)."""
-        return self.rules.forgetting is not None
+        return self.rules.forgetting is not None or self.shape.is_sealed
 
     def alone(self) -> Iterator[EventBatch]:
         """Each file as a batch of its own."""
@@ -190,12 +190,14 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) 
             *(f"{native or 'null::timestamp'} as {column}_native" for column, native in native_times.items()),
         ]
     )
+    sealed = fields.sealed_sql if isinstance(fields, ColumnFields) else None
     joined = ""
     if lookup and batch.files[0].lookup_files:
         found_by_key = lookup_sql(batch.files[0].lookup_files, lookup)
         joined = f" left join ({found_by_key}) as lookups on {value(lookup.key)} = lookup_key"
     return (
-        f"select\n    {picked},\n    file_path, line_number, raw_row, {broken} as is_broken\n"
+        f"select\n    {picked},\n    file_path, line_number, raw_row, {broken} as is_broken"
+        f"{f', {sealed} as sealed' if sealed else ''}\n"
         f"  from ({records}) as records{joined}{kept}"
     )
 
@@ -276,7 +278,11 @@ def _facts_of_files(batch: EventBatch) -> tuple[str, str]:
 
 def _without_forgotten(batch: EventBatch, picked: str) -> str:
     rows, rule = _canonical(batch, picked), batch.rules.forgetting
-    return rows if rule is None else without_forgotten(rows, rule)
+    if rule is None:
+        return opened_seals(rows) if batch.shape.is_sealed else rows
+    return without_forgotten(
+        rows, rule, are_sealed=batch.shape.is_sealed, may_be_tokens=bool(batch.files[0].lookup_files)
+    )
 
 
 def _canonical(batch: EventBatch, picked: str) -> str:
@@ -287,6 +293,9 @@ def _canonical(batch: EventBatch, picked: str) -> str:
     conditions = " ".join(f"when {one.condition} then {literal(one.code)}" for one in problems)
     names_the_time = " or ".join(f"problem = {literal(one.code)}" for one in problems if one.names_the_time)
     facts, joined = _facts_of_files(batch)
+    is_read, sealed = "", ""
+    if batch.shape.is_sealed:
+        is_read, sealed = " where sealed is null", f" union all by name {_sealed(batch)}"
     user_id = "user_id_text"
     if layout.user_id_may_repeat_anonymous_id:
         user_id = "case when user_id_text is distinct from anonymous_id_text then user_id_text end"
@@ -304,7 +313,7 @@ mapped as not materialized (
     {_event_type(layout)} as event_type,
     {_platform(layout)} as platform,
     coalesce(page_path_text, regexp_extract(page_url_text, '^[a-z]+://[^/?#]+([^?#]*)', 1)) as page_path
-  from picked{joined}
+  from picked{joined}{is_read}
 ),
 screened as not materialized (
   select
@@ -353,7 +362,20 @@ select
   case problem {_whens({one.code: one.remedy for one in problems})} end as remedy,
   line_number as line,
   raw_row
-from judged"""
+from judged{sealed}"""
+
+
+def _sealed(batch: EventBatch) -> str:
+    """The rows of an extract that were sealed, as the rest of the query has rows; see ``landing.sealing``."""
+    facts, joined = _facts_of_files(batch)
+    kept = next(kind for name, kind in batch.shape.columns if name == SEALED)
+    columns = [identifier(name) for name, _ in kept.children if name not in ("is_forgotten", "id_kind", "id")]
+    fields = ", ".join(f"sealed.{name} as {name}" for name in columns)
+    return (
+        f"select * exclude (modified_at) from (select {fields}, {facts}, line_number as line, "
+        "null::varchar as raw_row, sealed.is_forgotten as was_forgotten, sealed.id_kind as was_of_kind, "
+        f"sealed.id as was_id from picked{joined} where sealed is not null)"
+    )
 
 
 # Use once per query: DuckDB evaluates a repeated expression eagerly for every row.

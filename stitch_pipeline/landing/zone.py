@@ -72,7 +72,9 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             continue
         own = settings.feed(feed)
         if feed not in how_read:
-            reading = rules + json.dumps([asdict(source), own.model_dump()], default=str)
+            # Not the columns by which tables are copied, on which reading does not depend.
+            as_read = {name: value for name, value in asdict(source).items() if name != "load_times"}
+            reading = rules + json.dumps([as_read, own.reading], default=str)
             how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
         version = f"{size}-{modified_ns}-{how_read[feed]}"
         latest_arrival = None
@@ -97,6 +99,25 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             latest_arrival=latest_arrival,
         )
     return {name: _with_lookups(file, lookups.get(file.path.parent, [])) for name, file in landed.items()}
+
+
+def extract_at(settings: Settings, landing_file: str, path: Path) -> LandedFile:
+    """A file that is to become the one with this name, as it would be read there; see ``landing.extracts``."""
+    feed, _, _ = landing_file.partition("/")
+    source, own, stat = _source(settings, feed), settings.feed(feed), path.stat()
+    lookups: tuple[Path, ...] = ()
+    if source is not None and source.lookup is not None:
+        beside = sorted((settings.landing_dir / feed).glob("*.parquet"))
+        lookups = tuple(one for one in beside if source.lookup.is_lookup_file(one.name))
+    return LandedFile(
+        path,
+        landing_file,
+        source,
+        stat.st_size,
+        stat.st_mtime_ns,
+        project_id=own.project_id,
+        lookup_files=() if source is None or source.has_no_events(landing_file) else lookups,
+    )
 
 
 def is_below_unlisted(landing_file: str, found: Mapping[str, LandedFile]) -> bool:

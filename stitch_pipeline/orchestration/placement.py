@@ -21,6 +21,7 @@ POOL = "duckdb"
 WAREHOUSE = "warehouse"
 
 TriggerName = Literal[
+    "feeds_sensor",
     "landing_sensor",
     "recovery_sensor",
     "rules_sensor",

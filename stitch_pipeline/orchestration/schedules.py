@@ -26,7 +26,7 @@ def schedules(settings: Settings, placement: Placement) -> list[ScheduleDefiniti
     """One schedule per included trigger with a cron expression, in UTC."""
     return [
         _schedule(settings, placement, trigger, trigger.cron)
-        for trigger in included(placement)
+        for trigger in included(settings, placement)
         if trigger.cron is not None
     ]
 

@@ -21,7 +21,7 @@ from stitch_pipeline.settings import Settings
 
 def sensors(settings: Settings, placement: Placement) -> list[SensorDefinition]:
     """One sensor per included trigger without a cron expression."""
-    return [_sensor(settings, placement, trigger) for trigger in included(placement) if trigger.cron is None]
+    return [_sensor(settings, placement, trigger) for trigger in included(settings, placement) if trigger.cron is None]
 
 
 def _sensor(settings: Settings, placement: Placement, trigger: Trigger) -> SensorDefinition:

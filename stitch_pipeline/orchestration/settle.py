@@ -23,7 +23,7 @@ from stitch_pipeline.orchestration.origin import runs_of_job
 from stitch_pipeline.orchestration.placement import config_of, name_of, names_of
 from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway
 from stitch_pipeline.orchestration.status import notices
-from stitch_pipeline.orchestration.triggers import TRIGGERS, Now
+from stitch_pipeline.orchestration.triggers import Now, settling
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Settings
 
@@ -120,13 +120,12 @@ def _settle(
             settled.gave_up.append(summary.job_name)
             return settled
     started = datetime.now(UTC)
-    for _ in range(MAX_ROUNDS):
+    for round_number in range(MAX_ROUNDS):
         settled.gave_up, settled.waiting = [], []
         is_complete = True
-        for trigger in TRIGGERS:
-            if not trigger.settles:
-                continue
-            wanted = trigger.wanted(settings, instance, Now(datetime.now(UTC), gives_up=True, since=started))
+        for trigger in settling(settings):
+            now = Now(datetime.now(UTC), gives_up=True, since=started, verifies_tables=reconcile and round_number == 0)
+            wanted = trigger.wanted(settings, instance, now)
             if trigger.job_name == RESTITCH_PAGE_VIEWS_JOB and not view_stitching:
                 days = sum(len(request.days) for request in wanted.plan.requests if request.days)
                 if days:
@@ -138,6 +137,7 @@ def _settle(
                 f"{name_of(settings, trigger.job_name)}: {paused.request.days or 'all days'}"
                 for paused in wanted.plan.paused
             ]
+            settled.gave_up += wanted.problems
             requests = wanted.plan.requests
             for request in requests:
                 run = run_request(request, config_of(settings, trigger.run_config))

@@ -16,7 +16,7 @@ from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY
 from stitch_pipeline.orchestration.jobs import JOBS
 from stitch_pipeline.orchestration.placement import name_of, names_of
 from stitch_pipeline.orchestration.run_records import underway
-from stitch_pipeline.orchestration.triggers import TRIGGERS, Now, about
+from stitch_pipeline.orchestration.triggers import Now, about, settling
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.engine import engine_of
 
@@ -30,7 +30,7 @@ class TriggerStatus:
     requests: Sequence[str]
     """The days that it requests, or "all days"."""
     paused: Sequence[str]
-    """A sentence for each request that waits after a failure."""
+    """A sentence for each request that waits after a failure, and for each feed whose table cannot be read."""
     needs_a_person: bool
     otherwise: str
     """Why it requests nothing, if it does not."""
@@ -98,17 +98,18 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
     """Evaluate every trigger, and launch nothing. The landing zone is listed, and new files are indexed."""
     engine = engine_of(settings)
     triggers = []
-    for trigger in TRIGGERS:
-        if not trigger.settles:
-            continue
-        wanted = trigger.wanted(settings, instance, Now(datetime.now(UTC)))
+    for trigger in settling(settings):
+        wanted = trigger.wanted(settings, instance, Now(datetime.now(UTC), looks_at_tables=False))
         triggers.append(
             TriggerStatus(
                 name=name_of(settings, trigger.name),
                 job_name=name_of(settings, trigger.job_name),
                 requests=[str(request.days or "all days") for request in wanted.plan.requests],
-                paused=[about(paused, name_of(settings, trigger.job_name), instance) for paused in wanted.plan.paused],
-                needs_a_person=bool(wanted.failing),
+                paused=[
+                    *wanted.problems,
+                    *(about(paused, name_of(settings, trigger.job_name), instance) for paused in wanted.plan.paused),
+                ],
+                needs_a_person=bool(wanted.failing or wanted.problems),
                 otherwise=wanted.otherwise,
                 waits_for_schedule=trigger.cron is not None,
             )

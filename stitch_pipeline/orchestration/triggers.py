@@ -15,6 +15,7 @@ from typing import Any
 
 from dagster import AssetCheckEvaluation, DagsterInstance
 
+from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, table_feeds
 from stitch_pipeline.landing.index import Copy, IndexedFile, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
 from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY, WHOLE_ZONE_CHECK, whole_zone_check
@@ -60,7 +61,11 @@ class Now:
     gives_up: bool = False
     """See ``Patience.gives_up``."""
     since: datetime | None = None
-    """Failures before this time do not count."""
+    """Failures before this time do not count, nor do earlier looks at tables."""
+    verifies_tables: bool = False
+    """Whether all rows of the tables that are feeds are compared now, and not only once a day."""
+    looks_at_tables: bool = True
+    """Off: what the last look at the tables that are feeds has found, without another one."""
 
     @property
     def states_that_count(self) -> tuple[RunState, ...]:
@@ -84,6 +89,8 @@ class Wanted:
     otherwise: str
     is_complete: bool = True
     """False if the next tick has more to look at."""
+    problems: Sequence[str] = ()
+    """What keeps the trigger from seeing all there is, such as a database that is down: a sentence for each."""
 
     @property
     def failing(self) -> tuple[Paused, ...]:
@@ -120,6 +127,8 @@ class Trigger:
     run_config: Mapping[str, Any] = field(default_factory=dict)
     cron: Cron | None = None
     """The schedule's cron expression (UTC); None stops the schedule. A trigger without a cron is a sensor."""
+    applies: Callable[[Settings], bool] = lambda settings: True
+    """Whether the deployment has what the trigger looks at."""
     settles: bool = True
     """Whether ``settle`` evaluates it, which has no time of day: the daily and the nightly schedule are left out."""
 
@@ -128,9 +137,25 @@ def why_nothing(settings: Settings, trigger: Trigger, wanted: Wanted, instance: 
     """Why nothing is requested. Raises FailsAgainAndAgain if a person should look."""
     job_name = name_of(settings, trigger.job_name)
     sentences = [about(paused, job_name, instance) for paused in wanted.plan.paused]
-    if wanted.failing:
-        raise FailsAgainAndAgain(" ".join(sentences))
+    if wanted.failing or wanted.problems:
+        raise FailsAgainAndAgain(" ".join([*wanted.problems, *sentences]))
     return " ".join(sentences) or wanted.otherwise
+
+
+def _feeds(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
+    """Copies rows of tables into the landing zone. It requests no run: ``_landing`` sees the files."""
+    looked: list[Looked] = []
+    if now.looks_at_tables:
+        # `settle` copies all there is; a tick of a sensor must end soon.
+        budget = None if now.gives_up else settings.index_seconds_per_tick
+        looked = look_at_tables(settings, budget_seconds=budget, since=now.since, verify=now.verifies_tables)
+    files = sum(one.files for one in looked)
+    return Wanted(
+        Plan(),
+        f"{files} files of tables were written" if files else "No table has rows that are new, changed or gone",
+        is_complete=all(one.is_complete for one in looked),
+        problems=[f"{feed}: {problem}" for feed, problem in problems(settings).items()],
+    )
 
 
 def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
@@ -295,6 +320,13 @@ def _report(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
 # In the order of precedence: ``settle`` evaluates a trigger only when those before it request nothing.
 TRIGGERS = (
     Trigger(
+        name="feeds_sensor",
+        job_name=BUILD_JOB,
+        description="New, changed and vanished rows of tables that are feeds: copies them into the landing zone.",
+        wanted=_feeds,
+        applies=lambda settings: bool(table_feeds(settings)),
+    ),
+    Trigger(
         name="landing_sensor",
         job_name=BUILD_JOB,
         description="New, changed and vanished files of the landing zone: requests a build of the days they touch.",
@@ -359,6 +391,15 @@ TRIGGERS = (
 )
 
 
-def included(placement: Placement) -> list[Trigger]:
+def included(settings: Settings, placement: Placement) -> list[Trigger]:
     """The triggers that are sensors and schedules of the code location."""
-    return [trigger for trigger in TRIGGERS if placement.triggers is None or trigger.name in placement.triggers]
+    return [
+        trigger
+        for trigger in TRIGGERS
+        if trigger.applies(settings) and (placement.triggers is None or trigger.name in placement.triggers)
+    ]
+
+
+def settling(settings: Settings) -> list[Trigger]:
+    """The triggers that ``settle`` evaluates, in their order."""
+    return [trigger for trigger in TRIGGERS if trigger.settles and trigger.applies(settings)]

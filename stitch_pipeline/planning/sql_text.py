@@ -30,3 +30,24 @@ def identifier(name: str) -> str:
 def file_pattern(path: Path) -> str:
     """The pattern that matches this path and no other, as DuckDB's readers of files take it; not yet a SQL string."""
     return re.sub(r"([*?\[])", r"[\1]", str(path))
+
+
+_NAME_PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
+
+
+def split_name(name: str) -> list[str]:
+    """The parts of a table's name as people write it: ``schema.table``, or with quotes ``"Odd.Schema".table``.
+
+    Upper and lower case stay as they are written. Raises ValueError if it is no such name.
+    """
+    parts: list[str] = []
+    position = 0
+    while (found := _NAME_PART.match(name, position)) is not None:
+        parts.append(found[1].replace('""', '"') if found[1] else found[2].strip())
+        position = found.end()
+        if position == len(name) and all(parts) and len(parts) <= 2:
+            return parts
+        if name[position : position + 1] != ".":
+            break
+        position += 1
+    raise ValueError(f"{name!r} is no name of a table: write schema.table, a part with a dot in it in double quotes")

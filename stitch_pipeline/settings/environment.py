@@ -98,6 +98,9 @@ class Settings(StitchingRules, BaseSettings):
     """The key of the hashes in that list; by default in a file beside it, which `stitch forget` creates."""
     published_dir: Path | Literal["off"] | None = None
     """Where readers find the tables as Parquet, or `off`; by default `<warehouse>.published` beside the warehouse."""
+    feeds_url: SecretStr | None = None
+    """Where tables are that are feeds: `postgresql://…` or the path of a DuckDB file; by default in the database of
+    `STITCH_WAREHOUSE`, and a feed may say otherwise."""
     start_date: date = date(2025, 1, 1)
     """The first daily partition (UTC); earlier events are quarantined."""
 
@@ -199,7 +202,7 @@ class Settings(StitchingRules, BaseSettings):
             raise ValueError("is not a name of up to 30 small letters, digits and _")
         return value
 
-    @field_validator("alert_url", "alert_command", mode="after")
+    @field_validator("alert_url", "alert_command", "feeds_url", mode="after")
     @classmethod
     def _empty_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
@@ -296,6 +299,25 @@ class Settings(StitchingRules, BaseSettings):
     def feed(self, name: str) -> FeedSettings:
         """The settings of a directory of the landing zone, by its name; the defaults if the file does not name it."""
         return self.feeds.get(name, FeedSettings())
+
+    def connection_of(self, feed: str) -> str | None:
+        """The address of the database with the feed's tables, which may hold a password; None if nothing says it.
+
+        It is a URL, or the path of a DuckDB file. Raises SettingsError if the feed names a variable that is not set.
+        """
+        named = self.feed(feed).connection
+        if named is None:
+            address = self.feeds_url or self.warehouse
+            return None if address is None else address.get_secret_value()
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", named):
+            return str((self.project_file.parent / named).resolve())
+        found = os.environ.get(named) or _variables_of_others(self.env_file).get(named)
+        if not found:
+            raise SettingsError(
+                f"feeds.{feed}.connection names the environment variable {named}, which is not set: set it to the "
+                "database's address, such as postgresql://reader:…@db.example.com/events."
+            )
+        return found
 
     @property
     def building_rules(self) -> str:
@@ -435,6 +457,11 @@ def _variables(cls: type[Settings], env_file: Path) -> dict[str, str]:
     if "env_file" in own:
         raise SettingsError(f"{env_file}: {_variable('env_file')} names this file, so set it in the environment.")
     return own
+
+
+def _variables_of_others(env_file: str) -> Mapping[str, str | None]:
+    path = _base_dir.get() / env_file
+    return dotenv_values(path) if path.name != "off" and path.is_file() else {}
 
 
 def _project_file(path: Path, is_named: bool) -> ProjectFile:

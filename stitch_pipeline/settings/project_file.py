@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from stitch_pipeline.planning.sql_text import split_name
 from stitch_pipeline.settings.errors import SettingsError
-from stitch_pipeline.settings.rules import Paths, ProjectSettings, sentences
+from stitch_pipeline.settings.rules import Paths, ProjectSettings, Several, sentences
 from stitch_pipeline.sources import SOURCES
 from stitch_pipeline.sources.paths import parse_path
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, TimeFormat
@@ -19,7 +20,8 @@ from stitch_pipeline.sources.source import CANONICAL_FIELDS, TimeFormat
 class FeedSettings(BaseModel):
     """One ``[feeds.<directory>]`` table: how a directory of the landing zone is read.
 
-    ``fields`` and the settings after it replace those of the source; for the source ``custom`` they are all there is.
+    ``fields`` and the settings up to ``columns`` replace those of the source; for the source ``custom`` they are all
+    there is. A feed with ``table`` is a table of a database: its rows are copied into files of the directory.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -48,6 +50,58 @@ class FeedSettings(BaseModel):
     columns: tuple[str, ...] = ()
     """The columns of delimited files that have no header."""
 
+    table: Annotated[tuple[str, ...], Several] = ()
+    """The table that holds the feed's events, as `schema.table`; or several of them."""
+    connection: str | None = None
+    """Where the table is: the name of an environment variable that holds `postgresql://…`, or the path of a DuckDB
+    file; by default what `STITCH_FEEDS_URL` says."""
+    load_time: str | None = None
+    """The column with the time at which a row was loaded; by default the one of the source's own loader."""
+    sequence: str | None = None
+    """In place of a load time, a column with a number that grows with every row."""
+    whole: bool = False
+    """On: the table is small and is copied as a whole whenever it differs; it needs no load time."""
+    every_seconds: Annotated[int, Field(ge=1)] = 300
+    """How often the table is asked for new rows, in seconds."""
+    overlap_hours: Annotated[float, Field(ge=0)] = 24.0
+    """For how many hours rows are looked for that arrive late, change in number or vanish; older ones are compared
+    once a day."""
+    rows_per_file: Annotated[int, Field(ge=1)] = 250_000
+    """With more rows than this, the rows of a day are copied into several files, one after the other."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The settings on which it depends how a file of the feed is read."""
+        return self.model_dump(exclude=_OF_TABLES)
+
+    @field_validator("table")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            split_name(name)
+        own = [split_name(name)[-1].lower() for name in value]
+        if repeated := [name for name in own if own.count(name) > 1]:
+            raise ValueError(f"names two tables '{repeated[0]}': make a feed of its own for each")
+        return value
+
+    @field_validator("connection")
+    @classmethod
+    def _is_no_address(cls, value: str | None) -> str | None:
+        if value is not None and ("://" in value or "password=" in value):
+            raise ValueError(
+                "is an address, which may hold a password: put it into an environment variable, and its name here"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _are_about_a_table(self) -> Self:
+        given = sorted(self.model_fields_set & _OF_TABLES - {"table"})
+        if given and not self.table:
+            raise ValueError(f"has {given[0]}, which is about a table, and names no table")
+        if self.whole + (self.load_time is not None) + (self.sequence is not None) > 1:
+            raise ValueError("has more than one of load_time, sequence and whole: which rows are new follows from one")
+        return self
+
     @field_validator("source")
     @classmethod
     def _is_known(cls, value: str | None) -> str | None:
@@ -66,6 +120,12 @@ class FeedSettings(BaseModel):
             for path in paths:
                 parse_path(path)
         return value
+
+
+_OF_TABLES = {
+    *("table", "connection", "load_time", "sequence", "whole"),
+    *("every_seconds", "overlap_hours", "rows_per_file"),
+}
 
 
 class ProjectFile(BaseModel):

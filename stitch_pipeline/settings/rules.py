@@ -7,6 +7,7 @@ the launchpad, or in a preview. Its docstring is its description everywhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -103,8 +104,8 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-_Several = BeforeValidator(_several, json_schema_input_type=str | list[str])
-Paths = Annotated[tuple[str, ...], _Several, Field(min_length=1)]
+Several = BeforeValidator(_several, json_schema_input_type=str | list[str])
+Paths = Annotated[tuple[str, ...], Several, Field(min_length=1)]
 
 OWN_KINDS = ("user", "device")
 """The kinds of ids that every project has; ``identifiers`` adds more."""
@@ -119,7 +120,7 @@ class IdentifierSettings(BaseModel):
 
     paths: Paths
     """Fields of ``traits`` or ``properties``, such as ``traits.email``; the first with a value wins."""
-    normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], _Several] = ("trim",)
+    normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], Several] = ("trim",)
     """Steps before a value is compared: trim white space, convert to lower case, keep only digits."""
 
     @field_validator("paths")
@@ -146,7 +147,7 @@ class ProjectSettings(StitchingRules):
     """Names of the events that `user_conversions` reports, in funnel order."""
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
-    unique_identifiers: Annotated[tuple[str, ...], _Several] = ()
+    unique_identifiers: Annotated[tuple[str, ...], Several] = ()
     """Under `graph`, kinds of ids with only one value per person."""
 
     @property
@@ -179,6 +180,10 @@ class ProjectSettings(StitchingRules):
         return self
 
 
+# An address that may have a password, where none is expected.
+_SECRET = re.compile(r"://[^/\s]*@|password=")
+
+
 def sentences(
     error: ValidationError,
     model: type[BaseModel],
@@ -197,7 +202,7 @@ def sentences(
             *above, key = item["loc"]
             return f"{named(path)} is not a setting{did_you_mean(str(key), _keys_at(model, above))}"
         message = item["msg"].removeprefix("Value error, ")
-        value = "(secret)" if path in secrets else repr(str(item["input"]))
+        value = "(secret)" if path in secrets or _SECRET.search(str(item["input"])) else repr(str(item["input"]))
         return f"{named(path)} = {value}: {message[0].lower()}{message[1:]}."
 
     return " ".join(dict.fromkeys(sentence(item) for item in error.errors()))

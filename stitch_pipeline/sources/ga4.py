@@ -52,4 +52,5 @@ GA4 = Source(
             default_platform="web",
         ),
     ),
+    load_times=("event_timestamp",),
 )

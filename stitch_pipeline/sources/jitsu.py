@@ -49,4 +49,5 @@ JITSU = Source(
             envelope=TABLE_ENVELOPE,
         ),
     ),
+    load_times=("loaded_at", "received_at"),
 )

@@ -37,4 +37,5 @@ MILLIMETRIC = Source(
             default_platform="web",
         ),
     ),
+    load_times=("received_at", "timestamp"),
 )

@@ -41,4 +41,5 @@ POSTHOG = Source(
             user_id_may_repeat_anonymous_id=True,
         ),
     ),
+    load_times=("inserted_at", "_inserted_at", "created_at", "timestamp"),
 )

@@ -20,4 +20,5 @@ RUDDERSTACK = Source(
         *warehouse_tables(platform=("channel",)),
     ),
     without_events=WITHOUT_EVENTS,
+    load_times=("loaded_at", "uuid_ts", "received_at"),
 )

@@ -17,4 +17,5 @@ SEGMENT = Source(
         *warehouse_tables(),
     ),
     without_events=WITHOUT_EVENTS,
+    load_times=("loaded_at", "uuid_ts", "received_at"),
 )

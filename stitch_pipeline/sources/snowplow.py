@@ -95,4 +95,5 @@ SNOWPLOW = Source(
             platforms=_PLATFORMS,
         ),
     ),
+    load_times=("load_tstamp", "collector_tstamp"),
 )

@@ -121,6 +121,8 @@ class Source:
     lookup: Lookup | None = None
     without_events: tuple[str, ...] = ()
     """Patterns for the names of files without events, which are not read."""
+    load_times: tuple[str, ...] = ()
+    """In the loader's tables, the columns that say when a row was loaded; the first that a table has counts."""
 
     def has_no_events(self, landing_file: str) -> bool:
         """Whether the file is one of the tracker's tables without events, its lookup table included."""

@@ -77,4 +77,5 @@ UMAMI = Source(
         columns={"visitor_id": "distinct_id", "distinct_id": None},
     ),
     without_events=("*session_data*", "*event_data*", "*website.*", "*websites.*"),
+    load_times=("created_at",),
 )

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from stitch_pipeline.landing.extracts import copy_sealed_again, is_extract, seal_extracts, table_feeds
 from stitch_pipeline.landing.forgetting import (
     DESCRIBING,
     UNPARSED,
@@ -127,6 +128,7 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
         _note(warehouse, "no_longer_listed", followed - listed)
         _find_ids(warehouse, settings)
         _have_files_read_again(warehouse, settings)
+        _seal_extracts(warehouse, settings, has_returned=bool(followed - listed))
         _put_pseudonyms(warehouse)
         _queue(warehouse)
         publish_everything_next(warehouse)
@@ -226,6 +228,19 @@ def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
     is_read = "landing_file in (select landing_file from files_to_read)"
     warehouse.execute(f"update landing_files set version = {literal(READ_AGAIN)} where {is_read}")
     warehouse.execute(f"update quarantined_events set raw_row = null where raw_row is not null and {is_read}")
+
+
+def _seal_extracts(warehouse: Warehouse, settings: Settings, *, has_returned: bool) -> None:
+    """Take the ids out of the project's own files: those with rows of them, and those that are not loaded yet.
+
+    If the process dies before the transaction ends, all of this is done again.
+    """
+    holding = {name for (name,) in warehouse.rows("select landing_file from files_to_read")}
+    loaded: dict[str, str] = dict(warehouse.rows("select landing_file, version from landing_files"))
+    versions = {name: file.version for name, file in landed_files(settings).items()} if table_feeds(settings) else {}
+    seal_extracts(settings, lambda name: name in holding or loaded.get(name) != versions.get(name))
+    if has_returned:
+        copy_sealed_again(settings)
 
 
 def _files_with_quarantined_rows(settings: Settings, dialect: Dialect) -> str:
@@ -574,7 +589,9 @@ def landing_lines(settings: Settings, request: Request) -> list[OwnFile]:
     found = []
     with Parser(settings.memory_limit) as parser:
         files = [
-            file for file in landed_files(settings).values() if file.source and file.size and not file.has_no_events
+            file
+            for name, file in landed_files(settings).items()
+            if file.source and file.size and not file.has_no_events and not is_extract(settings, name)
         ]
         batches, problems = parser.batches(files, rules)
         for batch in (alone for several in batches for alone in several.alone()):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from stitch_pipeline.landing.extracts import own_files
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.planning.sql_text import identifier, literal
 from stitch_pipeline.settings import Settings
@@ -120,13 +121,15 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
             tables += [_search_parquet(path, value) for path in _parquet_files(published)]
     else:
         tables = [_search_parquet(path, value) for path in _parquet_files(published)]
+    extracts = own_files(settings)
+    tables += [_search_parquet(path, value) for path in extracts if path.suffix == ".parquet"]
     if settings.index_path.exists():
         LandingIndex(settings.index_path).vacuum()
     own = [*engine.files, settings.index_path, settings.settle_lock_path, settings.forgotten_path]
     directories = (*directories, dbt_project.target_dir(), settings.report_dir, *published)
     others = [path for directory in directories for path in sorted(directory.rglob("*"))]
     searched = []
-    for path in dict.fromkeys((*own, *others)):
+    for path in dict.fromkeys((*own, *extracts, *others)):
         if path.is_file():
             file = _search_bytes(path, needles)
             if file.hits and _vacuumed(path):

@@ -166,12 +166,12 @@ def test_only_the_chosen_triggers_are_there(merged: Merged) -> None:
     repository = merged.defs.get_repository_def()
     names = {sensor.name for sensor in repository.sensor_defs} | {found.name for found in repository.schedule_defs}
     assert names == {
-        *(f"shop_{trigger.name}" for trigger in TRIGGERS),
+        *(f"shop_{trigger.name}" for trigger in TRIGGERS if trigger.name != "feeds_sensor"),  # no feed is a table
         *("shop_alert_sensor", "marketing_blog_alert_sensor"),
         "marketing_blog_landing_sensor",
         "marketing_blog_daily_schedule",
     }
-    with pytest.raises(SettingsError, match=r"triggers\.0 = 'landing': input should be 'landing_sensor', 'recovery_"):
+    with pytest.raises(SettingsError, match=r"triggers\.0 = 'landing': input should be 'feeds_sensor', 'landing_"):
         build_defs(merged.shop.settings, triggers=["landing"])
     with pytest.raises(SettingsError, match="resource_key = 'a-b': is not a name of letters, digits and _"):
         build_defs(merged.shop.settings, resource_key="a-b")
@@ -373,7 +373,7 @@ def test_every_kind_of_attribute_arrives_typed_and_templates_are_filled_in(monke
         ({"forget_key": "in the file"}, ["forget_key"], "'in the file' does not match"),
         ({"projects": {"a": {"policy": 1}}}, ["projects", "a", "policy"], "1 is not of type 'string'"),
         ({"feeds": {"a": {"sauce": "x"}}}, ["feeds", "a"], "'sauce' was unexpected"),
-        ({"triggers": ["landing"]}, ["triggers", 0], "'landing' does not match '^landing_sensor$|"),
+        ({"triggers": ["landing"]}, ["triggers", 0], "'landing' does not match '^feeds_sensor$|"),
         ({"executor": "k8s"}, ["executor"], "'k8s' does not match '^in_process$|^multiprocess$|"),
     ],
 )
@@ -395,7 +395,7 @@ def test_the_schema_refuses_a_wrong_value_and_says_what_is_expected(
         ("lookback_days: many", "lookback_days = 'many': input should be a valid integer"),
         ("project_file: nowhere.toml", "nowhere.toml', which does not exist"),
         ("feeds: {web: {source: sigment}}", "feeds.web.source = 'sigment': is no source; the sources are:"),
-        ("triggers: [landing]", "triggers.0 = 'landing': input should be 'landing_sensor'"),
+        ("triggers: [landing]", "triggers.0 = 'landing': input should be 'feeds_sensor'"),
         (
             "landing_dir: '{{ env.NOT_SET_ANYWHERE }}'",
             "landing_dir = '{{ env.NOT_SET_ANYWHERE }}': has no value; is the variable set?",
