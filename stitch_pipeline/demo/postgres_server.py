@@ -27,6 +27,8 @@ class PostgresServer:
     user: str
     control: Callable[..., None]
     """Runs ``pg_ctl`` with further arguments, to stop and start the server."""
+    options: str
+    """What ``pg_ctl`` passes on to a server that it starts."""
 
     def url(self, database: str) -> str:
         """The address of a database."""
@@ -59,7 +61,7 @@ def postgres_server(directory: Path) -> Iterator[PostgresServer]:
     options = f"-h 127.0.0.1 -p {port} -k {directory} -c fsync=off"
     control("-o", options, "-l", str(directory / "log"), "start")
     try:
-        yield PostgresServer(port, user, control)
+        yield PostgresServer(port, user, control, options)
     finally:
         control("-m", "fast", "stop")
 
