@@ -447,6 +447,7 @@ def test_rows_without_a_load_time_are_not_lost(clicks: Clicks) -> None:
         ("rome", "'0044-03-15 BC'"),
     ):
         clicks.sql(f"insert into {clicks.table} (id, at, loaded_at) values ('{event_id}', '2026-03-01', {at})")
+    clicks.sql(f"insert into {clicks.table} (id, at, loaded_at) values ('future', now(), now() + interval '1 hour')")
     clicks.look()
     assert clicks.ids() == ["ever", "never", "none", "rome"]
     clicks.sql(f"delete from {clicks.table} where id in ('none', 'ever')")
