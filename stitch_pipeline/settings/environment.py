@@ -99,8 +99,7 @@ class Settings(StitchingRules, BaseSettings):
     published_dir: Path | Literal["off"] | None = None
     """Where readers find the tables as Parquet, or `off`; by default `<warehouse>.published` beside the warehouse."""
     feeds_url: SecretStr | None = None
-    """Where tables are that are feeds: `postgresql://…` or the path of a DuckDB file; by default in the database of
-    `STITCH_WAREHOUSE`, and a feed may say otherwise."""
+    """Where tables are that are feeds: `postgresql://…` or the path of a DuckDB file; by default `STITCH_WAREHOUSE`."""
     start_date: date = date(2025, 1, 1)
     """The first daily partition (UTC); earlier events are quarantined."""
 

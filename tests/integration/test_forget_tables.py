@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import NewWarehouse
+from engines import of_duckdb
 from test_forget import AFTER, ANN, SHARED, credited, forget, holding
 from warehouses import TABLES, Row, Warehouse, differences, page_view
 
@@ -97,6 +98,7 @@ def in_extracts(warehouse: Warehouse, text: str) -> int:
     return count
 
 
+@of_duckdb("the file is deleted")
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["latest", "graph"])
 def test_a_table_forgets_as_a_file_does(policy: str, new_warehouse: NewWarehouse) -> None:

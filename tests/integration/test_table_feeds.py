@@ -21,6 +21,7 @@ import psycopg2
 import pytest
 from conftest import NewWarehouse
 from dagster import DagsterInstance, SensorResult, SkipReason, build_sensor_context
+from engines import of_duckdb
 from event_tables import address, make_duckdb_table, make_postgres_table, relation_of
 from pydantic import SecretStr
 from test_recorded_traffic import LAPTOP, RECORDED, USER, expected_journey, journey
@@ -447,6 +448,7 @@ def test_rows_without_a_load_time_are_not_lost(clicks: Clicks) -> None:
         ("rome", "'0044-03-15 BC'"),
     ):
         clicks.sql(f"insert into {clicks.table} (id, at, loaded_at) values ('{event_id}', '2026-03-01', {at})")
+    clicks.sql(f"insert into {clicks.table} (id, at, loaded_at) values ('future', now(), now() + interval '1 hour')")
     clicks.look()
     assert clicks.ids() == ["ever", "never", "none", "rome"]
     clicks.sql(f"delete from {clicks.table} where id in ('none', 'ever')")
@@ -714,6 +716,7 @@ identifiers.email.paths = "traits.email"
 """
 
 
+@of_duckdb("the table is in the file of the warehouse")
 def test_a_table_of_customers_links_devices_that_never_logged_in(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=CRM)
     events_of = [page_view(f"e-{d}", "2026-03-01 12:00", anonymous_id=d) for d in ("a", "phone", "tablet", "z")]
@@ -834,6 +837,7 @@ def test_a_component_takes_a_table_as_a_feed(tmp_path: Path) -> None:
     )
 
 
+@of_duckdb("the file is deleted")
 @pytest.mark.slow
 def test_tables_are_stitched_and_a_rebuild_needs_their_extracts_only(
     postgres_settings: Settings, as_files: list[Row], tmp_path: Path
