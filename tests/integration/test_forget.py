@@ -35,6 +35,9 @@ ANN = "ann-7f3c"
 START_AT = datetime(2026, 3, 1)
 EVERY_TABLE = (*TABLES, "forgotten_events", "user_mapping_history", "person_name_history", "decision_history")
 
+# All of them take a minute and more, so one by default.
+EACH_POLICY = [POLICIES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in POLICIES[1:])]
+
 
 def forget(
     warehouse: Warehouse, value: str, kind: str = "user", mode: Mode = Mode.delete, project: str = "shop"
@@ -110,7 +113,7 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", EACH_POLICY)
 def test_what_a_forgotten_user_did_is_nobodys(policy: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy=policy)
     warehouse.land_events("jitsu/shared.ndjson", SHARED)
@@ -132,7 +135,7 @@ def test_what_a_forgotten_user_did_is_nobodys(policy: str, new_warehouse: NewWar
     assert_as_from_nothing(warehouse, new_warehouse(policy=policy))
 
 
-@pytest.mark.parametrize("policy", [POLICIES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in POLICIES[1:])])
+@pytest.mark.parametrize("policy", EACH_POLICY)
 def test_the_rows_never_pass_to_the_next_user(policy: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy=policy)
     warehouse.land_events("jitsu/ann.ndjson", SHARED[:4])
@@ -166,7 +169,7 @@ def test_a_wrong_link_is_not_forgetting(new_warehouse: NewWarehouse) -> None:
     assert holding(forgotten, ANN) == {}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", EACH_POLICY)
 def test_what_others_did_on_the_device_stays_theirs(policy: str, new_warehouse: NewWarehouse) -> None:
     """Under latest, Bob's own rows were credited to Ann, who came after him."""
     warehouse = new_warehouse(policy=policy)
@@ -188,7 +191,7 @@ def test_what_others_did_on_the_device_stays_theirs(policy: str, new_warehouse: 
     assert holding(warehouse, ANN) == {}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", EACH_POLICY)
 def test_a_pseudonymised_user_counts_and_is_nobody(policy: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy=policy)
     warehouse.land_events("jitsu/shared.ndjson", SHARED)
@@ -539,7 +542,7 @@ def assert_history_forgets(seed: int, new_warehouse: NewWarehouse) -> None:
     assert not warehouse.settle(reconcile=True).runs[1:], "a reconcile finds nothing to correct"
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_whatever_happens_around_it_the_tables_are_as_from_nothing(seed: int, new_warehouse: NewWarehouse) -> None:
     assert_history_forgets(seed, new_warehouse)
 
@@ -581,7 +584,7 @@ def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
     assert warehouse.query("select * from stitch.page_views where anonymous_id = 'z'") == others
 
 
-@pytest.mark.parametrize("statement", [1, 8, 20, 45, 75])
+@pytest.mark.parametrize("statement", [20, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 8, 45, 75))])
 def test_an_interrupted_forget_is_finished_by_the_next_settle(
     statement: int, new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

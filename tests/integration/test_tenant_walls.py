@@ -42,7 +42,11 @@ PROPOSALS: Sequence[Mapping[str, Any]] = (
 
 
 @pytest.mark.parametrize(
-    "seed", [1, *(pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.long]) for seed in range(2, 7))]
+    "seed",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        *(pytest.param(seed, marks=[pytest.mark.slow, pytest.mark.long]) for seed in range(2, 7)),
+    ],
 )
 def test_a_project_beside_others_is_what_it_is_alone(seed: int) -> None:
     lived = twins(seed)
