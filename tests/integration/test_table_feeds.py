@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 import duckdb
+import engines
 import psycopg2
 import pytest
 from conftest import NewWarehouse
@@ -30,7 +31,7 @@ from warehouses import REPOSITORY, Row, as_jitsu, comparable, differences, ephem
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.component import Attributes
 from stitch_pipeline.definitions import build_defs
-from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
+from stitch_pipeline.demo.postgres_server import PostgresServer
 from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, seal_extracts
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.zone import landed_files, reading_rules
@@ -93,10 +94,10 @@ properties = "*"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    with postgres_server(tmp_path_factory.mktemp("postgres") / "data") as server:
-        server.rows("create database events", "postgres")
-        yield server
+def server() -> PostgresServer:
+    started = engines.server()
+    started.rows("create database events", "postgres")
+    return started
 
 
 def settings_of(directory: Path, stitch_toml: str, **settings: Any) -> Settings:
