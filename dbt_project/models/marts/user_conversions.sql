@@ -54,6 +54,8 @@ select
     funnel_position,
     first_seen_at,
     converted_at,
-    cast({{ microseconds_between('first_seen_at', 'converted_at') }} as double precision) / 3600000000.0 as hours_since_first_seen,
-    cast({{ microseconds_between('previous_converted_at', 'converted_at') }} as double precision) / 86400000000.0 as days_since_previous_conversion
+    cast({{ microseconds_between('first_seen_at', 'converted_at') }} as double precision)
+    / 3600000000.0 as hours_since_first_seen,
+    cast({{ microseconds_between('previous_converted_at', 'converted_at') }} as double precision)
+    / 86400000000.0 as days_since_previous_conversion
 from in_order
