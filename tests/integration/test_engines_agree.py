@@ -313,6 +313,7 @@ def build_in_full(both: Both) -> None:
     both.assert_agree("built in full")
 
 
+@pytest.mark.slow
 def test_hard_ids_documents_and_times(tmp_path: Path) -> None:
     with both_engines(tmp_path, stitch_toml=TOML) as both:
         build_in_full(both)
@@ -355,7 +356,7 @@ def play(found: History, both: Both) -> None:
     both.assert_agree("at the end")
 
 
-@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 3))])
 def test_any_history(seed: int, tmp_path: Path) -> None:
     with both_engines(tmp_path) as both:
         play(history(seed, rounds=1), both)

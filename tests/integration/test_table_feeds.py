@@ -393,9 +393,10 @@ def test_a_backfill_runs_in_bounded_ranges_and_goes_on_where_it_stopped(clicks: 
         "union all select 'moment' || i, now(), '2023-10-01 07:00+00' from generate_series(1, 250) i"
     )
     looks = 0
-    while not look_at_tables(clicks.settings, budget_seconds=0.5)[0].is_complete:
+    # Without a budget a look takes one step, however fast the machine is.
+    while not look_at_tables(clicks.settings, budget_seconds=0)[0].is_complete:
         looks += 1
-    assert looks > 2, "the budget ends a look, and the next one goes on"
+    assert looks > 60, "the budget ends a look, and the next one goes on"
     sizes = clicks.files()
     assert sum(sizes.values()) == 60 + 950 + 250
     assert sorted(sizes.values())[-2:] == [100, 250], "rows of one moment stay together"
