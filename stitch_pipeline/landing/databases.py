@@ -302,11 +302,11 @@ def _not_connected(error: Exception, place: str, user: str) -> str:
     if "no pg_hba.conf entry" in text:
         return f"The database {place} refuses {user} from this machine: let it in, in the server's pg_hba.conf."
     if "too many" in text or "remaining connection slots" in text:
-        return f"The database {place} has no connection left for {user}: it is asked again later."
+        return f"The database {place} has no connection left for {user}: the next look tries again."
     if "starting up" in text or "shutting down" in text or "recovery" in text:
-        return f"The database {place} is starting or stopping: it is asked again later."
+        return f"The database {place} is starting or stopping: the next look tries again."
     if "timeout expired" in text or "timed out" in text:
-        return f"The database {place} does not answer within {_CONNECT_SECONDS} seconds: it is asked again later."
+        return f"The database {place} does not answer within {_CONNECT_SECONDS} seconds: the next look tries again."
     if "could not translate host name" in text:
         return f"The database {place} cannot be found: is the host's name right?"
     if "refused" in text or "No such file" in text:
@@ -320,20 +320,20 @@ def _failed(error: Any, place: str, user: str) -> str:
     if code == "42501":
         return f"{user} may not read the table at {place}: grant select on it, and usage on its schema."
     if code == "42P01":
-        return f"The table is gone from {place}: it is asked for again later."
+        return f"The table is gone from {place}: the next look tries again."
     if code == "42703":
-        return f"A column of the table at {place} is gone: it is asked for again later."
+        return f"A column of the table at {place} is gone: the next look tries again."
     if code == "57014":
         return (
             f"A statement took longer than {user} may at {place} (statement_timeout): raise it for this user, index "
             "the column of the load time, or set rows_per_file lower."
         )
     if code == "55P03":
-        return f"The table at {place} is locked by somebody who changes it: it is asked again later."
+        return f"The table at {place} is locked by somebody who changes it: the next look tries again."
     if not code or code[:2] in ("08", "57", "53"):
-        return f"The connection to {place} was lost, or the server has no room: it is asked again later."
+        return f"The connection to {place} was lost, or the server has no room: the next look tries again."
     first_line = without_values(str(error).splitlines()[0] if str(error) else "")
-    return f"The database {place} cannot answer ({code}: {first_line}): it is asked again later."
+    return f"The database {place} cannot answer ({code}: {first_line}): the next look tries again."
 
 
 class _Postgres(Database):
@@ -524,7 +524,7 @@ def _opened_duckdb(path: Path, memory_limit: str | None) -> Iterator[Database]:
         except duckdb.Error as error:
             if "lock" in str(error) or "attached" in str(error) or "already" in str(error):
                 raise TableUnreadable(
-                    f"The DuckDB file '{path}' is open in another program: it is asked again later."
+                    f"The DuckDB file '{path}' is open in another program: the next look tries again."
                 ) from None
             raise TableUnreadable(f"'{path}' cannot be opened as a file of DuckDB: correct the path.") from None
         try:

@@ -36,7 +36,7 @@ from uuid import uuid4
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse import dbt_project
-from stitch_pipeline.warehouse.port import Row, Warehouse
+from stitch_pipeline.warehouse.port import PublishingWarehouse, Row, Warehouse
 from stitch_pipeline.warehouse.published import VIEWS_FILE, glob_of, write_views_file
 
 DAY_COLUMNS = {
@@ -103,7 +103,7 @@ def publish_everything_next(warehouse: Warehouse) -> None:
 def queue_what_differs(warehouse: Warehouse, settings: Settings) -> None:
     """Queue each file that cannot be read, or has another number of rows than the warehouse. No row is compared."""
     directory = settings.publishes_to
-    if directory is None:
+    if directory is None or not isinstance(warehouse, PublishingWarehouse):
         return
     for table in TABLES:
         found = warehouse.parquet_rows(directory / table)
@@ -139,7 +139,7 @@ def publish(warehouse: Warehouse, settings: Settings) -> int:
     written; what was published before stays readable.
     """
     directory = settings.publishes_to
-    if directory is None:
+    if directory is None or not isinstance(warehouse, PublishingWarehouse):
         return 0
     columns = _columns_of(warehouse)
     if not {*TABLES, "published", "unpublished"} <= set(columns):
@@ -168,7 +168,7 @@ def _refuse_a_copy_of_another(before: _State | None, directory: Path, own: Path)
 
 
 def _publish(
-    warehouse: Warehouse,
+    warehouse: PublishingWarehouse,
     file: Path,
     copy: _Copy,
     before: _State | None,
@@ -339,7 +339,7 @@ class _Copy:
         names = (path.name for path in (self.directory / table).glob("*.parquet"))
         return [day for name in names if (day := _day_of(name)) is not None]
 
-    def write(self, warehouse: Warehouse, table: str, name: str, query: str) -> None:
+    def write(self, warehouse: PublishingWarehouse, table: str, name: str, query: str) -> None:
         """Replace one file by the rows of the query."""
         aside = self._aside / f"{table}-{name}"
         warehouse.write_parquet(query, aside)

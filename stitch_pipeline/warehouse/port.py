@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from stitch_pipeline.planning.functions import Functions
 
@@ -121,17 +121,22 @@ class Warehouse(Protocol):
     def view_queries(self) -> Mapping[str, str]:
         """The statement that creates each view, by the view's name; names are with the schema, without the catalog."""
 
-    def write_parquet(self, query: str, path: Path) -> None:
-        """Write the rows of a query into a Parquet file. Raises OSError if the file cannot be written."""
-
-    def parquet_rows(self, directory: Path) -> Mapping[str, int | None]:
-        """The number of rows of each Parquet file in the directory, by name; None for one that cannot be read."""
-
     def marker(self) -> str:
         """Write everything to disk, and name the state of the warehouse: see ``Engine.marker``."""
 
     def load_events(self, batch: EventBatch) -> None:
         """Add the batch's events to ``raw_events``, duplicates included, and forgotten ones to ``forgotten_events``."""
+
+
+@runtime_checkable
+class PublishingWarehouse(Warehouse, Protocol):
+    """A warehouse whose tables can be published as Parquet. One that is a server's needs no copy for its readers."""
+
+    def write_parquet(self, query: str, path: Path) -> None:
+        """Write the rows of a query into a Parquet file. Raises OSError if the file cannot be written."""
+
+    def parquet_rows(self, directory: Path) -> Mapping[str, int | None]:
+        """The number of rows of each Parquet file in the directory, by name; None for one that cannot be read."""
 
 
 class Engine(Protocol):

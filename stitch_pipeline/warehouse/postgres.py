@@ -271,12 +271,6 @@ class PostgresWarehouse:
             )
         }
 
-    def write_parquet(self, query: str, path: Path) -> None:
-        raise NotImplementedError("nothing is published from PostgreSQL: readers query it")
-
-    def parquet_rows(self, directory: Path) -> Mapping[str, int | None]:
-        raise NotImplementedError("nothing is published from PostgreSQL: readers query it")
-
     def marker(self) -> str:
         # Numbers of rows written are known to others once this connection has reported them.
         self.rows("select pg_stat_force_next_flush()")
