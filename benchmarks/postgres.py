@@ -27,7 +27,7 @@ import duckdb
 import psycopg2
 from fresh_process import Cost, Deployment, cost, large_scratch
 from results import keep, load_average
-from scale import _write_late_logins as write_late_logins
+from scale import write_late_logins
 from traffic import FIRST_DAY, Traffic
 
 from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server

@@ -58,11 +58,11 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
         for feed in (deployment.feed, alone.feed):
             traffic.write_day(con, traffic.days, feed)
     one_day = _step(deployment, deployment.settle)
-    _write_late_logins(deployment, traffic, logins=LATE_LOGINS, days_each=LATE_LOGIN_DAYS)
+    write_late_logins(deployment, traffic, logins=LATE_LOGINS, days_each=LATE_LOGIN_DAYS)
     late_logins = _step(deployment, deployment.settle)
     page_views = _step(deployment, lambda: deployment.settle("--view-stitching"))
     nothing = deployment.settle()
-    _write_late_logins(deployment, traffic, logins=1, days_each=1)
+    write_late_logins(deployment, traffic, logins=1, days_each=1)
     one_login = deployment.settle()
     day_alone = alone.settle()
     start_up = cost(["-c", "from stitch_pipeline.definitions import defs; defs()"], deployment.environment)
@@ -103,7 +103,7 @@ def measure(events: int, memory_limit: str, login_percent: int, directory: Path)
     }
 
 
-def _write_late_logins(deployment: Deployment, traffic: Traffic, *, logins: int, days_each: int) -> None:
+def write_late_logins(deployment: Deployment, traffic: Traffic, *, logins: int, days_each: int) -> None:
     """Write a file with logins of devices that were seen in the last days without a login.
 
     Each device was seen on at most ``days_each`` days. The logins are two days after the last day, because a build of a

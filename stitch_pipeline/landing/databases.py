@@ -1,7 +1,7 @@
 """The databases whose tables are feeds: PostgreSQL, and files of DuckDB.
 
-Belongs here: the statements that a table is asked with, how its rows get into a Parquet file, and a sentence for each
-way in which that fails. Does not: which rows are asked for, and what becomes of the file (``landing.extracts``).
+Belongs here: the queries on a table, the writing of its rows into a Parquet file, and a sentence for each way in which
+that fails. Does not: which rows are wanted, and what becomes of the file (``landing.extracts``).
 
 Every statement reads. The account needs ``select`` on the table and nothing else.
 """
@@ -101,7 +101,7 @@ class Order:
 
 
 class Database(ABC):
-    """An open database. Every question is asked within ``snapshot``, and all questions of one see the same rows."""
+    """An open database. Every query runs within ``snapshot``, and all queries of one see the same rows."""
 
     @abstractmethod
     def settled_until(self) -> datetime:

@@ -194,6 +194,7 @@ class PostgresWarehouse:
     def __init__(self, opened: connection, schema: str, memory_limit: str | None = None) -> None:
         self.connection = opened
         self.dialect: Dialect = PostgresDialect(schema)
+        self._schema = schema
         self._memory_limit = memory_limit
 
     def execute(self, sql: str, **parameters: Any) -> None:
@@ -234,7 +235,7 @@ class PostgresWarehouse:
         self.execute(f"analyze {name}")
 
     def create_schema(self) -> None:
-        schema = self.dialect.stored("x").removesuffix('."x"')
+        schema = identifier(self._schema)
         if not self.rows("select 1 from pg_namespace where nspname = current_schema()"):
             self.execute(f"create schema {schema}")
         known = {
@@ -322,14 +323,17 @@ class PostgresWarehouse:
         # A text in PostgreSQL holds no NUL character, so it is replaced. Looking for it first would cost more.
         self.execute("savepoint before_copy")
         try:
-            with path.open("rb") as lines, self.connection.cursor() as run:
-                run.copy_expert(copy, lines)
+            self._copy_lines(copy, path)
         except CharacterNotInRepertoire:
             self.execute("rollback to savepoint before_copy")
-            with path.open("rb") as lines, path.with_suffix(".text").open("wb") as texts:
+            replaced = path.with_suffix(".text")
+            with path.open("rb") as lines, replaced.open("wb") as texts:
                 texts.writelines(line.replace(_NUL, _REPLACEMENT) for line in lines)
-            with path.with_suffix(".text").open("rb") as lines, self.connection.cursor() as run:
-                run.copy_expert(copy, lines)
+            self._copy_lines(copy, replaced)
+
+    def _copy_lines(self, copy: str, path: Path) -> None:
+        with path.open("rb") as lines, self.connection.cursor() as run:
+            run.copy_expert(copy, lines)
 
 
 @dataclass(frozen=True)
