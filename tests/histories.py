@@ -134,7 +134,7 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
     def value(setting: Any) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
-    names = ["policy", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
+    names = ["policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
     names += ["unique_identifiers", "max_ids_per_person"]
     return "".join(
         f"[projects.{value(project)}]\n"
@@ -169,6 +169,7 @@ def rules(random: Random) -> Rules:
     unique = random.choice(((), (), ("user",), ("email",), ("email", "user"), ("user", "email")))
     return Rules(
         policy=random.choice(POLICIES),
+        keep_own_user=random.random() < 0.3,
         lookback_days=random.choice((2, 2, 2, 1, 0, None)),
         carry_forward_days=random.choice((None, None, 2, 1, 0)),
         max_users_per_device=random.choice((10, 2, 1)),

@@ -53,6 +53,7 @@ class Rules:
     """The settings of one project; ``None`` days are unlimited."""
 
     policy: str = "latest"
+    keep_own_user: bool = False
     lookback_days: int | None = 30
     carry_forward_days: int | None = None
     max_users_per_device: int = 10
@@ -423,7 +424,8 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
 
     persons: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
     for cell in cells:
-        if named(cell) and (any(kind == "user" for kind, _ in cell) or len(cell) <= rules.max_ids_per_person):
+        has_user = any(kind == "user" for kind, _ in cell)
+        if named(cell) and (has_user or 2 <= len(cell) <= rules.max_ids_per_person):
             persons.update(dict.fromkeys(cell, named(cell)[0]))
     label = {
         key: min((f"{kind}:{value}" for kind, value in component if kind != "device"), default=None)
@@ -506,11 +508,23 @@ def _cut(stream: list[Row], timeout: timedelta, *, is_numbered: bool) -> list[li
         if previous["event_date"] == event["event_date"]:
             ends = is_silence and not is_numbered
         else:
-            ends = is_silence or bool({previous["event_date"], event["event_date"]} & full_days)
+            goes_on = is_numbered and _leans_to(previous["event_date"], event["event_date"], stream)
+            ends = (is_silence and not goes_on) or bool({previous["event_date"], event["event_date"]} & full_days)
         if ends:
             parts.append([])
         parts[-1].append(event)
     return parts
+
+
+def _leans_to(day: date, next_day: date, stream: list[Row]) -> bool:
+    """Whether the events of both days are nearer to the midnight between them than to the other one."""
+    if next_day - day != timedelta(days=1):
+        return False
+    midnight = datetime.combine(next_day, time())
+    times = [event["occurred_at"] for event in stream if event["event_date"] == day]
+    next_times = [event["occurred_at"] for event in stream if event["event_date"] == next_day]
+    is_late = midnight - times[-1] < times[0] - (midnight - timedelta(days=1))
+    return is_late and next_times[0] - midnight < midnight + timedelta(days=1) - next_times[-1]
 
 
 def _is_full(day: date, events: list[Row], timeout: timedelta, is_numbered: bool) -> bool:
@@ -574,11 +588,11 @@ def credit(
             return answer(own_id, "none")
         link = window[-1]
         return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
-    if own_user is not None and rules.policy in ("device_split", "next_identify"):
+    if own_user is not None and (rules.keep_own_user or rules.policy in ("device_split", "next_identify")):
         return answer(own_user, "own")
     picked = _picked(links.of(device), at, day, rules)
     if picked is None or picked not in window:
-        return answer(own_id, "none")
+        return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if picked["user_id"] == own_user:
         return answer(own_user, "own", picked)
     return answer(picked["user_id"], "link before" if picked["first_seen_at"] <= at else "link after", picked)

@@ -28,6 +28,8 @@ def add(commands: Commands) -> None:
         values: dict[str, Any] = (
             {"choices": [policy.value for policy in Policy]}
             if rule.annotation is Policy
+            else {"type": _switch, "metavar": "true|false"}
+            if rule.annotation is bool
             else {"type": positive if rule.annotation is int else _days, "metavar": "N"}
         )
         # Without a default, because None is unlimited: a rule that is absent stays as it is set.
@@ -46,6 +48,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     else:
         print_preview(preview, proposal, console)
     return EXIT_OK
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither 'true' nor 'false'")
+    return text == "true"
 
 
 def _days(text: str) -> int | None:

@@ -32,8 +32,15 @@ def _names_of_0_2(warehouse: Warehouse) -> None:
         )
 
 
+def _rules_history_of_0_3(warehouse: Warehouse) -> None:
+    """The history says of each time whether own users were kept. Before this version there was no such rule."""
+    columns = _columns(warehouse, "rules_history")
+    if columns and "keep_own_user" not in columns:
+        warehouse.execute("alter table rules_history add column keep_own_user boolean default false")
+
+
 # In this order, never changed and never removed: the number of a version is its place in the list.
-MIGRATIONS: tuple[Callable[[Warehouse], None], ...] = (_names_of_0_2,)
+MIGRATIONS: tuple[Callable[[Warehouse], None], ...] = (_names_of_0_2, _rules_history_of_0_3)
 VERSION = len(MIGRATIONS)
 
 

@@ -79,6 +79,7 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "project_id": "varchar not null",
         "policy": "varchar not null",
         "stitching": "boolean not null",
+        "keep_own_user": "boolean not null",
         "rules": "varchar not null",
         "followed_since": "timestamp not null",
         "followed_until": "timestamp",

@@ -160,6 +160,24 @@ def test_graph_for_one_run_is_refused(warehouse: Warehouse) -> None:
         warehouse.run(RESTITCH_JOB, tags, models_config(policy=Policy.graph.value))
 
 
+def test_an_identifier_that_only_a_hub_was_seen_with_is_nobody(tmp_path: Path) -> None:
+    toml = '[projects.shop]\npolicy = "graph"\n' + EMAIL.format(project="shop")
+    with ephemeral_warehouse(tmp_path, stitch_toml=toml) as warehouse:
+        warehouse.write_overrides(["shop,shared_device,till,,"])
+        till = page("shop", "e1", "2026-03-02 12:00", "till", properties={"email": "till@example.com"})
+        tablet = page("shop", "e2", "2026-03-02 13:00", "tablet", properties={"email": "ann@example.com"})
+        warehouse.land_events("jitsu/shop.ndjson", [till, tablet])
+        warehouse.settle()
+        persons = {(row["id_kind"], row["id"]): row["person_id"] for row in warehouse.rows("persons")}
+        assert persons == {
+            ("device", "till"): None,
+            ("email", "till@example.com"): None,
+            ("device", "tablet"): "email:ann@example.com",
+            ("email", "ann@example.com"): "email:ann@example.com",
+        }
+        assert warehouse.rows("persons") == warehouse.persons_from_nothing()
+
+
 def test_a_decision_that_frees_a_device_reaches_everybody_on_it_and_a_project_that_is_gone_leaves_nobody(
     tmp_path: Path,
 ) -> None:

@@ -62,7 +62,15 @@ EVENTS = [
     *visits("tabs", "3 10:00", "3 12:00", "3 23:50", "4 00:10", "4 15:00", number="7"),  # gaps do not end it
     *visits("tabs", "3 11:00", "3 11:10", number="8"),  # while another one is under way
     *visits("tabs", "3 10:30", "3 11:30"),  # and without a number
-    *visits("sleeper", "4 22:00", "5 00:20", number="9"),  # but silence over midnight does
+    *visits("sleeper", "2 10:00", "2 22:00", "3 00:20", "3 11:59", number="9"),  # nor does silence over midnight
+    *visits("regular", "2 10:00", "3 10:00", "4 10:00", number="9"),  # unless another midnight is nearer
+    *visits("noon", "2 12:00", "3 11:59:59", number="9"),  # noon is as near to one as to the other
+    *visits("after noon", "2 12:00:00.000001", "3 11:59:59", number="9"),
+    *visits("early and late", "2 22:00", "3 00:40", "3 23:20", "4 00:40", number="9"),  # at equal distances
+    *visits("early", "2 22:00", "3 00:40", "3 23:19", "4 00:40", number="9"),
+    *visits("late", "2 22:00", "3 00:41", "3 23:20", "4 00:40", number="9"),
+    *visits("two days on", "2 23:00", "4 01:00", number="9"),
+    *visits("full", "2 23:00", "3 00:20", "3 23:35", "4 00:25", number="9"),  # a full day is cut at both midnights
     *visits("numbered-bot", "2 23:50", "3 00:01", "3 12:00", "3 23:59", "4 00:02", number="5"),
 ]
 
@@ -138,12 +146,31 @@ def test_a_tracker_s_session_goes_on_over_silence_within_a_day(settled: Warehous
         ("3 11:00", "3 11:10", 2),
         ("3 11:30", "3 11:30", 1),
     ]
-    assert sessions_of(settled, "sleeper") == [("4 22:00", "4 22:00", 1), ("5 00:20", "5 00:20", 1)]
     assert sessions_of(settled, "numbered-bot") == [
         ("2 23:50", "2 23:50", 1),
         ("3 00:01", "3 23:59", 3),
         ("4 00:02", "4 00:02", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("sleeper", [("2 10:00", "3 11:59", 4)]),
+        ("regular", [("2 10:00", "2 10:00", 1), ("3 10:00", "3 10:00", 1), ("4 10:00", "4 10:00", 1)]),
+        ("noon", [("2 12:00", "2 12:00", 1), ("3 11:59", "3 11:59", 1)]),
+        ("after noon", [("2 12:00", "3 11:59", 2)]),
+        ("early and late", [("2 22:00", "2 22:00", 1), ("3 00:40", "3 23:20", 2), ("4 00:40", "4 00:40", 1)]),
+        ("early", [("2 22:00", "3 23:19", 3), ("4 00:40", "4 00:40", 1)]),
+        ("late", [("2 22:00", "2 22:00", 1), ("3 00:41", "4 00:40", 3)]),
+        ("two days on", [("2 23:00", "2 23:00", 1), ("4 01:00", "4 01:00", 1)]),
+        ("full", [("2 23:00", "2 23:00", 1), ("3 00:20", "3 23:35", 2), ("4 00:25", "4 00:25", 1)]),
+    ],
+)
+def test_a_tracker_s_session_goes_on_over_the_midnight_that_it_is_nearest_to(
+    settled: Warehouse, device: str, expected: list[tuple[str, str, int]]
+) -> None:
+    assert sessions_of(settled, device) == expected
 
 
 def test_a_page_view_after_midnight_lies_in_the_session_of_the_day_before(settled: Warehouse) -> None:

@@ -32,12 +32,13 @@
 {% endmacro %}
 
 {# For each id, the id that names its person and the id that labels its component. First the ids of the graph, then the
-   ids that have no neighbours, or only devices that were put aside. Hubs have neither a name nor a label. #}
+   ids that have no neighbours, or only devices that were put aside. An identifier without a neighbour names nobody. Hubs
+   have neither a name nor a label. #}
 {% macro person_answers() %}
     select
         cells.node,
         case
-            when named.id_kind = 'user' or named.id_count <= person_settings.max_ids_per_person then named.node
+            when named.id_kind = 'user' or named.id_count between 2 and person_settings.max_ids_per_person then named.node
         end as name_node,
         cells.label_node
     from person_cells as cells
@@ -48,7 +49,7 @@
     select
         ids.node,
         case
-            when ids.id_kind = 'user' or coalesce(leaves.leaf_count, 0) < person_settings.max_ids_per_person then ids.node
+            when ids.id_kind = 'user' or 1 + leaves.leaf_count <= person_settings.max_ids_per_person then ids.node
         end as name_node,
         ids.node as label_node
     from person_ids as ids

@@ -170,8 +170,8 @@
     {%- endset -%}
     {{ return([changed, add_pending_devices(devices), add_pending_ids(ids)] + end_and_begin(
         history,
-        ['project_id', 'policy', 'stitching', 'rules'],
-        "select project_id, policy, stitching, crediting_rules as rules from " ~ this ~ " as settings",
+        ['project_id', 'policy', 'stitching', 'keep_own_user', 'rules'],
+        "select project_id, policy, stitching, keep_own_user, crediting_rules as rules from " ~ this ~ " as settings",
         "project_id in (select project_id from " ~ this ~ " as settings)"
     )) }}
 {% endmacro %}
@@ -314,7 +314,7 @@
             and ({{ columns }}) not in (select {{ columns }} from ({{ in_force }}) as in_force)
     {%- endset -%}
     {%- set begin -%}
-        insert into {{ history }}
+        insert into {{ history }} ({{ columns }}, followed_since, followed_until)
         select {{ columns }}, {{ known_at() }} as followed_since, null as followed_until from (
             {{ in_force }}
             except select {{ columns }} from {{ history }} where followed_until is null

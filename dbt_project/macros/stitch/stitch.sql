@@ -11,9 +11,9 @@
   link_event_id, policy.
 
   A policy picks one link for a device and a time (macros/stitch/policies.sql). The rest is the same for all policies
-  and is here: a link counts only within the window, a row's own user may go before any link, anonymous rows of a
-  shared device stay anonymous, stitching may be off, decisions are followed (macros/decisions.sql), and rows of a
-  forgotten user stay with the device (macros/stitch/forgotten.sql).
+  and is here: a link counts only within the window, a row's own user may go before any link, and counts where no link
+  does, anonymous rows of a shared device stay anonymous, stitching may be off, decisions are followed
+  (macros/decisions.sql), and rows of a forgotten user stay with the device (macros/stitch/forgotten.sql).
 #}
 {% macro stitch(subjects, switch='settings.stitching', policy='settings.policy') %}
 {%- set settings = project_settings() %}
@@ -189,15 +189,14 @@ policy_rules as (
         *,
         case
             -- Without a device there is nothing to stitch: the row keeps its own user, if it has one.
-            when anonymous_id is null then case when user_id is null then 'none' else 'own' end
+            when anonymous_id is null then {{ own_user_or('none') }}
             when not is_stitched then 'off'
-            when is_on_shared_device then case when user_id is null then 'shared device' else 'own' end
+            when is_on_shared_device then {{ own_user_or('shared device') }}
             when keeps_own_user and user_id is not null then 'own'
             -- What a forgotten user leaves is the device's, except for what other users did themselves.
-            when is_held then case when user_id is null then 'none' else 'own' end
-            when link_user_id is null then 'none'
-            when link_day not between first_link_day and last_link_day then 'none'
-            when {{ is_forgotten('link_user_id') }} then case when user_id is null then 'none' else 'own' end
+            when is_held then {{ own_user_or('none') }}
+            when not has_link then {{ own_user_or('none') }}
+            when {{ is_forgotten('link_user_id') }} then {{ own_user_or('none') }}
             when link_user_id = user_id then 'own'
             when candidate_linked_at <= subject_at then 'link before'
             else 'link after'
@@ -207,7 +206,12 @@ policy_rules as (
         and not is_held
         and not (keeps_own_user and user_id is not null)
         and not {{ is_forgotten('link_user_id') }} as is_decided_by_links
-    from policy_answers
+    from (
+        select
+            *,
+            coalesce(link_day between first_link_day and last_link_day, false) as has_link
+        from policy_answers
+    ) as answers
 ),
 
 -- The only place where a user's id is replaced by the canonical id.
@@ -232,7 +236,7 @@ stitched as (
                 when rule = 'own' then user_id
                 when rule in ('link before', 'link after') then link_user_id
             end as credited_user_id,
-            is_decided_by_links and {{ is_of_a_user('rule') }} as is_by_link
+            is_decided_by_links and has_link and {{ is_of_a_user('rule') }} as is_by_link
         from policy_rules
     ) as credited
     left join policy_names as names
@@ -248,7 +252,7 @@ stitched as (
     select
         subjects.*,
         {{ policy }} as policy,
-        {{ has_trait(policy, 'keeps_own_user') }} as keeps_own_user,
+        settings.keep_own_user or {{ has_trait(policy, 'keeps_own_user') }} as keeps_own_user,
         {{ switch }} as is_stitched,
         settings.max_users_per_device,
         {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
@@ -256,6 +260,9 @@ stitched as (
     from {{ subjects }} as subjects
     inner join {{ project_settings() }} as settings on subjects.project_id = settings.project_id
 {%- endmacro %}
+
+{# The rule of a row that no link credits: a row that says who it is does not end as anonymous. #}
+{% macro own_user_or(rule) -%} case when user_id is null then '{{ rule }}' else 'own' end {%- endmacro %}
 
 {# Whether the rule of a row credits it to a user. #}
 {% macro is_of_a_user(rule='stitched_by') -%} {{ rule }} in ('own', 'link before', 'link after') {%- endmacro %}

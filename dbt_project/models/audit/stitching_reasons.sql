@@ -170,6 +170,7 @@ compared as (
         stitched.*,
         settings.lookback_days,
         settings.carry_forward_days,
+        settings.keep_own_user,
         candidates.candidate_user_id,
         candidates.candidate_day,
         candidates.candidate_at,
@@ -266,6 +267,7 @@ reasons as (
             when is_kept_for_forgotten then 'takes no row over from a user who was forgotten'
             when {{ is_forgotten('candidate_user_id') }} and user_id is null
                 then 'a user who was forgotten: does not decide this row under ' || policy
+            when not is_decided_by_links and keep_own_user then 'own user decides: the project keeps own users'
             when not is_decided_by_links then 'own user decides under ' || policy
             {{ reasons_of_policies('cut', "coalesce(candidate_person_id, '') != coalesce(device_person_id, '')") }}
             {{ reasons_of_policies('decides', 'decides') }}

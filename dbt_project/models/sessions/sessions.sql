@@ -7,6 +7,7 @@
 {#- Sessions are cut from streams. A stream is the events of a device or, where the tracker sends session ids, the
     events of a device with one session id. -#}
 {%- set timeout = minutes(var('session_timeout_minutes')) -%}
+{%- set half_a_day = minutes(12 * 60) -%}
 
 {#- Sorting is expensive, so only the columns on which the cuts depend are sorted. The other columns are joined to the
     sessions. Events at one instant are never separated, so their order does not matter here. -#}
@@ -24,7 +25,30 @@ with devices_at_edges as (
         )
 ),
 
--- On the days next to the window, only devices that are active at its edges: sessions of others cannot cross them.
+-- A session that the tracker numbers can cross a midnight with silence around it, but only between a stream that has
+-- events in the second half of one day and one that has events in the first half of the next (`continued_midnights`).
+streams_at_edges as (
+    select distinct
+        project_id,
+        anonymous_id,
+        source_session_id
+    from {{ source('landing', 'raw_events') }}
+    where
+        anonymous_id is not null
+        and source_session_id is not null
+        and (
+            (
+                event_date = {{ day_literal('first_day') }}
+                and occurred_at < cast({{ day_literal('first_day') }} as timestamp) + {{ half_a_day }}
+            )
+            or (
+                event_date = {{ day_literal('last_day') }}
+                and occurred_at > cast({{ day_literal('last_day') }} as timestamp) + {{ half_a_day }}
+            )
+        )
+),
+
+-- On the days next to the window, only what is active at its edges: other sessions cannot cross them.
 instants as (
     select
         project_id,
@@ -45,11 +69,20 @@ instants as (
             event_date = {{ days_later(day_literal('first_day'), -1) }}
             or event_date = {{ days_later(day_literal('last_day'), 1) }}
         )
-        and (project_id, anonymous_id) in (
-            select
-                project_id,
-                anonymous_id
-            from devices_at_edges
+        and (
+            (project_id, anonymous_id) in (
+                select
+                    project_id,
+                    anonymous_id
+                from devices_at_edges
+            )
+            or (project_id, anonymous_id, source_session_id) in (
+                select
+                    project_id,
+                    anonymous_id,
+                    source_session_id
+                from streams_at_edges
+            )
         )
 ),
 
@@ -75,15 +108,84 @@ gaps as (
     from ordered
 ),
 
--- Days that a stream enters over midnight without a gap. A stream without one cannot fill a whole day.
+silent_midnights as (
+    select
+        project_id,
+        anonymous_id,
+        stream_session_id,
+        event_date
+    from gaps
+    where
+        is_after_midnight
+        and is_after_gap
+        and not lacks_source_session
+        and previous_date = {{ days_later('event_date', -1) }}
+),
+
+-- How far a stream's events on a day are from its two midnights.
+distances as (
+    select
+        gaps.project_id,
+        gaps.anonymous_id,
+        gaps.stream_session_id,
+        gaps.event_date,
+        min(gaps.occurred_at) - cast(gaps.event_date as timestamp) as after_midnight,
+        cast({{ days_later('gaps.event_date', 1) }} as timestamp) - max(gaps.occurred_at) as before_midnight
+    from gaps
+    where
+        exists (
+            select 1 from silent_midnights as silent
+            where
+                silent.project_id = gaps.project_id
+                and silent.anonymous_id = gaps.anonymous_id
+                and silent.stream_session_id = gaps.stream_session_id
+        )
+    group by gaps.project_id, gaps.anonymous_id, gaps.stream_session_id, gaps.event_date
+),
+
+-- Within a day silence does not end a session that the tracker numbers. Over midnight it does not either if on both days
+-- the stream is nearer to this midnight than to the day's other one. So no session runs past two midnights, and a
+-- partition depends on its two neighbours and nothing else.
+continued_midnights as (
+    select
+        silent.project_id,
+        silent.anonymous_id,
+        silent.stream_session_id,
+        silent.event_date
+    from silent_midnights as silent
+    inner join distances as own
+        on
+            silent.project_id = own.project_id
+            and silent.anonymous_id = own.anonymous_id
+            and silent.stream_session_id = own.stream_session_id
+            and silent.event_date = own.event_date
+    inner join distances as previous
+        on
+            silent.project_id = previous.project_id
+            and silent.anonymous_id = previous.anonymous_id
+            and silent.stream_session_id = previous.stream_session_id
+            and {{ days_later('silent.event_date', -1) }} = previous.event_date
+    where
+        own.after_midnight < own.before_midnight
+        and previous.before_midnight < previous.after_midnight
+),
+
+-- Days that a stream may enter without a cut.
 crossings as (
-    select distinct
+    select
         project_id,
         anonymous_id,
         stream_session_id,
         event_date
     from gaps
     where is_after_midnight and not is_after_gap
+    union all
+    select
+        project_id,
+        anonymous_id,
+        stream_session_id,
+        event_date
+    from continued_midnights
 ),
 
 -- A day is full if activity reaches from one midnight to the other without a gap. Only the day's own events decide
@@ -110,6 +212,26 @@ full_days as (
         and sum(case when gaps.lacks_source_session and gaps.is_after_gap and not gaps.is_after_midnight then 1 else 0 end) = 0
 ),
 
+-- Days that a stream enters without a cut: a full day is cut at both midnights.
+uncut_crossings as (
+    select
+        project_id,
+        anonymous_id,
+        stream_session_id,
+        event_date
+    from crossings
+    where
+        not exists (
+            select 1 from full_days
+            where
+                full_days.project_id = crossings.project_id
+                and full_days.anonymous_id = crossings.anonymous_id
+                and full_days.stream_session_id = crossings.stream_session_id
+                and full_days.event_date
+                between {{ days_later('crossings.event_date', -1) }} and crossings.event_date
+        )
+),
+
 starts as (
     select
         project_id,
@@ -118,23 +240,25 @@ starts as (
         occurred_at as started_at,
         event_date as session_date
     from gaps
-    where is_first_of_stream or (is_after_gap and (lacks_source_session or is_after_midnight))
+    where is_first_of_stream or (is_after_gap and lacks_source_session and not is_after_midnight)
     union all
-    -- The cuts without a gap: at both midnights of a full day.
-    select distinct
+    select
         gaps.project_id,
         gaps.anonymous_id,
         gaps.stream_session_id,
         gaps.occurred_at as started_at,
         gaps.event_date as session_date
     from gaps
-    inner join full_days
-        on
-            gaps.project_id = full_days.project_id
-            and gaps.anonymous_id = full_days.anonymous_id
-            and gaps.stream_session_id = full_days.stream_session_id
-            and (gaps.event_date = full_days.event_date or gaps.previous_date = full_days.event_date)
-    where gaps.is_after_midnight and not gaps.is_after_gap
+    where
+        gaps.is_after_midnight
+        and not exists (
+            select 1 from uncut_crossings
+            where
+                uncut_crossings.project_id = gaps.project_id
+                and uncut_crossings.anonymous_id = gaps.anonymous_id
+                and uncut_crossings.stream_session_id = gaps.stream_session_id
+                and uncut_crossings.event_date = gaps.event_date
+        )
 ),
 
 session_intervals as (
@@ -159,7 +283,7 @@ session_intervals_by_day as (
         intervals.*,
         crossings.event_date
     from session_intervals as intervals
-    inner join crossings
+    inner join uncut_crossings as crossings
         on
             intervals.project_id = crossings.project_id
             and intervals.anonymous_id = crossings.anonymous_id

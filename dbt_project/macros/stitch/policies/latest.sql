@@ -1,6 +1,6 @@
 {#
   Policy `latest`: the user of the device's last link, if the link's day is at most lookback_days after the row's
-  day. A row's own user makes no difference. (Snowplow's user mapping: the latest user_id per identifier.)
+  day. (Snowplow's user mapping: the latest user_id per identifier.)
 #}
 {% macro policy_latest(lookups, links) -%}
 -- Only the last link of a day can be picked.
