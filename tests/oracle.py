@@ -367,10 +367,10 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     """Who each known id is, under ``graph``: its person, or nobody."""
     if rules.policy != "graph" or not rules.stitching:
         return []
-    first_seen: dict[Id, datetime] = {}
+    first_seen: dict[Id, tuple[datetime, str]] = {}
     neighbours: dict[Id, set[Id]] = defaultdict(set)
-    pairs: list[tuple[Id, Id, datetime]] = [
-        *((("device", link["anonymous_id"]), ("user", link["person"]), link["first_seen_at"]) for link in links),
+    pairs: list[tuple[Id, Id, tuple[datetime, str]]] = [
+        *((("device", link["anonymous_id"]), ("user", link["person"]), _first_seen(link)) for link in links),
         *(
             (
                 (
@@ -378,7 +378,7 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
                     person(row["linked_id"], rules) if row["linked_kind"] == "user" else row["linked_id"],
                 ),
                 (row["id_kind"], row["id"]),
-                row["first_seen_at"],
+                _first_seen(row),
             )
             for row in identifiers
         ),
@@ -418,10 +418,15 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
         for part in (_parted(cell, _of_kind(cell, "user"), graph) if len(cell) > rules.max_ids_per_person else [cell])
     ]
 
+    def in_order(ids: Iterable[Id]) -> list[Id]:
+        def place(key: Id) -> tuple[Any, ...]:
+            at, event_id = first_seen[key]
+            return (key[0] != "user", at, key[0], event_id, key[1])
+
+        return sorted((key for key in ids if key[0] != "device"), key=place)
+
     def named(ids: Iterable[Id]) -> list[str]:
-        known = [key for key in ids if key[0] != "device"]
-        in_order = sorted(known, key=lambda key: (key[0] != "user", first_seen[key], _name(key)))
-        return [_name(key) for key in in_order]
+        return [_name(key) for key in in_order(ids)]
 
     persons: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
     for cell in cells:
@@ -429,7 +434,7 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
         if named(cell) and (has_user or 2 <= len(cell) <= rules.max_ids_per_person):
             persons.update(dict.fromkeys(cell, named(cell)[0]))
     label = {
-        key: min((f"{kind}:{value}" for kind, value in component if kind != "device"), default=None)
+        key: next((f"{kind}:{value}" for kind, value in in_order(component)), None)
         for component in components
         for key in component
     }
@@ -439,10 +444,14 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
             "id": key[1],
             "person_id": persons[key],
             "component_id": label.get(key),
-            "first_seen_at": first_seen[key],
+            "first_seen_at": first_seen[key][0],
         }
         for key in neighbours
     ]
+
+
+def _first_seen(link: Row) -> tuple[datetime, str]:
+    return link["first_seen_at"], link["first_event_id"]
 
 
 def _name(key: Id) -> str:

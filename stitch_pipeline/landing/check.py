@@ -154,8 +154,8 @@ class Check:
         self._settings = settings
         self._names: dict[str, dict[str, _Names]] = {}
         """By feed and file, if the feed declares some."""
-        # The files as they are: what is forgotten is left out when they are loaded.
-        self._rules = replace(reading_rules(settings), forgetting=None)
+        # The files as they are: ids are left out or hashed when they are loaded.
+        self._rules = replace(reading_rules(settings), forgetting=None, hashing=None)
         self.files = list(_files(settings, path.resolve()))
         if not self.files:
             raise SettingsError(f"There is no file in '{path}': name a directory of event files, or one file.")

@@ -205,13 +205,19 @@ class LandingIndex:
         """Index new, changed and vanished files for about ``budget_seconds``; returns the number of files left.
 
         Files are read whole, so one file may take longer than the budget. If more than ``max_vanished_share`` of the
-        files are gone, they stay in the index (``held_back``) until ``accept_vanished``. Raises SettingsError if the
-        landing directory does not exist.
+        files are gone, they stay in the index (``held_back``) until ``accept_vanished``. Files that wait for a key stay
+        as they are loaded. Raises SettingsError if the landing directory does not exist.
         """
         deadline = None if budget_seconds is None else time.monotonic() + budget_seconds
-        known = self.files()
         found = landed_files(settings)
-        new = [file for name, file in found.items() if name not in known or known[name].version != file.version]
+        waiting = [name for name, file in found.items() if file.waits_for is not None]
+        self._keep_as_loaded(waiting)
+        known = self.files()
+        new = [
+            file
+            for name, file in found.items()
+            if file.waits_for is None and (name not in known or known[name].version != file.version)
+        ]
         with self._transaction() as db:
             present = [name for name, file in known.items() if file.version is not None]
             gone = [name for name in present if name not in found and not is_below_unlisted(name, found)]
@@ -228,6 +234,13 @@ class LandingIndex:
                     return len(new) - start
                 self._index(parser, settings, new[start : start + _FILES_AT_ONCE])
         return 0
+
+    def _keep_as_loaded(self, names: Sequence[str]) -> None:
+        """Let files not be pending; what is not loaded is not in the index."""
+        if names:
+            with self._transaction() as db:
+                db.executemany("update files set version = loaded_version where landing_file = ?", zip(names))
+                db.execute("delete from files where version is null and loaded_version is null")
 
     def _index(self, parser: Parser, settings: Settings, files: list[LandedFile]) -> None:
         # An empty file is read only where its directory is not a feed, because that is a problem to report.

@@ -66,6 +66,8 @@ class LandedFile:
     """A link or a copy that the reader can open where it cannot read ``path`` itself."""
     version: str = ""
     """Changes when the file changes, or the way it is read."""
+    waits_for: tuple[str, str] | None = None
+    """A project that may have rows in the file, and the variable of its missing key: the file is not read now."""
 
     @property
     def has_no_events(self) -> bool:

@@ -192,7 +192,7 @@ class Parser:
         self.forget_refused_lines()
         sql = reading.numbered_rows_sql(batch) if has_bad_rows else batch.events_sql
         try:
-            self.rows(f"select bit_xor(hash(events)) from ({sql}) as events")
+            self.rows(f"select bit_xor(hash(events)) from ({sql}) as events", **batch.parameters)
         except UnreadableFile as error:
             return _about(batch.files[0], error)
         return None
@@ -229,11 +229,12 @@ class Parser:
         self.execute(
             "create or replace temp table bad_rows as "
             f"select line, field, problem, {_REPRESENTABLE_TIME} as occurred_at, reason, remedy, raw_row "
-            f"from ({reading.numbered_rows_sql(batch)}) where problem is not null"
+            f"from ({reading.numbered_rows_sql(batch)}) where problem is not null",
+            **batch.parameters,
         )
         self.execute(f"create or replace temp table refused_lines as {self.refused_lines_sql()}")
-        if batch.forgets:
-            # Nobody can tell whether a line that cannot be parsed carries a forgotten id.
+        if batch.forgets or batch.hashed_projects:
+            # Nobody can tell whether a line that cannot be parsed carries a forgotten id, or of which project it is.
             self.execute("update refused_lines set raw_row = null")
         with self._unreadable():
             found = self._connection.execute(_QUARANTINED_SQL, {"day": day, "file": batch.files[0].landing_file})

@@ -19,10 +19,13 @@ from pathlib import Path
 
 from stitch_pipeline.landing.fields import ColumnFields, DocumentFields
 from stitch_pipeline.landing.forgetting import Forgetting, opened_seals, without_forgotten
+from stitch_pipeline.landing.hashing import HashedReading, with_hashed_ids
 from stitch_pipeline.landing.landed_file import SEALED, LandedFile, Shape
 from stitch_pipeline.landing.problems import problems_of_rows
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
+from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.forgotten import PREFIX
+from stitch_pipeline.settings.hashing import missing_key
 from stitch_pipeline.sources import Layout
 from stitch_pipeline.sources.source import CANONICAL_FIELDS, Lookup
 
@@ -71,6 +74,8 @@ class ReadingRules:
     """(project, value) pairs, in addition to BLOCKED_IDS."""
     forgetting: Forgetting | None = None
     """None if nobody was forgotten."""
+    hashing: HashedReading | None = None
+    """None if no project hashes its ids."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,16 @@ class EventBatch:
             "select * exclude (problem, field, reason, remedy, line, raw_row) "
             f"from ({rows_sql(self)}) where problem is null"
         )
+
+    @property
+    def hashed_projects(self) -> Sequence[str]:
+        """The projects of the files whose ids are hashed."""
+        return self.rules.hashing.projects_in(self.shape.project_id) if self.rules.hashing is not None else ()
+
+    @property
+    def parameters(self) -> dict[str, bytes]:
+        """The parameters of ``events_sql``, ``rows_sql`` and ``numbered_rows_sql``: keys, which no text may hold."""
+        return self.rules.hashing.parameters(self.hashed_projects) if self.rules.hashing is not None else {}
 
     @property
     def scratch_tables(self) -> tuple[str, ...]:
@@ -108,7 +123,7 @@ def rows_sql(batch: EventBatch) -> str:
 
     ``problem`` is null exactly for events.
     """
-    return _without_forgotten(batch, _picked(batch, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
+    return _as_stored(batch, _picked(batch, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
 
 
 def numbered_rows_sql(batch: EventBatch) -> str:
@@ -119,7 +134,7 @@ def numbered_rows_sql(batch: EventBatch) -> str:
     """
     raw_row = "line" if batch.shape.is_document else ColumnFields(batch.shape.columns, batch.shape.layout).row_sql
     number = f"row_number() over () + {1 if batch.shape.has_header else 0}"
-    return _without_forgotten(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row))
+    return _as_stored(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row))
 
 
 def profile_sql(batch: EventBatch) -> str:
@@ -274,6 +289,25 @@ def _facts_of_files(batch: EventBatch) -> tuple[str, str]:
     rows = ", ".join(f"({literal(str(file.read_path))}, {', '.join(facts(file))})" for file in batch.files)
     join = f" inner join (values {rows}) as files(read_path, landing_file, modified_at) on file_path = read_path"
     return "files.landing_file, files.modified_at", join
+
+
+def _as_stored(batch: EventBatch, picked: str) -> str:
+    """The rows without forgotten ids, and then with hashed ids: what is forgotten is listed by the ids as sent.
+
+    Raises SettingsError if the key of a project that may be in the files is missing.
+    """
+    rows, projects = _without_forgotten(batch, picked), batch.hashed_projects
+    if batch.rules.hashing is not None and (waits_for := batch.rules.hashing.waits_for(batch.shape.project_id)):
+        raise SettingsError(missing_key(*waits_for))
+    if batch.rules.hashing is None or not projects:
+        return rows
+    return with_hashed_ids(
+        rows,
+        batch.rules.hashing,
+        projects,
+        is_blocked=lambda value: _is_blocked(value, batch.rules),
+        ids_are_derived=bool(batch.shape.layout.event_id_from),
+    )
 
 
 def _without_forgotten(batch: EventBatch, picked: str) -> str:

@@ -9,6 +9,7 @@ is replaced by its keyed hash.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from stitch_pipeline.landing.forgetting import Forgetting, hash_sql, token_sql
@@ -34,6 +35,8 @@ def seal(parser: Parser, file: LandedFile, rules: ReadingRules, target: Path, ab
         return False
     if file.has_no_events:
         return _seal_lookup(parser, file, file.source, rules.forgetting, target, about)
+    # An extract is read again, and what is read is hashed then.
+    rules = replace(rules, hashing=None)
     file = parser.staged(file)
     shape = parser.shape_of(file)
     sql = numbered_rows_sql(EventBatch(shape, (file,), rules))

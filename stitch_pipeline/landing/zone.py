@@ -13,6 +13,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
 from stitch_pipeline.landing.forgetting import forgetting
+from stitch_pipeline.landing.hashing import hashed_reading
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import ReadingRules
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
@@ -31,6 +32,7 @@ def reading_rules(settings: Settings) -> ReadingRules:
             (project, value) for project, own in sorted(settings.projects.items()) for value in own.blocked_ids
         ),
         forgetting=forgetting(settings.forgotten, settings.projects),
+        hashing=hashed_reading(settings.hashing, settings.projects),
     )
 
 
@@ -46,8 +48,11 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             f"STITCH_LANDING_DIR is '{root}', which is not a directory: create it, or point the variable at "
             "the directory where your tracker's files arrive."
         )
-    # Not what is forgotten: that concerns few files, and ``stitching.forget`` has those read again.
-    rules = json.dumps(asdict(replace(reading_rules(settings), forgetting=None)), default=str)
+    hashing = hashed_reading(settings.hashing, settings.projects)
+    # Not what is forgotten: that concerns few files, and ``stitching.forget`` has those read again. And no key.
+    for_all = asdict(replace(reading_rules(settings), forgetting=None, hashing=None))
+    del for_all["hashing"]
+    rules = json.dumps(for_all, default=str)
     how_read: dict[str, str] = {}
     sources: dict[str, Source | None] = {}
     lookups: dict[Path, list[tuple[Path, str]]] = {}
@@ -75,6 +80,8 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             # Not the columns by which tables are copied, on which reading does not depend.
             as_read = {name: value for name, value in asdict(source).items() if name != "load_times"}
             reading = rules + json.dumps([as_read, own.reading], default=str)
+            if hashing is not None and (hashed := hashing.state(own.project_id)):
+                reading += json.dumps(hashed)
             how_read[feed] = hashlib.sha256(reading.encode()).hexdigest()[:12]
         version = f"{size}-{modified_ns}-{how_read[feed]}"
         latest_arrival = None
@@ -97,6 +104,7 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             stated_type=own.file_type,
             version=version,
             latest_arrival=latest_arrival,
+            waits_for=None if hashing is None else hashing.waits_for(own.project_id),
         )
     return {name: _with_lookups(file, lookups.get(file.path.parent, [])) for name, file in landed.items()}
 

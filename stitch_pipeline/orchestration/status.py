@@ -179,6 +179,7 @@ def notices(settings: Settings) -> list[str]:
             f"{_count(len(unreadable), 'file')} cannot be read, for instance {unreadable[0].landing_file}: "
             f"{unreadable[0].problem}"
         )
+    found += settings.hashing.sentences
     vanished = index.held_back()
     if vanished:
         found.append(

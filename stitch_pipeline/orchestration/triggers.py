@@ -196,6 +196,8 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     )
     vanished = index.held_back()
     otherwise = f"{left} files are still to be read" if left else "Nothing new has landed"
+    if settings.hashing.missing:
+        otherwise = " ".join([f"{otherwise}.", *settings.hashing.sentences])
     if vanished:
         otherwise = f"{vanished.count} of {vanished.known} files are gone from the landing zone. {HELD_BACK_REMEDY}"
     return Wanted(plan, otherwise, is_complete=not left)

@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_decisions
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.forgotten import Forgotten, followed_decisions, read_forgotten
+from stitch_pipeline.settings.hashing import Hashing, hashed_decisions, read_hashing
 from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, did_you_mean, sentences
 
@@ -277,8 +278,19 @@ class Settings(StitchingRules, BaseSettings):
 
     @property
     def followed_decisions(self) -> tuple[Decision, ...]:
-        """The decisions without forgotten ids."""
-        return followed_decisions(self.decisions, self.forgotten)
+        """The decisions as tables hold them: without forgotten ids, and with hashed ids where a project hashes them."""
+        without = followed_decisions(self.decisions, self.forgotten)
+        return hashed_decisions(without, self.hashing, self.projects)
+
+    @property
+    def hashing(self) -> Hashing:
+        """The projects with hashed ids, and their keys as the environment has them now.
+
+        Raises SettingsError if a variable holds something else than a key.
+        """
+        if not any(own.hash_key for own in self.projects.values()):
+            return Hashing()
+        return read_hashing(self.projects, _variables_of_others(self.env_file))
 
     @property
     def forget_key_in_environment(self) -> str | None:
@@ -383,6 +395,8 @@ class Settings(StitchingRules, BaseSettings):
             raise SettingsError(sentences(error, cls, named=named, secrets=_secrets(cls))) from None
         loaded = settings.model_copy(
             update={
+                # It is read again for variables that settings name, when paths are no longer relative to the directory.
+                **({"env_file": str(sources.env_file)} if _base_dir.get() != Path() else {}),
                 "projects": {**sources.project_file.projects, **settings.projects},
                 "feeds": {**sources.project_file.feeds, **settings.feeds},
                 "decisions": (*_decisions(settings), *settings.decisions),
@@ -390,6 +404,7 @@ class Settings(StitchingRules, BaseSettings):
         )
         # A list without its key is refused now, and not in the middle of a run.
         read_forgotten(loaded.forgotten_path, loaded.forget_key_in_environment)
+        _ = loaded.hashing
         return loaded
 
 

@@ -23,6 +23,8 @@ from stitch_pipeline.settings.decisions import Decision, DecisionKind
 from stitch_pipeline.settings.errors import SettingsError
 
 COLUMNS = ("project_id", "kind", "hash", "mode", "forgotten_at")
+STORED_HASH = "stored_hash"
+"""A further column, if ids of some project are hashed when they are loaded."""
 PREFIX = "forgotten:"
 """Begins every pseudonym. No other id begins so: it is a blocked id if a client sends it."""
 _PSEUDONYM_DIGITS = 32
@@ -48,6 +50,8 @@ class ForgottenId:
     mode: Mode
     forgotten_at: str = field(compare=False)
     """ISO 8601, UTC."""
+    stored_hash: str = field(default="", compare=False)
+    """The hash of the id as tables hold it, where that is not as it is sent (``settings.hashing``)."""
 
     @property
     def pseudonym(self) -> str:
@@ -148,12 +152,17 @@ def _read_once(path: Path, key_in_environment: str | None, *states: tuple[int, i
 
 def write_forgotten(path: Path, forgotten: Forgotten) -> None:
     """Replace the list at ``path``, in one step, by this one."""
-    rows = [(one.project_id, one.kind, one.hash, one.mode.value, one.forgotten_at) for one in forgotten.ids]
+    has_stored = any(one.stored_hash for one in forgotten.ids)
+    header = (*COLUMNS, STORED_HASH) if has_stored else COLUMNS
+    rows = [
+        (one.project_id, one.kind, one.hash, one.mode.value, one.forgotten_at, one.stored_hash)[: len(header)]
+        for one in forgotten.ids
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("w", encoding="utf-8", newline="") as file:
         file.write(f"{_KEY_LINE}{_digest(forgotten.key)}\n")
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
@@ -232,17 +241,19 @@ def _read(path: Path) -> tuple[str, tuple[ForgottenId, ...]]:
         raise SettingsError(f"{path} is not UTF-8 text: put back the file that `stitch forget` wrote.") from None
     key_digest = next((line.removeprefix(_KEY_LINE).strip() for line in lines if line.startswith(_KEY_LINE)), "")
     written = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-    if written and written[0][1].strip() != ",".join(COLUMNS):
+    header = written[0][1].strip().split(",") if written else [*COLUMNS]
+    if header not in ([*COLUMNS], [*COLUMNS, STORED_HASH]):
         raise SettingsError(f"{path} line {written[0][0]}: the header is: {','.join(COLUMNS)}.")
     found: dict[tuple[str, str, str], ForgottenId] = {}
     for number, line in written[1:]:
         cells = next(csv.reader([line]))
-        is_complete = len(cells) == len(COLUMNS) and all(cells)
-        if not is_complete or not _KEY.fullmatch(cells[2]) or cells[3] not in [mode.value for mode in Mode]:
+        is_complete = len(cells) == len(header) and all(cells[: len(COLUMNS)])
+        hashes = [cells[2], *filter(None, cells[len(COLUMNS) :])] if is_complete else []
+        if not is_complete or not all(map(_KEY.fullmatch, hashes)) or cells[3] not in [mode.value for mode in Mode]:
             raise SettingsError(
                 f"{path} line {number}: is no line of `stitch forget` (project, kind, 64 hexadecimal digits, "
                 f"{' or '.join(Mode)}, time): put back the file that it wrote."
             )
-        one = ForgottenId(cells[0], cells[1], cells[2], Mode(cells[3]), cells[4])
+        one = ForgottenId(cells[0], cells[1], cells[2], Mode(cells[3]), *cells[4:])
         found[one.project_id, one.kind, one.hash] = one
     return key_digest, tuple(found.values())

@@ -151,6 +151,8 @@ class ProjectSettings(StitchingRules):
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
     unique_identifiers: Annotated[tuple[str, ...], Several] = ()
     """Under `graph`, kinds of ids with only one value per person."""
+    hash_key: str = ""
+    """The environment variable with the key by which ids are hashed when they are loaded; by default they are not."""
 
     @property
     def resolves_persons(self) -> bool:
@@ -172,11 +174,28 @@ class ProjectSettings(StitchingRules):
                 raise ValueError(f"'{kind}' cannot name a kind of identifier: take another word, such as email")
         return value
 
+    @field_validator("hash_key")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if re.fullmatch(r"[0-9A-Fa-f]{32,}", value):
+            raise ValueError("is a key: put it into an environment variable, and its name here")
+        if value and (not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value) or value.startswith("STITCH_")):
+            raise ValueError("is no name of a variable: write one such as SHOP_HASH_KEY, without STITCH_ in front")
+        return value
+
     @model_validator(mode="after")
     def _unique_ones_are_known(self) -> ProjectSettings:
         known = ("user", *self.identifiers)
         if unknown := [kind for kind in self.unique_identifiers if kind not in known]:
             raise ValueError(f"unique_identifiers names '{unknown[0]}'; the kinds are: {', '.join(known)}")
+        if self.hash_key:
+            steps: dict[str, tuple[str, ...]] = {}
+            for own in self.identifiers.values():
+                for path in own.paths:
+                    if steps.setdefault(path, own.normalise) != own.normalise:
+                        raise ValueError(
+                            f"{path} is normalised in two ways, and with hash_key it holds one hash: take one away"
+                        )
         if len(set(self.unique_identifiers)) > MAX_UNIQUE_IDENTIFIERS:
             raise ValueError(f"unique_identifiers may name {MAX_UNIQUE_IDENTIFIERS} kinds, not more")
         return self
@@ -204,7 +223,8 @@ def sentences(
             *above, key = item["loc"]
             return f"{named(path)} is not a setting{did_you_mean(str(key), _keys_at(model, above))}"
         message = item["msg"].removeprefix("Value error, ")
-        value = "(secret)" if path in secrets or _SECRET.search(str(item["input"])) else repr(str(item["input"]))
+        is_secret = path in secrets or path.endswith("hash_key") or _SECRET.search(str(item["input"]))
+        value = "(secret)" if is_secret else repr(str(item["input"]))
         return f"{named(path)} = {value}: {message[0].lower()}{message[1:]}."
 
     return " ".join(dict.fromkeys(sentence(item) for item in error.errors()))

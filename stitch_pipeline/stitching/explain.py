@@ -75,10 +75,12 @@ class Explanation:
 def explain(settings: Settings, project_id: str, anonymous_id: str, at: str | None = None) -> Explanation:
     """Why each row of the device is credited to its user; with ``at``, the rows of that UTC day or around that instant.
 
-    ``at`` is ISO 8601, in UTC if it has no offset. Raises SettingsError if it is not, or if the project or device does
-    not exist, and WarehouseError if the warehouse cannot be read.
+    ``at`` is ISO 8601, in UTC if it has no offset. Where ids are hashed, ``anonymous_id`` is the id or its hash. Raises
+    SettingsError if ``at`` is wrong, the key is missing, or the project or device does not exist, and WarehouseError if
+    the warehouse cannot be read.
     """
     wanted = None if at is None else parse_time(at)
+    anonymous_id = settings.hashing.stored(project_id, anonymous_id)
     with trial_of_devices(settings, project_id, [anonymous_id], [_VIEW]) as warehouse:
         return explanation_of(warehouse, project_id, anonymous_id, wanted)
 

@@ -40,6 +40,7 @@ from stitch_pipeline.settings.forgotten import (
     read_forgotten,
     write_forgotten,
 )
+from stitch_pipeline.settings.hashing import PREFIX as HASHED
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings
 from stitch_pipeline.stitching.facts import IS_STITCHED
 from stitch_pipeline.stitching.publish import publish_everything_next
@@ -124,8 +125,9 @@ def follow(warehouse: Warehouse, settings: Settings, *, look_again: bool = False
     if listed == followed and not (look_again and listed):
         return False
     with warehouse.transaction():
-        _note(warehouse, "newly_listed", listed if look_again else listed - followed)
-        _note(warehouse, "no_longer_listed", followed - listed)
+        stored_as = {(one.project_id, one.kind, one.hash): one.stored_hash for one in settings.forgotten.ids}
+        _note(warehouse, "newly_listed", listed if look_again else listed - followed, stored_as)
+        _note(warehouse, "no_longer_listed", followed - listed, {})
         _find_ids(warehouse, settings)
         _have_files_read_again(warehouse, settings)
         _seal_extracts(warehouse, settings, has_returned=bool(followed - listed))
@@ -145,9 +147,11 @@ def listed_and_followed(warehouse: Warehouse, settings: Settings) -> tuple[set[R
     return listed, set(warehouse.rows("select project_id, kind, hash, mode from forgotten_ids"))
 
 
-def _note(warehouse: Warehouse, name: str, lines: Iterable[Row]) -> None:
-    warehouse.create_temporary(name, "(project_id varchar, kind varchar, hash varchar, mode varchar)")
-    warehouse.insert_rows(name, sorted(lines))
+def _note(warehouse: Warehouse, name: str, lines: Iterable[Row], stored_as: Mapping[Row, str]) -> None:
+    """Create a table of lines. ``found_by`` is the hash of the id as tables hold it, or may: a line has up to two."""
+    warehouse.create_temporary(name, "(project_id varchar, kind varchar, hash varchar, mode varchar, found_by varchar)")
+    rows = [(*line, found_by) for line in sorted(lines) for found_by in (line[2], stored_as.get(line[:3])) if found_by]
+    warehouse.insert_rows(name, rows)
 
 
 def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
@@ -166,7 +170,7 @@ def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
         for table in ("identifier_links", "persons", "pending_ids"):
             candidates.append(f"select project_id, id_kind, id from {table}")
     for kind in sorted(kinds - set(OWN_KINDS)):
-        for value in identifier_values_sql(_identifiers(settings), kind, warehouse.dialect):
+        for value in identifier_values_sql(_stored_identifiers(settings), kind, warehouse.dialect):
             for table in ("raw_events", "duplicate_events"):
                 candidates.append(f"select project_id, {literal(kind)}, {value} from {table}")
     union = " union ".join(f"(select * from ({candidate}))" for candidate in candidates)
@@ -180,7 +184,7 @@ def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
           where id is not null and (project_id, kind) in (select project_id, kind from newly_listed)
         ) as ids
         inner join newly_listed as listed
-          on ids.project_id = listed.project_id and ids.kind = listed.kind and {id_hash} = listed.hash
+          on ids.project_id = listed.project_id and ids.kind = listed.kind and {id_hash} = listed.found_by
         """,
     )
     warehouse.create_temporary(
@@ -201,13 +205,23 @@ def _identifiers(settings: Settings) -> dict[str, Mapping[str, IdentifierSetting
     return {project: own.identifiers for project, own in settings.projects.items() if own.identifiers}
 
 
+def _stored_identifiers(settings: Settings) -> dict[str, Mapping[str, IdentifierSettings]]:
+    """The same, as events in tables hold them: where they are hashed, they were normalised before."""
+    return {
+        project: {kind: one.model_copy(update={"normalise": ()}) for kind, one in own.items()}
+        if settings.projects[project].hash_key
+        else own
+        for project, own in _identifiers(settings).items()
+    }
+
+
 def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
     """Note the files with rows of the ids as not loaded, those with a quarantined row of an id included."""
     conditions = [_holds_found(column, kind) for column, kind in (("user_id", "user"), ("anonymous_id", "device"))]
     for (kind,) in warehouse.rows("select distinct kind from found_ids where kind not in ('user', 'device')"):
         conditions += [
             _holds_found(value, kind)
-            for value in identifier_values_sql(_identifiers(settings), kind, warehouse.dialect)
+            for value in identifier_values_sql(_stored_identifiers(settings), kind, warehouse.dialect)
         ]
     of_changed_projects = (
         "project_id in (select project_id from no_longer_listed) "
@@ -408,9 +422,11 @@ def add_to_list(settings: Settings, request: Request) -> ForgottenId:
     value = checked_value(settings, request)
     path, in_environment = settings.forgotten_path, settings.forget_key_in_environment
     listed = read_forgotten(path, in_environment)
+    stored = settings.hashing.stored(request.project_id, value)
     forgotten = Forgotten(listed.ids, key_for(path, in_environment))
+    stored_hash = "" if stored == value else forgotten.hash_of(request.project_id, request.kind, stored)
     known = forgotten.find(request.project_id, request.kind, value)
-    if known is not None and known.mode == request.mode:
+    if known is not None and (known.mode, known.stored_hash) == (request.mode, stored_hash):
         return known
     line = ForgottenId(
         request.project_id,
@@ -418,6 +434,7 @@ def add_to_list(settings: Settings, request: Request) -> ForgottenId:
         forgotten.hash_of(request.project_id, request.kind, value),
         request.mode,
         datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        stored_hash,
     )
     others = tuple(one for one in listed.ids if one is not known)
     write_forgotten(path, replace(forgotten, ids=(*others, line)))
@@ -430,6 +447,8 @@ def checked_value(settings: Settings, request: Request) -> str:
         raise SettingsError("Name the project and the id to forget: one of them is blank.")
     if request.value.startswith(PREFIX):
         raise SettingsError("This is the pseudonym of an id that was forgotten already, and no id.")
+    if request.value.startswith(HASHED) and request.project_id in settings.hashing.keys:
+        raise SettingsError("This is a hashed id: give the id as it was sent, because files hold it so.")
     if request.kind in OWN_KINDS:
         return request.value
     own = settings.rules(request.project_id).identifiers
@@ -513,7 +532,7 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
 
     Raises SettingsError as ``add_to_list`` does, and as ``refuse_unknown_project`` does.
     """
-    value = checked_value(settings, request)
+    value = settings.hashing.stored(request.project_id, checked_value(settings, request))
     refuse_unknown_project(warehouse, settings, request)
     holds = request.kind if request.kind in OWN_KINDS else "identifier"
     stored = {
@@ -534,7 +553,7 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
         if holds == "identifier":
             conditions = [f"id_kind = $kind and {one}" for one in conditions]
             if table in ("raw_events", "duplicate_events"):
-                values = identifier_values_sql(_identifiers(settings), request.kind, warehouse.dialect)
+                values = identifier_values_sql(_stored_identifiers(settings), request.kind, warehouse.dialect)
                 conditions = [f"{found} = $value" for found in values]
         if table == "quarantined_events":
             conditions = ["strpos(raw_row, $value) > 0"]
@@ -585,7 +604,7 @@ def landing_lines(settings: Settings, request: Request) -> list[OwnFile]:
     column = {"user": "user_id", "device": "anonymous_id"}.get(request.kind)
     values = [column] if column else identifier_values_sql(_identifiers(settings), request.kind)
     carries = " or ".join([*(f"{one} = {literal(value)}" for one in values), f"contains(raw_row, {literal(value)})"])
-    rules = replace(reading_rules(settings), forgetting=None)
+    rules = replace(reading_rules(settings), forgetting=None, hashing=None)
     found = []
     with Parser(settings.memory_limit) as parser:
         files = [

@@ -21,7 +21,9 @@ from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_RE
 from stitch_pipeline.landing.reading import EventBatch, ReadingRules
 from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.settings.hashing import Hashing
 from stitch_pipeline.sources.source import CANONICAL_FIELDS
+from stitch_pipeline.stitching.hash_keys import follow_keys
 from stitch_pipeline.stitching.publish import note_changed
 from stitch_pipeline.warehouse.port import Warehouse
 
@@ -69,7 +71,7 @@ def load(
     ``landed`` are the files in the landing zone now, by name; the rows of a file that is not there are deleted.
     The days that change are marked in ``changed_days``. ``report`` receives lines for the log. A file whose reading
     fails is quarantined, and the others are loaded. If the files are not the cause of a failure, it is raised, and
-    nothing is loaded.
+    nothing is loaded. Raises SettingsError if ids would be hashed with another key than those that are stored.
     """
     files = [file for file in files if file.version is None or not is_below_unlisted(file.landing_file, landed)]
     failed: dict[str, str] = {}
@@ -95,6 +97,7 @@ def _load(
     report: Callable[[str], None],
 ) -> Loaded:
     with warehouse.transaction():
+        follow_keys(warehouse, Hashing() if rules.hashing is None else rules.hashing.hashing)
         _take_out(warehouse, [file.landing_file for file in files])
         report(f"{len(files):,} files to load")
         rows = _insert_files(warehouse, parser, files, landed, rules, failed, report)

@@ -54,7 +54,7 @@ def devices_of_user(settings: Settings, project_id: str, user_id: str) -> list[s
     engine = engine_of(settings)
     with engine.open(read_only=True) as warehouse:
         refuse_other_views(warehouse, engine.place)
-        found = warehouse.rows(_DEVICES, project=project_id, user=user_id)
+        found = warehouse.rows(_DEVICES, project=project_id, user=settings.hashing.stored(project_id, user_id))
     if not found:
         raise SettingsError(
             f"Project '{project_id}' has no user '{user_id}' on any device: give the user id as the tracker sends it, "
@@ -76,7 +76,11 @@ def person_history(
     Raises as ``explain`` does.
     """
     wanted = None if at is None else parse_time(at)
-    devices = [anonymous_id] if anonymous_id is not None else devices_of_user(settings, project_id, user_id or "")
+    if anonymous_id is not None:
+        devices = [settings.hashing.stored(project_id, anonymous_id)]
+    else:
+        devices = devices_of_user(settings, project_id, user_id or "")
+    user_id = None if user_id is None else settings.hashing.stored(project_id, user_id)
     shown = devices[:DEVICES_SHOWN]
     with trial_of_devices(settings, project_id, shown, _VIEWS) as warehouse:
         explained = [explanation_of(warehouse, project_id, device, wanted) for device in shown]

@@ -106,7 +106,8 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
     """
     value = checked_value(settings, request)
     engine = engine_of(settings)
-    needles = _encodings({value, request.value})
+    values = {value, settings.hashing.stored(request.project_id, value)}
+    needles = _encodings({*values, request.value})
     as_whole_value = len(value) < SHORT
     tables: list[tuple[str, int, int]] = []
     published = published_directories(settings)
@@ -114,15 +115,15 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
     if engine.exists():
         engine.rewrite()
         with engine.open(read_only=True) as warehouse:
-            tables = [_search(warehouse, table, columns, value) for table, columns in _columns(warehouse)]
+            tables = [_search(warehouse, table, columns, values) for table, columns in _columns(warehouse)]
             is_pending = _is_pending(warehouse, settings)
             published = published_directories(settings, warehouse)
             # Here, because no run can publish meanwhile.
-            tables += [_search_parquet(path, value) for path in _parquet_files(published)]
+            tables += [_search_parquet(path, values) for path in _parquet_files(published)]
     else:
-        tables = [_search_parquet(path, value) for path in _parquet_files(published)]
+        tables = [_search_parquet(path, values) for path in _parquet_files(published)]
     extracts = own_files(settings)
-    tables += [_search_parquet(path, value) for path in extracts if path.suffix == ".parquet"]
+    tables += [_search_parquet(path, values) for path in extracts if path.suffix == ".parquet"]
     if settings.index_path.exists():
         LandingIndex(settings.index_path).vacuum()
     own = [*engine.files, settings.index_path, settings.settle_lock_path, settings.forgotten_path]
@@ -161,15 +162,17 @@ def _columns(warehouse: Warehouse) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _search(warehouse: Warehouse, table: str, columns: Sequence[str], value: str) -> tuple[str, int, int]:
+def _search(warehouse: Warehouse, table: str, columns: Sequence[str], values: set[str]) -> tuple[str, int, int]:
     """The name of a table, its rows, and the rows with the id in any column, as it is or as JSON text has it."""
     texts = [f"cast({identifier(column)} as varchar)" for column in columns]
-    in_json = json.dumps(value)
-    spellings = {value, in_json[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    if len(value) < SHORT:
-        conditions = [f"{text} = {literal(value)} or strpos({text}, {literal(in_json)}) > 0" for text in texts]
-    else:
-        conditions = [f"strpos({text}, {literal(spelling)}) > 0" for text in texts for spelling in sorted(spellings)]
+    conditions = []
+    for value in sorted(values):
+        in_json = json.dumps(value)
+        spellings = {value, in_json[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+        if len(value) < SHORT:
+            conditions += [f"{text} = {literal(value)} or strpos({text}, {literal(in_json)}) > 0" for text in texts]
+        else:
+            conditions += [f"strpos({text}, {literal(one)}) > 0" for text in texts for one in sorted(spellings)]
     ((rows, hits),) = warehouse.rows(f"select count(*), count(*) filter (where {' or '.join(conditions)}) from {table}")
     return table.replace('"', ""), rows, hits
 
@@ -179,11 +182,11 @@ def _parquet_files(directories: Iterable[Path]) -> list[Path]:
     return [path for directory in directories for path in sorted(directory.rglob("*.parquet")) if path.is_file()]
 
 
-def _search_parquet(path: Path, value: str) -> tuple[str, int, int]:
+def _search_parquet(path: Path, values: set[str]) -> tuple[str, int, int]:
     """As ``_search``, for one file; its bytes alone would prove nothing. A file that is cut off counts as one hit."""
     try:
         with open_file_for_search(path) as (warehouse, source, columns):
-            return str(path), *_search(warehouse, source, columns, value)[1:]
+            return str(path), *_search(warehouse, source, columns, values)[1:]
     except QueryFailed:
         return f"{path} (cannot be read; the next run removes or replaces it)", 0, 1
 

@@ -14,6 +14,7 @@ from stitch_pipeline.planning.sql_text import json_path, literals
 from stitch_pipeline.settings import ProjectSettings, Settings
 from stitch_pipeline.settings.decisions import Decision, consequences
 from stitch_pipeline.settings.rules import StitchingRules, as_stored
+from stitch_pipeline.stitching.hash_keys import refuse_other_keys
 from stitch_pipeline.warehouse.port import Row, Warehouse
 
 _LINE = "project_id, decision, id, other_id, reason"
@@ -33,14 +34,21 @@ def no_such_project(project_id: str, known: Sequence[str]) -> str:
 
 
 def configure(warehouse: Warehouse, settings: Settings) -> None:
-    """Replace the configured rules and decisions with those of the settings. The models of the next run follow them."""
+    """Replace the configured rules and decisions with those of the settings. The models of the next run follow them.
+
+    Decisions of projects with hashed ids stay as they are while the key is missing. Raises SettingsError if it is
+    another key than that of the stored ids.
+    """
+    hashing = settings.hashing
+    refuse_other_keys(warehouse, hashing)
     projects = sorted({*project_ids(warehouse), *settings.projects})
     rules = {project: settings.rules(project) for project in projects}
     crediting = {project: settings.crediting_rules(project) for project in projects}
     with warehouse.transaction():
         _replace(warehouse, "configured_rules", _rows_of_rules(rules, crediting))
-        _replace(warehouse, "configured_decisions", _rows_of_decisions(settings.followed_decisions))
-        _replace(warehouse, "decision_lines", map(astuple, settings.followed_decisions))
+        decisions = settings.followed_decisions
+        _replace(warehouse, "configured_decisions", _rows_of_decisions(decisions), but_of=hashing.missing)
+        _replace(warehouse, "decision_lines", map(astuple, decisions), but_of=hashing.missing)
         _write_what_belongs_to_rules(warehouse, rules)
 
 
@@ -101,8 +109,10 @@ def _write_what_belongs_to_rules(warehouse: Warehouse, rules: Mapping[str, Proje
     )
 
 
-def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -> None:
-    warehouse.execute(f"delete from {table}")
+def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row], *, but_of: Collection[str] = ()) -> None:
+    """Replace the rows of a table, but not those of some projects."""
+    kept = f" where project_id not in ({literals(sorted(but_of))})" if but_of else ""
+    warehouse.execute(f"delete from {table}{kept}")
     warehouse.insert_rows(table, rows)
 
 
@@ -130,5 +140,7 @@ def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[Row]:
         for kind, found in own.identifiers.items():
             for preference, path in enumerate(found.paths, start=1):
                 place, *names = path.split(".")
-                steps = ("trim" in found.normalise, "lower" in found.normalise, "digits" in found.normalise)
+                # A hashed identifier was normalised before it was hashed.
+                normalise = () if own.hash_key else found.normalise
+                steps = ("trim" in normalise, "lower" in normalise, "digits" in normalise)
                 yield project, kind, place, json_path(names), preference, *steps

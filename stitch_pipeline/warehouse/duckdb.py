@@ -186,7 +186,7 @@ class DuckDBWarehouse:
             if batch.forgets:
                 self._load_what_is_not_forgotten(batch)
             else:
-                self.connection.execute(f"insert into raw_events by name {batch.events_sql}")
+                self.connection.execute(f"insert into raw_events by name {batch.events_sql}", batch.parameters or None)
         finally:
             # After an error within a transaction this statement fails too, and must not hide that error.
             with suppress(duckdb.TransactionException):
@@ -196,7 +196,7 @@ class DuckDBWarehouse:
 
     def _load_what_is_not_forgotten(self, batch: EventBatch) -> None:
         # Kept in between, because parsing the files twice would take twice as long. No forgotten id is in these rows.
-        self.connection.execute(f"create or replace temp table landed as {batch.events_sql}")
+        self.connection.execute(f"create or replace temp table landed as {batch.events_sql}", batch.parameters or None)
         self.connection.execute(
             "insert into raw_events by name "
             "select * exclude (is_forgotten, id_kind, id) from temp.landed where not is_forgotten"

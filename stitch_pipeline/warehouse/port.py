@@ -48,6 +48,10 @@ class EventBatch(Protocol):
         """
 
     @property
+    def parameters(self) -> Mapping[str, bytes]:
+        """The parameters of the query: keys, which must be in no text and no log."""
+
+    @property
     def scratch_tables(self) -> Sequence[str]:
         """The temporary tables that the query leaves behind."""
 

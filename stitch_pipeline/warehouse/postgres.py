@@ -282,7 +282,9 @@ class PostgresWarehouse:
             events, forgotten = Path(directory) / "events.csv", Path(directory) / "forgotten.csv"
             try:
                 if batch.forgets:
-                    self._parser.execute(f"create or replace temp table landed as {batch.events_sql}")
+                    self._parser.execute(
+                        f"create or replace temp table landed as {batch.events_sql}", batch.parameters or None
+                    )
                     kept = "select * exclude (is_forgotten, id_kind, id) from landed where not is_forgotten"
                     self._write(kept, events)
                     columns = (
@@ -291,7 +293,7 @@ class PostgresWarehouse:
                     )
                     self._write(f"select {columns} from landed where is_forgotten", forgotten)
                 else:
-                    self._write(batch.events_sql, events)
+                    self._write(batch.events_sql, events, batch.parameters)
             finally:
                 for table in (*batch.scratch_tables, "landed"):
                     self._parser.execute(f"drop table if exists {table}")
@@ -310,9 +312,10 @@ class PostgresWarehouse:
             parser.execute(f"set memory_limit = {literal(self._memory_limit)}")
         return parser
 
-    def _write(self, query: str, path: Path) -> None:
+    def _write(self, query: str, path: Path, parameters: Mapping[str, Any] | None = None) -> None:
         # An empty text is in quotes, and a missing value is not.
-        self._parser.execute(f"copy ({query}) to {literal(str(path))} (format csv, header, delimiter ',')")
+        copy = f"copy ({query}) to {literal(str(path))} (format csv, header, delimiter ',')"
+        self._parser.execute(copy, parameters or None)
 
     def _copy(self, table: str, path: Path) -> None:
         with path.open("rb") as lines:

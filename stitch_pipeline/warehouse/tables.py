@@ -98,6 +98,8 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "hash": "varchar not null",
         "mode": "varchar not null",
     },
+    # The projects with hashed ids, and of which key: its fingerprint, from which the key cannot be found.
+    "hash_keys": {"project_id": "varchar not null", "fingerprint": "varchar not null"},
     "conversion_events": {
         "project_id": "varchar not null",
         "event_name": "varchar not null",

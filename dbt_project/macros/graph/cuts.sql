@@ -1,6 +1,6 @@
 {# Step 4 of resolve.sql: cells. A cell is a whole component at first and is cut where it holds too much. #}
 
-{# `label_node` is the component's least id, also after a cut: later runs find the ids to resolve again by it. #}
+{# `label_node` is the component's first id, also after a cut: later runs find the ids to resolve again by it. #}
 {% macro person_cells() %}
     select
         components.node,
@@ -10,10 +10,9 @@
     inner join (
         select
             members.component,
-            {{ first_known_by('members.node', 'nodes.label') }} as label_node
+            {{ first_known_by('members.node', 'places.place') }} as label_node
         from person_components as members
-        inner join person_nodes as nodes on members.node = nodes.node
-        where nodes.id_kind != 'device'
+        inner join person_places as places on members.node = places.node
         group by members.component
     ) as labels on components.component = labels.component
 {% endmacro %}
@@ -40,9 +39,9 @@
         others.node as other_node
     from {{ never_same() }} as pairs
     inner join person_nodes as ones
-        on pairs.project_id = ones.project_id and ones.id_kind = 'user' and pairs.person_id = ones.name
+        on pairs.project_id = ones.project_id and ones.id_kind = 'user' and pairs.person_id = ones.id
     inner join person_nodes as others
-        on pairs.project_id = others.project_id and others.id_kind = 'user' and pairs.other_person_id = others.name
+        on pairs.project_id = others.project_id and others.id_kind = 'user' and pairs.other_person_id = others.id
 {% endmacro %}
 
 {% macro person_never_same_halves() %}

@@ -32,7 +32,8 @@ select
         anonymous_id as id,
         'user' as other_kind,
         person_id as other_id,
-        first_seen_at
+        first_seen_at,
+        first_event_id
     from {{ links_in_force(decided_names()) }} as links
     union all
     select
@@ -41,7 +42,8 @@ select
         case when links.linked_kind = 'device' then links.linked_id else links.id end as id,
         case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
         case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
-        links.first_seen_at
+        links.first_seen_at,
+        links.first_event_id
     from {{ identifiers_in_force() }} as links
     left join {{ decided_names() }} as names
         on
@@ -185,8 +187,7 @@ select
         ids.node,
         ids.project_id,
         ids.id_kind,
-        {{ person_name('ids') }} as name,
-        ids.id_kind || ':' || ids.id as label,
+        ids.id,
         ids.first_seen_at,
         1 + coalesce(leaves.leaf_count, 0) as id_count
     from person_ids as ids

@@ -1,34 +1,82 @@
 {# Step 5 of resolve.sql: the person of each id. Also the names of persons, for other models. #}
 
-{# The id that names each cell: its earliest user, or without one its earliest identifier. #}
+{#
+  The order in which ids name their component and their cell: users first, then by the time of first sight. At one
+  instant the kind decides, then the id of the event, and not how the id is written: ids may be hashed.
+#}
+{% macro person_places() %}
+    select
+        nodes.node,
+        row_number() over (
+            order by
+                case when nodes.id_kind = 'user' then 0 else 1 end,
+                nodes.first_seen_at,
+                nodes.id_kind,
+                events.first_event_id,
+                nodes.id
+        ) as place
+    from person_nodes as nodes
+    left join person_first_events as events on nodes.node = events.node
+    where nodes.id_kind != 'device'
+{% endmacro %}
+
+{# Ids of one kind and component that were first seen at one instant. #}
+{% macro person_tied() %}
+    select
+        numbered.node,
+        numbered.project_id,
+        numbered.id_kind,
+        numbered.id,
+        numbered.first_seen_at
+    from (
+        select
+            nodes.*,
+            count(*) over (partition by members.component, nodes.id_kind, nodes.first_seen_at) as tied
+        from person_components as members
+        inner join person_nodes as nodes on members.node = nodes.node
+        where nodes.id_kind != 'device'
+    ) as numbered
+    where numbered.tied > 1
+{% endmacro %}
+
+{# The event at which each of them was first seen. They are few, so the event is not looked up for all ids. #}
+{% macro person_first_events() %}
+    select
+        tied.node,
+        min(evidence.first_event_id) as first_event_id
+    from person_tied as tied
+    inner join (
+        select project_id, id_kind, id, first_seen_at, first_event_id from person_evidence
+        union all
+        select project_id, other_kind as id_kind, other_id as id, first_seen_at, first_event_id from person_evidence
+    ) as evidence
+        on
+            tied.project_id = evidence.project_id
+            and tied.id_kind = evidence.id_kind
+            and tied.id = evidence.id
+            and tied.first_seen_at = evidence.first_seen_at
+    group by tied.node
+{% endmacro %}
+
+{# The id that names each cell: its first user, or without one its first identifier. #}
 {% macro person_named_cells() %}
     select
         named.cell,
         named.node,
-        named.id_kind,
-        sizes.id_count
+        nodes.id_kind,
+        named.id_count
     from (
         select
             cells.cell,
-            cells.node,
-            nodes.id_kind,
-            row_number() over (
-                partition by cells.cell
-                order by case when nodes.id_kind = 'user' then 0 else 1 end, nodes.first_seen_at, nodes.name
-            ) as position
-        from person_cells as cells
-        inner join person_nodes as nodes on cells.node = nodes.node
-        where nodes.id_kind != 'device'
-    ) as named
-    inner join (
-        select
-            cells.cell,
+            {{ first_known_by('cells.node', 'places.place') }} as node,
             sum(nodes.id_count) as id_count
         from person_cells as cells
         inner join person_nodes as nodes on cells.node = nodes.node
+        left join person_places as places on cells.node = places.node
+        where cells.cell is not null
         group by cells.cell
-    ) as sizes on named.cell = sizes.cell
-    where named.position = 1
+    ) as named
+    inner join person_nodes as nodes on named.node = nodes.node
 {% endmacro %}
 
 {# For each id, the id that names its person and the id that labels its component. First the ids of the graph, then the

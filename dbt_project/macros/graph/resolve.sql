@@ -12,7 +12,8 @@
   - a person of several users with more than max_ids_per_person ids is cut as if `user` were unique.
 
   A person is named after its earliest user, or without one after its earliest identifier, as `email:ann@example.com`.
-  The result depends on links and settings only, not on the order in which events arrive.
+  At one instant the id of the event decides, and not how an id is written. The result depends on links and settings
+  only, not on the order in which events arrive.
 
   Each step is one query over the tables of earlier steps. So memory holds one step at a time, also with tens of
   millions of links:
@@ -48,6 +49,10 @@
 
     {{ find_components('person_components', 'person_graph') }}
 
+    {{ graph_step('person_tied', person_tied()) }}
+    {{ graph_step('person_first_events', person_first_events()) }}
+    {{ graph_step('person_places', person_places()) }}
+    {{ drop_steps(['person_tied', 'person_first_events']) }}
     {{ graph_step('person_cells', person_cells()) }}
     {{ drop_steps(['person_components']) }}
     {{ cut_cells() }}
@@ -55,7 +60,9 @@
 
     {{ graph_step('person_named_cells', person_named_cells()) }}
     {{ graph_step('person_answers', person_answers()) }}
-    {{ drop_steps(['person_named_cells', 'person_cells', 'person_nodes', 'person_hubs', 'person_leaves']) }}
+    {{ drop_steps([
+        'person_named_cells', 'person_cells', 'person_places', 'person_nodes', 'person_hubs', 'person_leaves'
+    ]) }}
     {{ graph_step('resolved_persons', resolved_persons(), 'view') }}
 {% endmacro %}
 

@@ -114,6 +114,8 @@ def landing_zone_assets(settings: Settings, placement: Placement) -> AssetsDefin
         context: AssetExecutionContext,
     ) -> Iterator[MaterializeResult[None] | AssetMaterialization | AssetObservation | AssetCheckResult]:
         started = time.monotonic()
+        for sentence in settings.hashing.sentences:
+            context.log.warning(sentence)
         index = LandingIndex(settings.index_path)
         index.refresh(settings)
         if not context.selected_asset_keys:
