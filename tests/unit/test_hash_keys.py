@@ -21,9 +21,7 @@ TOML = '[projects."a shop"]\nhash_key = "SHOP_KEY"\n'
 def settings_of(directory: Path, toml: str = TOML) -> Settings:
     (directory / "stitch.toml").write_text(toml)
     env_file = directory / ".env"
-    return Settings.load(
-        project_file=directory / "stitch.toml", env_file=str(env_file) if env_file.exists() else "off"
-    )
+    return Settings.load(project_file=directory / "stitch.toml", env_file=str(env_file) if env_file.exists() else "off")
 
 
 def test_a_hash_is_that_of_hmac_and_keeps_projects_apart() -> None:
