@@ -60,7 +60,7 @@ def _projects_with_other_ids(settings: Settings, kept: Engine) -> set[str]:
         found = stored.rows(
             "select 1 from information_schema.tables where table_schema = current_schema() and table_name = 'hash_keys'"
         )
-        before = dict(stored.rows("select project_id, fingerprint from hash_keys")) if found else {}
+        before: dict[str, str] = dict(stored.rows("select project_id, fingerprint from hash_keys")) if found else {}
     now = {project: hashing.fingerprint(project) for project in hashing.keys}
     return {
         project

@@ -186,9 +186,9 @@ def test_results_are_the_same_up_to_the_hash_on_postgres(tmp_path: Path) -> None
 
 # What is stored, and what is not.
 
-DEVICE, USER, EMAIL, PHONE = "device-3f2a77", "ann.smith", "ann@example.com", "491701234567"
+DEVICE, USER, EMAIL, PHONE = "device-3f2a77", "ann.smith", "ann.s@example.org", "491701234567"
 BOB = "bob.miller"
-PLAIN = (DEVICE, USER, BOB, "Ann@Example.com", EMAIL, "ann%40example.com", "carl@example.com", PHONE, "4711-0815")
+PLAIN = (DEVICE, USER, BOB, "Ann.S@Example.org", EMAIL, "ann.s%40example.org", "carl@example.com", PHONE, "4711-0815")
 TOML = f"""
 [feeds.jitsu]
 [projects.shop]
@@ -207,7 +207,7 @@ SHOP = [
         anonymous_id=DEVICE,
         user_id=USER,
         event_type="identify",
-        traits={"email": " Ann@Example.com", "plan": "pro", "login": USER, "friend": "carl@example.com", "n": 1.5},
+        traits={"email": " Ann.S@Example.org", "plan": "pro", "login": USER, "friend": "carl@example.com", "n": 1.5},
         properties={"customer": {"mail": "guest", "no": "4711-0815"}, "phone": "+49 170 1234567", "tel": 491701234567},
     ),
     page_view(
@@ -215,7 +215,7 @@ SHOP = [
         "2026-03-01 12:02",
         anonymous_id="undefined",
         user_id=BOB,
-        page_url="https://shop.example/?m=ann%40example.com",
+        page_url="https://shop.example/?m=ann.s%40example.org",
         page_title=f"Account of {BOB}",
         traits={"email": "  ", "id": 4711},
         properties={"customer": {"mail": EMAIL}},
@@ -364,7 +364,7 @@ project_id = "blog"
     assert users["b1"] == stored(USER, "blog") != users["a2"] == stored(USER)
 
 
-@pytest.mark.parametrize(("kind", "value"), [("user", USER), ("email", "ANN@example.com")])
+@pytest.mark.parametrize(("kind", "value"), [("user", USER), ("email", "ANN.S@example.org")])
 def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML)
     warehouse.land_events("jitsu/shop.ndjson", SHOP)
@@ -379,7 +379,7 @@ def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWareh
         held = str([opened.records(f"select * from {table}") for table in ("identity_map", "identifier_links")])
         assert stored(USER if kind == "user" else EMAIL) not in held, "it is taken out at once"
     warehouse.settle()
-    gone = [stored(USER)] if kind == "user" else [stored(EMAIL), stored(USER), stored(BOB)]
+    gone = [stored(USER)] if kind == "user" else [stored(EMAIL)]
     for table in (*TABLES, *VIEWS, "user_mapping_history", "forgotten_events"):
         text = str(warehouse.rows(table))
         assert not [one for one in gone if one in text], table

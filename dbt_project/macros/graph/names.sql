@@ -63,7 +63,7 @@
     select
         named.cell,
         named.node,
-        nodes.id_kind,
+        ids.id_kind,
         named.id_count
     from (
         select
@@ -76,7 +76,7 @@
         where cells.cell is not null
         group by cells.cell
     ) as named
-    inner join person_nodes as nodes on named.node = nodes.node
+    inner join person_ids as ids on named.node = ids.node
 {% endmacro %}
 
 {# For each id, the id that names its person and the id that labels its component. First the ids of the graph, then the
