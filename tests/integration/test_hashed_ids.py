@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import oracle
 import pytest
 from conftest import NewWarehouse
@@ -388,6 +389,48 @@ def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWareh
     assert prove(warehouse.settings, request, []).is_clean
     with pytest.raises(SettingsError, match="give the id as it was sent"), warehouse_of(warehouse) as opened:
         forget(opened, warehouse.settings, [Request("shop", "user", stored(BOB))])
+
+
+@pytest.mark.slow
+def test_a_sealed_row_of_a_table_is_hashed_when_it_is_read_again(new_warehouse: NewWarehouse) -> None:
+    toml = f"""
+[feeds.web]
+source = "custom"
+project_id = "shop"
+table = "events"
+connection = "events.duckdb"
+load_time = "occurred_at"
+[feeds.web.fields]
+event_id = "event_id"
+occurred_at = "occurred_at"
+event_type = "event_type"
+anonymous_id = "anonymous_id"
+user_id = "user_id"
+[projects.shop]
+hash_key = "{VARIABLE}"
+"""
+    warehouse = new_warehouse(stitch_toml=toml)
+    with duckdb.connect(str(warehouse.directory / "events.duckdb")) as connection:
+        connection.execute(
+            "create table events as select * from (values "
+            f"('a1', timestamp '2026-03-01 12:00', 'page', '{DEVICE}', '{USER}'), "
+            f"('a2', timestamp '2026-03-01 12:01', 'page', '{DEVICE}', '{BOB}')) "
+            "as rows(event_id, occurred_at, event_type, anonymous_id, user_id)"
+        )
+    warehouse.settle()
+    with warehouse_of(warehouse) as opened:
+        forget(opened, warehouse.settings, [Request("shop", "user", USER)])
+    warehouse.settle()
+    (extract,) = (warehouse.settings.landing_dir / "web").glob("*.parquet")
+    with duckdb.connect() as connection:
+        sealed = str(connection.sql(f"select * from '{extract}'").fetchall())
+    assert DEVICE in sealed
+    assert USER not in sealed
+    (kept,) = warehouse.rows("raw_events")
+    assert (kept["anonymous_id"], kept["user_id"]) == (stored(DEVICE), stored(BOB))
+    (forgotten,) = warehouse.rows("forgotten_events")
+    assert forgotten["anonymous_id"] == stored(DEVICE)
+    assert forgotten["user_id"].startswith("forgotten:")
 
 
 def warehouse_of(warehouse: Warehouse, *, read_only: bool = False) -> Any:
