@@ -14,7 +14,7 @@ Steps, each for all competitors in turn before the next: `full` (30 days, withou
 `nothing_to_do`, and `ten_days_late` (the file that was left out). The order of the competitors rotates.
 
 After each step the rows are compared with those of `naive_rebuild`, which depend only on the files. Its rule is the
-policy `latest` without windows, so these are set to unlimited for `ours`.
+policy `latest` without windows and own users, so `ours` has these settings.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ NAIVE_PROJECT = Path(__file__).resolve().parent / "naive"
 REFERENCE = "naive_rebuild"
 RULES = {
     "STITCH_POLICY": "latest",
+    "STITCH_KEEP_OWN_USER": "false",
     "STITCH_LOOKBACK_DAYS": "unlimited",
     "STITCH_CARRY_FORWARD_DAYS": "unlimited",
     "STITCH_MAX_USERS_PER_DEVICE": "1000000",

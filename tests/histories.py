@@ -184,7 +184,7 @@ def rules(random: Random) -> Rules:
     unique = random.choice(((), (), ("user",), ("email",), ("email", "user"), ("user", "email")))
     return Rules(
         policy=random.choice(POLICIES),
-        keep_own_user=random.random() < 0.3,
+        keep_own_user=random.random() < 0.5,
         lookback_days=random.choice((2, 2, 2, 1, 0, None)),
         carry_forward_days=random.choice((None, None, 2, 1, 0)),
         max_users_per_device=random.choice((10, 2, 1)),

@@ -56,6 +56,7 @@ class Rules:
 
     policy: str = "latest"
     keep_own_user: bool = False
+    """Unlike the default of the settings, as in ``warehouses``."""
     lookback_days: int | None = 30
     carry_forward_days: int | None = None
     max_users_per_device: int = 10
@@ -571,8 +572,9 @@ def _leans_to(day: date, next_day: date, stream: list[Row]) -> bool:
     midnight = datetime.combine(next_day, time())
     times = [event["occurred_at"] for event in stream if event["event_date"] == day]
     next_times = [event["occurred_at"] for event in stream if event["event_date"] == next_day]
-    is_late = midnight - times[-1] < times[0] - (midnight - timedelta(days=1))
-    return is_late and next_times[0] - midnight < midnight + timedelta(days=1) - next_times[-1]
+    is_late: bool = midnight - times[-1] < times[0] - (midnight - timedelta(days=1))
+    is_early: bool = next_times[0] - midnight < midnight + timedelta(days=1) - next_times[-1]
+    return is_late and is_early
 
 
 def _is_full(day: date, events: list[Row], timeout: timedelta, is_numbered: bool) -> bool:

@@ -500,8 +500,8 @@ def _place(settings: Settings, feed: str, new: Path, extract: Extract, parser: P
                 new = sealed
         except UnreadableFile as error:
             raise TableUnreadable(
-                f"The rows of {extract.table} cannot be read as events, and while ids are forgotten nothing is copied "
-                f"of which nobody knows whose it is: {error}."
+                f"The rows of {extract.table} cannot be read as events, and while ids are forgotten no row is copied "
+                f"of which the ids cannot be read: {error}."
             ) from None
     new.replace(extract.path)
 

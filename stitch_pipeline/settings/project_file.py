@@ -65,7 +65,7 @@ class FeedSettings(BaseModel):
     whole: bool = False
     """On: the table is small and is copied as a whole whenever it differs; it needs no load time."""
     every_seconds: Annotated[int, Field(ge=1)] = 300
-    """How often the table is asked for new rows, in seconds."""
+    """Seconds between two looks for new rows in the table."""
     overlap_hours: Annotated[float, Field(ge=0)] = 24.0
     """For how many hours rows are looked for that arrive late, change in number or vanish; older ones are compared
     once a day."""

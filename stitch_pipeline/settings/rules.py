@@ -68,8 +68,8 @@ class StitchingRules(BaseModel):
     """Off: sessions keep their device id."""
     policy: Annotated[Policy, Scope(one_run=True, preview=True)] = Policy.latest
     """Which link of a device decides."""
-    keep_own_user: Annotated[bool, Scope(one_run=True, preview=True)] = False
-    """On: a row with a user id is credited to that user under `latest` and `first` too, as under the other policies."""
+    keep_own_user: Annotated[bool, Scope(one_run=True, preview=True)] = True
+    """A row with a user id is credited to that user. Off: under `latest` and `first` a link goes before it."""
     lookback_days: Annotated[DaysOrUnlimited, Scope(one_run=True, preview=True)] = 30
     """Days before a login within which anonymous rows are credited, or `unlimited`."""
     carry_forward_days: Annotated[DaysOrUnlimited, Scope(preview=True)] = None

@@ -242,7 +242,6 @@ def _rules(warehouse: Warehouse, project_id: str) -> str:
     return "; ".join(
         [
             f"policy {rules['policy']}",
-            *(["own users kept"] if rules["keep_own_user"] else []),
             f"lookback {_days(rules['lookback_days'])}",
             f"carry forward {_days(rules['carry_forward_days'])}",
             f"shared with more than {rules['max_users_per_device']:,} users",

@@ -51,7 +51,8 @@ class Scenario:
         return f"{self.name}-{policy}"
 
     def stitch_toml(self, policy: str) -> str:
-        settings = {"policy": policy, **self.settings}
+        # By default the columns `latest` and `first` show what links decide.
+        settings = {"policy": policy, "keep_own_user": False, **self.settings}
         identifiers = settings.pop("identifiers", {})
         # TOML writes strings, numbers and lists of these as JSON does.
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]

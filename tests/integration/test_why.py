@@ -26,6 +26,7 @@ GUARDS = {
     "sessions-off": "session_stitching = false",
     "identify-only": 'link_on = "identify"',
     "stale": "",
+    "own-kept": 'policy = "first"\nkeep_own_user = true',
 }
 OWN, BEYOND, EXPIRED = (
     "own user decides under {}",
@@ -56,7 +57,7 @@ REASONS = {
         "e3": ("ann", FIRST, EARLIER, EARLIER),
         "e4": ("ann", FIRST, EARLIER, EARLIER),
         "e5": ("laptop", EXPIRED, EARLIER, EARLIER),
-        "e6": ("laptop", EXPIRED, EARLIER, EARLIER),
+        "e6": ("cem", EXPIRED, EARLIER, EARLIER),
         "e7": ("laptop", EXPIRED, EARLIER, EARLIER),
     },
     "device_split": {
@@ -161,12 +162,14 @@ def test_what_the_guards_held_back_says_so(told: list[Row]) -> None:
     assert reasons(told, "sessions-off", "e1")["cem"] == LAST
     only_identify = "no link: only identify events link in this project"
     assert set(reasons(told, "identify-only", "e1").values()) == {only_identify}
+    kept = reasons(told, "own-kept", "e6")
+    assert set(kept.values()) == {"own user decides: the project keeps own users"}
     assert reasons(told, "latest", "p1") == {"null": "no link: blocked id 'null'"}
     assert reasons(told, "latest", "t1") == {
         "ann": "no link: bob was seen at the same instant with the greater event id",
         "bob": LAST,
     }
-    assert [row["reason"] for row in told if row["row_id"] == "n1"] == ["no event on this device names a user"] * 9
+    assert [row["reason"] for row in told if row["row_id"] == "n1"] == ["no event on this device names a user"] * 10
 
 
 def test_reasons_agree_with_what_is_stitched(warehouse: Warehouse, told: list[Row]) -> None:

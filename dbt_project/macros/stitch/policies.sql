@@ -9,7 +9,7 @@
 
   policy_p_traits()
       The traits of the policy. A trait that is not named is false.
-      keeps_own_user        a row's own user takes precedence over any link, as in a project with keep_own_user
+      keeps_own_user        a row's own user takes precedence over any link, as with the setting keep_own_user
       resolves_persons      links count for persons (models/identity/persons), and identifiers link as well
       takes_over            a later link may take rows over that an earlier link would have (macros/stitch/forgotten.sql)
       finds_shared_devices  policy_p also gives the CTE `p_shared_devices`: project_id and anonymous_id

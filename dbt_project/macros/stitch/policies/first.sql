@@ -1,6 +1,6 @@
 {#
   Policy `first`: the user of the device's first link, whatever links follow. (The first user to claim a device keeps
-  it, as in PostHog's and Mixpanel's persons, where in addition a row's own user goes first: keep_own_user.)
+  it, as in PostHog's and Mixpanel's persons, where in addition a row's own user goes first, as the setting keep_own_user says.)
 #}
 {% macro policy_first(lookups, links) -%}
 first_links_of_devices as (
