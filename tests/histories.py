@@ -144,10 +144,15 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
     names = ["policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
-    names += ["unique_identifiers", "max_ids_per_person"]
+    names += ["unique_identifiers", "max_ids_per_person", "contested_ids"]
     return "".join(
         f"[projects.{value(project)}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
+        + "".join(
+            f"[projects.{value(project)}.limits.{kind}]\n"
+            + "".join(f"{name} = {count}\n" for name, count in own_limits.items())
+            for kind, own_limits in own.limits.items()
+        )
         + "".join(
             f"[projects.{value(project)}.identifiers.{kind}]\n"
             f"paths = {value(found.paths)}\nnormalise = {value(found.normalise)}\n"
@@ -192,8 +197,23 @@ def rules(random: Random) -> Rules:
         identifiers=identifiers,
         unique_identifiers=tuple(kind for kind in unique if kind == "user" or kind in identifiers),
         max_ids_per_person=random.choice((1000, 1000, 5, 2)),
+        limits=limits(random, "email" in identifiers, "user" in unique),
+        contested_ids=random.choice(("nobody", "first")),
         decisions=decisions(random),
     )
+
+
+def limits(random: Random, has_email: bool, users_are_unique: bool) -> dict[str, dict[str, int]]:
+    chosen: dict[str, dict[str, int]] = {}
+    if random.random() < 0.2:
+        chosen["user"] = {"device": random.choice((1, 2))}
+    if random.random() < 0.2 and not users_are_unique:
+        chosen["user"] = {**chosen.get("user", {}), "per_person": 2}
+    if has_email and random.random() < 0.3:
+        chosen["email"] = {random.choice(("user", "device")): random.choice((1, 2, 20))}
+    if has_email and random.random() < 0.2:
+        chosen["device"] = {"email": random.choice((1, 20))}
+    return chosen
 
 
 def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:

@@ -69,6 +69,8 @@ class Rules:
     unique_identifiers: tuple[str, ...] = ()
     max_ids_per_person: int = 1000
     identifiers: Mapping[str, Identifier] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    contested_ids: str = "nobody"
 
 
 @dataclass(frozen=True)
@@ -435,16 +437,21 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
             first_seen[key] = min(at, first_seen.get(key, at))
 
     def is_hub(key: Id) -> bool:
+        limits = rules.limits.get(key[0], {})
+        if any(name != "per_person" and len(_of_kind(neighbours[key], name)) > count for name, count in limits.items()):
+            return True
         if key[0] == "user":
             return len(successors[key]) > rules.max_users_per_device
         if key[0] == "device" and ("shared_device", key[1], "") in rules.decisions:
             return True
         kinds = [kind for kind, _ in neighbours[key] if key[0] == "device" or kind == "user"]
-        return any(kinds.count(kind) > rules.max_users_per_device for kind in kinds)
+        return any(kinds.count(kind) > limits.get(kind, rules.max_users_per_device) for kind in kinds)
 
     hubs = {key for key in neighbours if is_hub(key)}
     graph = {key: others - hubs for key, others in neighbours.items() if key not in hubs}
     components = _components(set(graph), graph)
+    in_order = sorted(graph, key=lambda key: (first_seen[key], _name(key), key[0]))
+    first_to_keep = in_order if rules.contested_ids == "first" else None
     two = [
         {("user", person(one, rules)), ("user", person(other, rules))}
         for decision, one, other in rules.decisions
@@ -453,20 +460,36 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     cells = [
         part
         for cell in components
-        for part in _parted(cell, {key for pair in two if pair <= cell for key in pair}, graph)
+        for part in _parted(cell, {key for pair in two if pair <= cell for key in pair}, graph, first_to_keep)
     ]
-    for kind in rules.unique_identifiers:
-        cells = [part for cell in cells for part in _parted(cell, _of_kind(cell, kind), graph)]
+    values = dict.fromkeys(rules.unique_identifiers, 1)
+    values |= {kind: own["per_person"] for kind, own in rules.limits.items() if "per_person" in own}
+    for kind, count in values.items():
+        cells = [
+            part
+            for cell in cells
+            for part in (
+                _parted(cell, _of_kind(cell, kind), graph, first_to_keep)
+                if len(_of_kind(cell, kind)) > count
+                else [cell]
+            )
+        ]
     cells = [
         part
         for cell in cells
-        for part in (_parted(cell, _of_kind(cell, "user"), graph) if len(cell) > rules.max_ids_per_person else [cell])
+        for part in (
+            _parted(cell, _of_kind(cell, "user"), graph, first_to_keep)
+            if len(cell) > rules.max_ids_per_person
+            else [cell]
+        )
     ]
 
     def named(ids: Iterable[Id]) -> list[str]:
         known = [key for key in ids if key[0] != "device"]
-        in_order = sorted(known, key=lambda key: (key[0] != "user", key not in seen, first_seen[key], _name(key)))
-        return [_name(key) for key in in_order]
+        return [
+            _name(key)
+            for key in sorted(known, key=lambda key: (key[0] != "user", key not in seen, first_seen[key], _name(key)))
+        ]
 
     persons: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
     for cell in cells:
@@ -514,12 +537,17 @@ def _components(ids: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
     return components
 
 
-def _of_kind(cell: set[Id], kind: str) -> set[Id]:
+def _of_kind(cell: Iterable[Id], kind: str) -> set[Id]:
     return {key for key in cell if key[0] == kind}
 
 
-def _parted(cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
-    """The parts of a cell, one for each of these ids: every other goes to the nearest, and to none at a tie."""
+def _parted(
+    cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]], first_to_keep: Sequence[Id] | None
+) -> list[set[Id]]:
+    """The parts of a cell, one for each of these ids: every other goes to the nearest.
+
+    At a tie it goes to none, or to the first of them in ``first_to_keep``.
+    """
     seeds = {key: _distances(key, cell, graph) for key in around}
     if len(seeds) < 2:
         return [cell]
@@ -527,7 +555,9 @@ def _parted(cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]]) -> list
     for key in cell:
         least = min(distances[key] for distances in seeds.values())
         nearest = [seed for seed, distances in seeds.items() if distances[key] == least]
-        if len(nearest) == 1:
+        if first_to_keep is not None:
+            parts[min(nearest, key=first_to_keep.index)].add(key)
+        elif len(nearest) == 1:
             parts[nearest[0]].add(key)
     return list(parts.values())
 

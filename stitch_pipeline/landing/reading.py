@@ -70,6 +70,8 @@ class ReadingRules:
     start_date: date
     blocked_ids: tuple[tuple[str, str], ...] = ()
     """(project, value) pairs, in addition to BLOCKED_IDS."""
+    blocked_patterns: tuple[tuple[str, str], ...] = ()
+    """By project the regular expression of its further blocked ids."""
     forgetting: Forgetting | None = None
     """None if nobody was forgotten."""
 
@@ -491,4 +493,8 @@ def _is_blocked(column: str, rules: ReadingRules) -> str:
     # The list is one text with a separator that no id contains: a list of constants would become a join, as `in` does.
     listed = "'\\x01" + "\\x01".join(BLOCKED_IDS) + "\\x01'"
     is_listed = f"contains(E{listed}, E'\\x01' || {bare} || E'\\x01') or {is_reserved}{own}"
-    return f"case when {is_candidate} then coalesce({is_listed}, false) else false end"
+    found = f"case when {is_candidate} then coalesce({is_listed}, false) else false end"
+    for project, pattern in rules.blocked_patterns:
+        is_of_pattern = f"regexp_full_match({column}, {literal(pattern)})"
+        found += f" or (project_id = {literal(project)} and coalesce({is_of_pattern}, false))"
+    return f"({found})"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from stitch_pipeline.landing.forgetting import forgetting
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import ReadingRules
+from stitch_pipeline.planning.sql_text import any_of
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Layout, Source
 
@@ -29,6 +30,11 @@ def reading_rules(settings: Settings) -> ReadingRules:
         start_date=settings.start_date,
         blocked_ids=tuple(
             (project, value) for project, own in sorted(settings.projects.items()) for value in own.blocked_ids
+        ),
+        blocked_patterns=tuple(
+            (project, pattern)
+            for project, own in sorted(settings.projects.items())
+            if (pattern := any_of(own.blocked_patterns)) is not None
         ),
         forgetting=forgetting(settings.forgotten, settings.projects),
     )

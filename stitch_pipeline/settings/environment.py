@@ -345,9 +345,10 @@ class Settings(StitchingRules, BaseSettings):
     def crediting_rules(self, project_id: str) -> str:
         """The settings of one project on which answers depend, as JSON; when they change, its rows are re-stitched."""
         own = self.rules(project_id)
-        fields = {*StitchingRules.model_fields, "unique_identifiers"} - {"link_on"}
+        of_graph = {"unique_identifiers", "limits", "contested_ids"}
+        fields = {*StitchingRules.model_fields, *of_graph} - {"link_on"}
         if own.policy != Policy.graph:
-            fields -= {"max_ids_per_person", "unique_identifiers"}
+            fields -= {"max_ids_per_person", *of_graph}
         rules = own.model_dump(mode="json", include=fields)
         return json.dumps({**rules, "view_stitching": self.view_stitching_is_on}, sort_keys=True)
 

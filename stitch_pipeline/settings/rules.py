@@ -14,7 +14,16 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.sources.paths import Key, parse_path
@@ -106,11 +115,26 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _is_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"'{value}' is no regular expression: {error}") from None
+    # Neither engine has what Python has beyond this, except for PostgreSQL, which has some of it.
+    if re.search(r"\(\?[^:]|\\[1-9]", value):
+        raise ValueError(f"'{value}' looks around or back, which not every engine can: write it without (?… and \\1")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+"""A regular expression that must match a whole value."""
 Several = BeforeValidator(_several, json_schema_input_type=str | list[str])
 Paths = Annotated[tuple[str, ...], Several, Field(min_length=1)]
 
 OWN_KINDS = ("user", "device")
 """The kinds of ids that every project has; ``identifiers`` adds more."""
+PER_PERSON = "per_person"
+"""The key of ``limits`` for the number of values of a kind that one person may have."""
 MAX_UNIQUE_IDENTIFIERS = 3
 """Each unique kind is one more cut of the graph (``macros/graph/cuts.sql``), so their number is limited."""
 
@@ -125,6 +149,10 @@ class IdentifierSettings(BaseModel):
     ``identifiers.device_id``; the first with a value wins."""
     normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], Several] = ("trim",)
     """Steps before a value is compared: trim white space, convert to lower case, keep only digits."""
+    valid: Pattern | None = None
+    """A regular expression: a value counts only if the whole of it matches."""
+    blocked: Annotated[tuple[Pattern, ...], Several] = ()
+    """Regular expressions: a value does not count if the whole of it matches one."""
 
     @field_validator("paths")
     @classmethod
@@ -148,12 +176,18 @@ class ProjectSettings(StitchingRules):
 
     blocked_ids: tuple[str, ...] = ()
     """Values that are not an identity, in addition to the built-in list."""
+    blocked_patterns: Annotated[tuple[Pattern, ...], Several] = ()
+    """Regular expressions: a device or user id is not an identity if the whole of it matches one."""
     conversion_events: tuple[str, ...] = ("signup", "completed_checkout")
     """Names of the events that `user_conversions` reports, in funnel order."""
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
     unique_identifiers: Annotated[tuple[str, ...], Several] = ()
     """Under `graph`, kinds of ids with only one value per person."""
+    limits: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}
+    """Under `graph`, by kind of id: how many ids of other kinds it may be tied to, and `per_person`."""
+    contested_ids: Literal["nobody", "first"] = "nobody"
+    """Under `graph`, who gets an id that is equally near to two persons: `nobody`, or who was seen `first`."""
 
     @property
     def resolves_persons(self) -> bool:
@@ -175,14 +209,38 @@ class ProjectSettings(StitchingRules):
                 raise ValueError(f"'{kind}' cannot name a kind of identifier: take another word, such as email")
         return value
 
+    @property
+    def values_per_person(self) -> dict[str, int]:
+        """How many values of a kind one person may have, by kind, in the order in which persons are cut."""
+        limits = {kind: own[PER_PERSON] for kind, own in self.limits.items() if PER_PERSON in own}
+        return {**dict.fromkeys(self.unique_identifiers, 1), **limits}
+
     @model_validator(mode="after")
-    def _unique_ones_are_known(self) -> ProjectSettings:
+    def _kinds_are_known(self) -> ProjectSettings:
         known = ("user", *self.identifiers)
         if unknown := [kind for kind in self.unique_identifiers if kind not in known]:
             raise ValueError(f"unique_identifiers names '{unknown[0]}'; the kinds are: {', '.join(known)}")
-        if len(set(self.unique_identifiers)) > MAX_UNIQUE_IDENTIFIERS:
-            raise ValueError(f"unique_identifiers may name {MAX_UNIQUE_IDENTIFIERS} kinds, not more")
+        for kind, limits in self.limits.items():
+            if kind not in ("device", *known):
+                raise ValueError(f"limits names '{kind}'; the kinds are: device, {', '.join(known)}")
+            self._check_limits(kind, limits)
+        if len(self.values_per_person) > MAX_UNIQUE_IDENTIFIERS:
+            raise ValueError(
+                f"unique_identifiers and limits may name {MAX_UNIQUE_IDENTIFIERS} kinds with values per person"
+            )
         return self
+
+    def _check_limits(self, kind: str, limits: Mapping[str, int]) -> None:
+        others = [name for name in ("device", "user", *self.identifiers) if name != kind and "user" in (kind, name)]
+        others += [name for name in ("device", *self.identifiers) if "device" in (kind, name) and name != kind]
+        allowed = [*dict.fromkeys(others), *([PER_PERSON] if kind != "device" else [])]
+        for name, count in limits.items():
+            if (kind, name) == ("device", "user"):
+                raise ValueError("limits.device.user is no limit of its own: set max_users_per_device")
+            if name not in allowed:
+                raise ValueError(f"limits.{kind} names '{name}'; it can limit: {', '.join(allowed)}")
+            if name == PER_PERSON and kind in self.unique_identifiers and count != 1:
+                raise ValueError(f"limits.{kind}.{PER_PERSON} = {count}, but unique_identifiers names '{kind}'")
 
 
 # An address that may have a password, where none is expected.

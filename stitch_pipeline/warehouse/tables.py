@@ -36,6 +36,8 @@ COLUMNS_OF_RULES = {
     **{name: f"{_type_of(as_stored(field.default))} not null" for name, field in StitchingRules.model_fields.items()},
     # Whether `persons` are resolved. A run exception does not change it.
     "resolves_persons": "boolean not null",
+    # Policy `graph`: who gets an id that is equally near to two persons.
+    "contested_ids": "varchar not null",
     # The rules that decide answers, as text: another text may mean other answers.
     "crediting_rules": "varchar not null",
 }
@@ -45,11 +47,19 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     # The rules of each project, as configured and as followed.
     "configured_rules": COLUMNS_OF_RULES,
     "project_settings": COLUMNS_OF_RULES,
-    # Policy `graph`: the kinds of ids with one value per person, in the order of their cuts.
+    # Policy `graph`: the kinds of ids with few values per person, in the order of their cuts.
     "unique_identifiers": {
         "project_id": "varchar not null",
         "cut": "integer not null",
         "id_kind": "varchar not null",
+        "max_values": "integer not null",
+    },
+    # Policy `graph`: how many ids of another kind an id may be tied to.
+    "id_limits": {
+        "project_id": "varchar not null",
+        "id_kind": "varchar not null",
+        "other_kind": "varchar not null",
+        "max_count": "integer not null",
     },
     # The places of further identifiers on an event, and the values that are not identifiers.
     "identifier_fields": {
@@ -61,6 +71,9 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "is_trimmed": "boolean not null",
         "is_lower": "boolean not null",
         "is_digits": "boolean not null",
+        # Regular expressions; null for none.
+        "valid_pattern": "varchar",
+        "blocked_pattern": "varchar",
     },
     "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
     # Decisions: the lines as written, the interval (UTC) in which each was followed, and their consequences as
@@ -138,6 +151,7 @@ TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",
     "unique_identifiers",
+    "id_limits",
     "identifier_fields",
     "blocked_identifiers",
 )

@@ -4,7 +4,8 @@
     select
         project_id,
         max_users_per_device,
-        max_ids_per_person
+        max_ids_per_person,
+        contested_ids
     from {{ internal_table('project_settings') }}
     where resolves_persons
 {% endmacro %}
@@ -33,7 +34,9 @@ select
         anonymous_id as id,
         'user' as other_kind,
         person_id as other_id,
-        first_seen_at
+        first_seen_at,
+        last_seen_at,
+        event_count
     from {{ links_in_force(decided_names()) }} as links
     union all
     select
@@ -45,7 +48,9 @@ select
         end as id,
         case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
         case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
-        links.first_seen_at
+        links.first_seen_at,
+        links.last_seen_at,
+        links.event_count
     from {{ identifiers_in_force() }} as links
     left join {{ decided_names() }} as names
         on
@@ -127,15 +132,39 @@ select
     from (
         select
             a as node,
+            other_kind,
+            true as is_limited_by_default,
             count(*) as neighbour_count
         from person_edges
         group by a, other_kind
         -- No limit is below one, so ids with one neighbour, which are most, need no join.
         having count(*) > 1
+        {%- if has_rows(internal_table('id_limits')) %}
+        union all
+        -- Seen from the other end, an id may be tied to any number of others unless a limit says otherwise.
+        select
+            edges.b as node,
+            starts.id_kind as other_kind,
+            false as is_limited_by_default,
+            count(*) as neighbour_count
+        from person_edges as edges
+        inner join person_ids as starts on edges.a = starts.node and edges.other_kind != starts.id_kind
+        group by edges.b, starts.id_kind
+        having count(*) > 1
+        {%- endif %}
     ) as neighbours
     inner join person_ids as ids on neighbours.node = ids.node
     inner join person_settings on ids.project_id = person_settings.project_id
-    where neighbours.neighbour_count > person_settings.max_users_per_device
+    left join {{ internal_table('id_limits') }} as limits
+        on
+            ids.project_id = limits.project_id
+            and ids.id_kind = limits.id_kind
+            and neighbours.other_kind = limits.other_kind
+    where
+        neighbours.neighbour_count > coalesce(
+            limits.max_count,
+            case when neighbours.is_limited_by_default then person_settings.max_users_per_device end
+        )
     union
     select ids.node
     from {{ shared_devices() }} as decided

@@ -1,7 +1,9 @@
 {{ config(materialized='view') }}
 
+with {{ sent_identifiers('true') }},
+
 -- A blocked id is treated as absent. Its event stays.
-with blocked_ids as (
+blocked_ids as (
     select
         project_id,
         'blocked id' as guard,
@@ -28,6 +30,15 @@ with blocked_ids as (
         occurred_at
     from {{ source('landing', 'raw_events') }}
     where blocked_previous_id is not null
+    union all
+    select
+        project_id,
+        'blocked id' as guard,
+        id_kind as field,
+        id as found,
+        occurred_at
+    from sent_identifiers
+    where is_blocked
 ),
 
 links as (
@@ -171,6 +182,103 @@ bad_times as (
     where problem in ('before_start_date', 'in_the_future')
 ),
 
+-- Policy `graph`: every tie between two ids, from both ends.
+ties as (
+    select
+        evidence.*,
+        true as is_limited_by_default
+    from ({{ all_evidence() }}) as evidence
+    union all
+    select
+        evidence.project_id,
+        evidence.other_kind as id_kind,
+        evidence.other_id as id,
+        evidence.id_kind as other_kind,
+        evidence.id as other_id,
+        evidence.first_seen_at,
+        evidence.last_seen_at,
+        evidence.event_count,
+        false as is_limited_by_default
+    from ({{ all_evidence() }}) as evidence
+    where evidence.id_kind != evidence.other_kind
+),
+
+-- Hubs by a limit. A device with too many users is a shared device above.
+crowded_ids as (
+    select
+        ties.project_id,
+        ties.id_kind || '.' || ties.other_kind as field,
+        ties.id as found,
+        ties.event_count,
+        ties.first_seen_at,
+        ties.last_seen_at
+    from ties
+    inner join (
+        select
+            ties.project_id,
+            ties.id_kind,
+            ties.id,
+            ties.other_kind
+        from ties
+        inner join {{ project_settings() }} as settings
+            on ties.project_id = settings.project_id and settings.resolves_persons
+        left join {{ internal_table('id_limits') }} as limits
+            on
+                ties.project_id = limits.project_id
+                and ties.id_kind = limits.id_kind
+                and ties.other_kind = limits.other_kind
+        group by
+            ties.project_id, ties.id_kind, ties.id, ties.other_kind, ties.is_limited_by_default, limits.max_count,
+            settings.max_users_per_device
+        having
+            count(distinct ties.other_id) > coalesce(
+                limits.max_count,
+                case when ties.is_limited_by_default and ties.id_kind != 'device' then settings.max_users_per_device end
+            )
+    ) as crowded
+        on
+            ties.project_id = crowded.project_id
+            and ties.id_kind = crowded.id_kind
+            and ties.id = crowded.id
+            and ties.other_kind = crowded.other_kind
+),
+
+-- The values of a kind of which one person would have too many.
+parted_ids as (
+    select
+        ties.project_id,
+        ties.id_kind || '.per_person' as field,
+        ties.id as found,
+        ties.event_count,
+        ties.first_seen_at,
+        ties.last_seen_at
+    from ties
+    inner join {{ ref('persons') }} as ids
+        on ties.project_id = ids.project_id and ties.id_kind = ids.id_kind and ties.id = ids.id
+    inner join (
+        select
+            persons.project_id,
+            persons.id_kind,
+            persons.component_id
+        from {{ ref('persons') }} as persons
+        inner join {{ internal_table('unique_identifiers') }} as kinds
+            on persons.project_id = kinds.project_id and persons.id_kind = kinds.id_kind
+        where persons.component_id is not null
+        group by persons.project_id, persons.id_kind, persons.component_id, kinds.max_values
+        having count(*) > kinds.max_values
+    ) as parted
+        on
+            ids.project_id = parted.project_id
+            and ids.id_kind = parted.id_kind
+            and ids.component_id = parted.component_id
+),
+
+limited as (
+    select * from crowded_ids
+    union all
+    select * from parted_ids
+),
+
 guarded as (
     select * from blocked_ids
     union all
@@ -193,3 +301,14 @@ select
     max(occurred_at) as last_seen_at
 from guarded
 group by project_id, guard, field, found
+union all
+select
+    project_id,
+    'over the limit' as guard,
+    field,
+    found,
+    cast(sum(event_count) as bigint) as event_count,
+    min(first_seen_at) as first_seen_at,
+    max(last_seen_at) as last_seen_at
+from limited
+group by project_id, field, found

@@ -6,68 +6,17 @@
 ) }}
 
 -- depends_on: {{ ref('decisions') }}
--- The first join leaves out projects without configured identifiers, so that no JSON is parsed for them.
-with found as (
-    select
-        events.project_id,
-        events.event_id,
-        events.event_date,
-        events.occurred_at,
-        events.anonymous_id,
-        events.user_id,
-        fields.id_kind,
-        fields.preference,
-        fields.is_trimmed,
-        fields.is_lower,
-        fields.is_digits,
-        case
-            when fields.place = 'traits' then {{ json_text('events.traits', 'fields.json_path') }}
-            when fields.place = 'identifiers' then {{ json_text('events.identifiers', 'fields.json_path') }}
-            else {{ json_text('events.properties', 'fields.json_path') }}
-        end as sent
-    from {{ source('landing', 'raw_events') }} as events
-    inner join {{ internal_table('identifier_fields') }} as fields on events.project_id = fields.project_id
-    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
-    where
-        {{ is_in_window('events.event_date') }}
-        and (events.anonymous_id is not null or events.user_id is not null)
-        and {{ may_link('events') }}
-),
-
-trimmed as (
-    select
-        *,
-        case when is_trimmed then trim(sent, {{ white_space() }}) else sent end as trimmed_value
-    from found
-),
-
-normalised as (
-    select
-        *,
-        case
-            when is_digits then {{ digits_of('trimmed_value') }}
-            when is_lower then {{ lower_of('trimmed_value') }}
-            else trimmed_value
-        end as id
-    from trimmed
-),
+with {{ sent_identifiers(is_in_window('events.event_date')) }},
 
 identities as (
     select
-        normalised.*,
+        *,
         row_number() over (
-            partition by normalised.project_id, normalised.event_id, normalised.id_kind
-            order by normalised.preference
+            partition by project_id, event_id, id_kind
+            order by preference
         ) as position
-    from normalised
-    where
-        trim(normalised.id, {{ white_space() }}) != ''
-        and not exists (
-            select 1 from {{ internal_table('blocked_identifiers') }} as blocked
-            where
-                blocked.project_id = normalised.project_id
-                and blocked.value = {{ lower_of("trim(normalised.id, " ~ white_space() ~ " || '\"''`')") }}
-        )
+    from sent_identifiers
+    where not is_blocked
 ),
 
 ends as (
