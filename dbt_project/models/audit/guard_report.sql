@@ -1,9 +1,7 @@
 {{ config(materialized='view') }}
 
-with {{ sent_identifiers('true') }},
-
 -- A blocked id is treated as absent. Its event stays.
-blocked_ids as (
+with blocked_ids as (
     select
         project_id,
         'blocked id' as guard,
@@ -30,15 +28,6 @@ blocked_ids as (
         occurred_at
     from {{ source('landing', 'raw_events') }}
     where blocked_previous_id is not null
-    union all
-    select
-        project_id,
-        'blocked id' as guard,
-        id_kind as field,
-        id as found,
-        occurred_at
-    from sent_identifiers
-    where is_blocked
 ),
 
 links as (
