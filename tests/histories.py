@@ -135,7 +135,7 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
     names = ["policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
-    names += ["unique_identifiers", "max_ids_per_person"]
+    names += ["unique_identifiers", "max_ids_per_person", "count_people_without_devices"]
     return "".join(
         f"[projects.{value(project)}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
@@ -178,6 +178,7 @@ def rules(random: Random) -> Rules:
         unique_identifiers=tuple(kind for kind in unique if kind == "user" or kind in identifiers),
         max_ids_per_person=random.choice((1000, 1000, 5, 2)),
         decisions=decisions(random),
+        count_people_without_devices=random.random() < 0.5,
     )
 
 
@@ -196,6 +197,9 @@ def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
         lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com"))))
     if random.random() < 0.3:
         lines.add(("shared_device", random.choice(DEVICES), ""))
+    if random.random() < 0.3:
+        first, second, last = random.sample(DEVICES, 3)
+        lines |= {("same_device", first, second), ("same_device", second, last)}
     return tuple(sorted(lines))
 
 
@@ -283,6 +287,7 @@ def history(seed: int, rounds: int) -> History:
                 replace(own, policy=random.choice(others)),
                 replace(own, decisions=decisions(random)),
                 replace(own, decisions=own.decisions[1:]),
+                replace(own, count_people_without_devices=not own.count_people_without_devices),
                 rules(random),
             )
         )

@@ -66,6 +66,7 @@ class Rules:
     timeout: timedelta = timedelta(minutes=30)
     unique_identifiers: tuple[str, ...] = ()
     max_ids_per_person: int = 1000
+    count_people_without_devices: bool = False
     identifiers: Mapping[str, Identifier] = field(default_factory=dict)
 
 
@@ -209,7 +210,8 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         for event in credited
         if _is_view(event)
     ]
-    traits = _latest_traits(link_rows, links)
+    without_device = [{**event, "person": links.name(event["user_id"])} for event in events if _has_only_a_user(event)]
+    traits = _latest_traits(link_rows, without_device, links)
     return {
         "raw_events": events,
         "identity_map": observed,
@@ -219,11 +221,12 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "stitched_sessions": stitched,
         "page_views": views,
         "page_views_live": views,
-        "users": users(stitched, link_rows, links),
-        "visitor_stats": visitor_stats(stitched, views),
+        "users": users(stitched, link_rows, without_device, links, rules),
+        "visitor_stats": visitor_stats(stitched, views, without_device if rules.count_people_without_devices else []),
         "user_mapping": user_mapping(stitched, links, rules),
         "user_mapping_history": current_mapping(links, rules),
         "user_devices": user_devices(link_rows, links),
+        "identity_link": identity_link(link_rows, links),
         "stitched_events": [
             {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
             for event in credited
@@ -280,6 +283,10 @@ def _devices(events: Iterable[Row]) -> set[str]:
 
 def _is_view(event: Row) -> bool:
     return event["event_type"] in ("page", "screen")
+
+
+def _has_only_a_user(event: Row) -> bool:
+    return event["anonymous_id"] is None and event["user_id"] is not None
 
 
 def _last_known(values: Iterable[Any]) -> Any:
@@ -624,44 +631,77 @@ def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row 
     return in_reach[-1] if in_reach else None
 
 
-def _latest_traits(links: Iterable[Row], names: Links) -> dict[str, str | None]:
-    in_order = sorted(links, key=lambda link: (link["last_seen_at"], link["first_event_id"]))
-    return {names.name(link["user_id"]): link["traits"] for link in in_order if link["traits"] is not None}
+def _latest_traits(links: Iterable[Row], without_device: list[Row], names: Links) -> dict[str, str | None]:
+    """What is known last of each person; a day of a user's events without a device counts as a link does."""
+    named = [{**link, "person": names.name(link["user_id"])} for link in links]
+    by_day: dict[tuple[str, date], list[Row]] = defaultdict(list)
+    for event in _in_time(without_device):
+        by_day[event["user_id"], event["event_date"]].append(event)
+    named += [
+        {
+            "person": own[0]["person"],
+            "last_seen_at": own[-1]["occurred_at"],
+            "first_event_id": own[0]["event_id"],
+            "traits": _last_known(event["traits"] for event in own),
+        }
+        for own in by_day.values()
+    ]
+    in_order = sorted(named, key=lambda one: (one["last_seen_at"], one["first_event_id"]))
+    return {one["person"]: one["traits"] for one in in_order if one["traits"] is not None}
 
 
-def users(stitched: list[Row], links: list[Row], names: Links) -> list[Row]:
+def _counted_as(device: str, rules: Rules) -> str:
+    """The device as which this one is counted, by decision."""
+    for decision, one, other in rules.decisions:
+        if decision == "same_device" and other == device:
+            return _counted_as(one, rules)
+    return device
+
+
+def users(stitched: list[Row], links: list[Row], without_device: list[Row], names: Links, rules: Rules) -> list[Row]:
     by_user: dict[str, list[Row]] = defaultdict(list)
     for session in sorted(stitched, key=lambda session: (session["started_at"], session["session_id"])):
         by_user[session["stitched_user_id"]].append(session)
-    traits = _latest_traits(links, names)
+    events_of: dict[str, list[Row]] = defaultdict(list)
+    for event in _in_time(without_device):
+        events_of[event["person"]].append(event)
+    traits = _latest_traits(links, without_device, names)
     rows = []
-    for user, own in by_user.items():
-        is_identified = any(session["stitched_by"] in BY_A_USER for session in own)
+    for user in sorted({*by_user, *events_of}):
+        own, events = by_user[user], events_of[user]
+        is_identified = bool(events) or any(session["stitched_by"] in BY_A_USER for session in own)
         linked = [link["first_seen_at"] for link in links if names.name(link["user_id"]) == user]
+        linked += [event["occurred_at"] for event in events]
+        # The events of a server know of no campaign, so any session goes before them.
+        first = (own or events)[0]
         rows.append(
             {
                 "stitched_user_id": user,
                 "is_identified": is_identified,
-                "first_seen_at": own[0]["started_at"],
-                "last_seen_at": max(session["ended_at"] for session in own),
+                "first_seen_at": min([row["started_at"] for row in own] + [row["occurred_at"] for row in events]),
+                "last_seen_at": max([row["ended_at"] for row in own] + [row["occurred_at"] for row in events]),
                 "identified_at": min(linked) if is_identified and linked else None,
                 "session_count": len(own),
-                "page_view_count": sum(session["page_view_count"] for session in own),
-                "event_count": sum(session["event_count"] for session in own),
-                "device_count": len({session["anonymous_id"] for session in own}),
-                "first_touch_source": own[0]["utm_source"],
-                "first_touch_medium": own[0]["utm_medium"],
-                "first_touch_campaign": own[0]["utm_campaign"],
-                "first_touch_referrer": own[0]["referrer"],
+                "page_view_count": sum(row["page_view_count"] for row in own) + sum(map(_is_view, events)),
+                "event_count": sum(session["event_count"] for session in own) + len(events),
+                "device_count": len({_counted_as(session["anonymous_id"], rules) for session in own}),
+                "first_touch_source": first["utm_source"],
+                "first_touch_medium": first["utm_medium"],
+                "first_touch_campaign": first["utm_campaign"],
+                "first_touch_referrer": first["referrer"],
                 "traits": traits.get(user) if is_identified else None,
             }
         )
     return rows
 
 
-def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
+def visitor_stats(stitched: list[Row], views: list[Row], without_device: list[Row]) -> list[Row]:
+    """Days with traffic; ``without_device`` are the events of people who are to be counted all the same."""
     rows = []
-    for day in sorted({session["session_date"] for session in stitched} | {view["event_date"] for view in views}):
+    for day in sorted(
+        {session["session_date"] for session in stitched}
+        | {event["event_date"] for events in (views, without_device) for event in events}
+    ):
         visits = [session for session in stitched if session["session_date"] == day]
         lengths = [session["ended_at"] - session["started_at"] for session in visits]
         rows.append(
@@ -669,7 +709,10 @@ def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
                 "stat_date": day,
                 "page_views": sum(view["event_date"] == day for view in views),
                 "visits": len(visits),
-                "visitors": len({session["stitched_user_id"] for session in visits}),
+                "visitors": len(
+                    {session["stitched_user_id"] for session in visits}
+                    | {event["person"] for event in without_device if event["event_date"] == day}
+                ),
                 "visitors_unstitched": len({session["anonymous_id"] for session in visits}),
                 "bounces": sum(session["page_view_count"] == 1 for session in visits),
                 "total_time_seconds": sum(lengths, timedelta()) / timedelta(seconds=1),
@@ -737,6 +780,23 @@ def user_devices(links: list[Row], names: Links) -> list[Row]:
             "event_count": sum(link["event_count"] for link in own),
         }
         for (user, device), own in pairs.items()
+    ]
+
+
+def identity_link(links: list[Row], names: Links) -> list[Row]:
+    pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for link in links:
+        pairs[link["anonymous_id"], link["user_id"]].append(link)
+    return [
+        {
+            "anonymous_id": device,
+            "user_id": user,
+            "stitched_user_id": names.name(user),
+            "first_seen_at": min(link["first_seen_at"] for link in own),
+            "last_seen_at": max(link["last_seen_at"] for link in own),
+            "event_count": sum(link["event_count"] for link in own),
+        }
+        for (device, user), own in pairs.items()
     ]
 
 

@@ -6,6 +6,7 @@
     same_person    a user (id) has the canonical id other_id instead of its own
     wrong_link     links between a device (id) and a user or identifier (other_id) do not count
     shared_device  a device (id) is shared, however few users it has
+    same_device    a device (id) is counted as the device other_id; nothing is credited otherwise
     never_same     two canonical ids (id, other_id) name two persons: a device linked with both is shared
 #}
 
@@ -27,6 +28,8 @@
 {% macro wrong_links() -%} {{ decisions_of('wrong_link', 'anonymous_id', 'user_id') }} {%- endmacro %}
 
 {% macro shared_devices() -%} {{ decisions_of('shared_device', 'anonymous_id') }} {%- endmacro %}
+
+{% macro same_devices() -%} {{ decisions_of('same_device', 'anonymous_id', 'first_anonymous_id') }} {%- endmacro %}
 
 {% macro never_same() -%} {{ decisions_of('never_same', 'person_id', 'other_person_id') }} {%- endmacro %}
 
@@ -85,6 +88,19 @@
                 and wrong.anonymous_id = links.anonymous_id
                 and wrong.user_id = links.user_id
         )
+    )
+{%- endmacro %}
+
+{# What users did in events without a device (models/marts/activity_without_device), each day with its person. A row that
+   has no device is credited to its own user. #}
+{% macro people_without_device() -%}
+(
+        select
+            activity.*,
+            coalesce(names.person_id, activity.user_id) as stitched_user_id
+        from {{ ref('activity_without_device') }} as activity
+        left join {{ person_names() }} as names
+            on activity.project_id = names.project_id and activity.user_id = names.user_id
     )
 {%- endmacro %}
 

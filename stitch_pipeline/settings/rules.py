@@ -80,6 +80,10 @@ class StitchingRules(BaseModel):
     """Which events link a device to a user: `any` event with both ids, or `identify` events only."""
     max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
     """Under `graph`, a person of several users with more ids than this (devices count) is split into its users."""
+    count_people_without_devices: bool = False
+    """On: people who have only events without a device on a day are visitors of that day in `visitor_stats`."""
+    same_browser_seconds: Annotated[int, Field(ge=0)] = 60
+    """`device_pairs` names two devices of a person if one goes on where the other stopped, within this time."""
 
 
 def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:

@@ -121,6 +121,8 @@ def _rows_of_decisions(decisions: Collection[Decision]) -> Iterator[Row]:
         yield project, "wrong_link", device, user, line
     for (project, device), line in follows.shared_devices.items():
         yield project, "shared_device", device, "", line
+    for (project, device), (first_device, line) in follows.same_devices.items():
+        yield project, "same_device", device, first_device, line
     for (project, person, other), line in follows.never_same.items():
         yield project, "never_same", person, other, line
 

@@ -112,6 +112,23 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     "pending_ids": {"project_id": "varchar not null", "id_kind": "varchar not null", "id": "varchar not null"},
     "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},
     "pending_days": {"day": "date not null"},
+    # What users did on a day in events without a device, for `users` and `visitor_stats`: a row per user and day. The
+    # campaign and the referrer are those of the first of these events, the traits the last known.
+    "activity_without_device": {
+        "project_id": "varchar not null",
+        "event_date": "date not null",
+        "user_id": "varchar not null",
+        "first_seen_at": "timestamp not null",
+        "last_seen_at": "timestamp not null",
+        "event_count": "bigint not null",
+        "page_view_count": "bigint not null",
+        "first_event_id": "varchar not null",
+        "utm_source": "varchar",
+        "utm_medium": "varchar",
+        "utm_campaign": "varchar",
+        "referrer": "varchar",
+        "traits": "varchar",
+    },
     # Rows that the last run of each model wrote or deleted, per day.
     "changed_rows": {
         "model": "varchar not null",
