@@ -110,10 +110,13 @@ def test_the_proposed_decision_counts_them_as_one_device(new_warehouse: NewWareh
     assert pairs(warehouse) == []
 
     warehouse.write_overrides(lines[:1])
-    warehouse.write_stitch_toml(TOML + "same_browser_seconds = 5\n")
+    warehouse.write_stitch_toml(TOML + "same_browser_seconds = 3600\n")
     warehouse.settle()
     assert device_counts() == {**before, "ann": 1}
-    assert pairs(warehouse) == []
+    assert sorted(pair[1:7] for pair in pairs(warehouse)) == [
+        ("bob", "b1", "b2", "other subdomain", 2, 10.0),
+        ("dan", "d1", "d2", "new id", 1, 600.0),
+    ]
 
 
 def test_links_are_many_to_many_per_project(warehouse: Warehouse) -> None:

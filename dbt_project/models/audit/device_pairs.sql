@@ -33,7 +33,7 @@ handovers as (
         neighbours.previous_anonymous_id != neighbours.anonymous_id
         and neighbours.previous_platform is not distinct from neighbours.platform
         and {{ microseconds_between('neighbours.previous_ended_at', 'neighbours.started_at') }}
-        <= settings.same_browser_seconds * 1000000
+        <= settings.same_browser_seconds * cast(1000000 as bigint)
 ),
 
 listed as (
