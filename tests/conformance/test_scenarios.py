@@ -92,7 +92,7 @@ def test_scenario(arrival: str, scenario: Scenario, request: pytest.FixtureReque
         counts = {"user": "stitched_user_id"} | {f"{what}s": f"{what}_count" for what in ("session", "device", "event")}
         rows = found.of_project["users", scenario.project(policy)] if scenario.users else ()
         users = [{name: str(row[column]) for name, column in counts.items()} for row in rows]
-        assert not differences(users, scenario.users), policy
+        assert not differences(users, [dict(row) for row in scenario.users]), policy
 
 
 def test_the_order_of_arrival_leaves_no_trace(in_batches: Told, all_at_once: Told) -> None:
