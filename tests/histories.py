@@ -170,8 +170,8 @@ def rules(random: Random) -> Rules:
     return Rules(
         policy=random.choice(POLICIES),
         keep_own_user=random.random() < 0.5,
-        lookback_days=random.choice((2, 2, 2, 1, 0, None)),
-        carry_forward_days=random.choice((None, None, 2, 1, 0)),
+        lookback_days=random.choice((2, 2, 2, 1, 0, None, "24h", "24h", "36h", "1h", "30m", "0h")),
+        carry_forward_days=random.choice((None, None, None, 2, 1, 0, "24h", "36h", "1h", "30m", "0h")),
         max_users_per_device=random.choice((10, 2, 1)),
         link_on=random.choice(("any", "any", "any", "identify")),
         identifiers=identifiers,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, cast
 
 Row = dict[str, Any]
 
@@ -50,13 +50,13 @@ NO_IDENTITY = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of one project; ``None`` days are unlimited."""
+    """The settings of one project. A window is a number of days, unlimited for ``None``, or a time as ``24h``."""
 
     policy: str = "latest"
     keep_own_user: bool = False
     """Unlike the default of the settings, as in ``warehouses``."""
-    lookback_days: int | None = 30
-    carry_forward_days: int | None = None
+    lookback_days: int | str | None = 30
+    carry_forward_days: int | str | None = None
     max_users_per_device: int = 10
     link_on: str = "any"
     stitching: bool = True
@@ -110,7 +110,16 @@ class Links:
         found = [(("user", link["person"]), link) for link in self.of(device)]
         found += [((link["id_kind"], link["id"]), link) for link in self.identifiers_by_device.get(device, ())]
         counted = [{**link, "user_id": person} for key, link in found if person and self.persons.get(key) == person]
-        return sorted(counted, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
+
+        def last_seen_at(link: Row) -> datetime:
+            """When the person was last seen, by whichever id, of all links that had begun."""
+            begun = [other for other in counted if other["first_seen_at"] <= link["first_seen_at"]]
+            return cast("datetime", max(other["last_seen_at"] for other in begun))
+
+        return sorted(
+            ({**link, "last_seen_at": last_seen_at(link)} for link in counted),
+            key=lambda link: (link["first_seen_at"], link["first_event_id"]),
+        )
 
 
 def person(user: str, rules: Rules) -> str:
@@ -178,7 +187,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     stitched = [
         {
             **row,
-            **credit(row["session_date"], row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
+            **credit(row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
         }
         for row in ({name: value for name, value in session.items() if name != "events"} for session in cut)
     ]
@@ -186,7 +195,6 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         {
             **event,
             **credit(
-                event["event_date"],
                 event["occurred_at"],
                 event,
                 links,
@@ -566,10 +574,8 @@ def _session(events: list[Row], device: str, number: str | None) -> Row:
     }
 
 
-def credit(
-    day: date, at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False
-) -> Row:
-    """Who a row of the given day and time is credited to, and why."""
+def credit(at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False) -> Row:
+    """Who a row of the given time is credited to, and why."""
     device, own_user = row["anonymous_id"], row["user_id"]
 
     def answer(user: str, rule: str, link: Row | None = None) -> Row:
@@ -584,7 +590,7 @@ def credit(
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
-    window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
+    window = [link for link in links.of(device) if _is_within(link, at, rules)]
     if _is_shared(device, {link["person"] for link in window}, rules):
         return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
     if rules.policy == "graph":
@@ -592,14 +598,14 @@ def credit(
             return answer(own_user, "own")
         if links.persons.get(("device", device), device) is None:
             return answer(own_id, "shared device")
-        window = [link for link in links.of_person(device) if _is_within(link["event_date"], day, rules)]
+        window = [link for link in links.of_person(device) if _is_within(link, at, rules)]
         if not window:
             return answer(own_id, "none")
         link = window[-1]
         return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
     if own_user is not None and (rules.keep_own_user or rules.policy in ("device_split", "next_identify")):
         return answer(own_user, "own")
-    picked = _picked(links.of(device), at, day, rules)
+    picked = _picked(links.of(device), at, rules)
     if picked is None or picked not in window:
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if picked["user_id"] == own_user:
@@ -607,13 +613,31 @@ def credit(
     return answer(picked["user_id"], "link before" if picked["first_seen_at"] <= at else "link after", picked)
 
 
-def _is_within(link_day: date, day: date, rules: Rules) -> bool:
-    too_late = rules.lookback_days is not None and (link_day - day).days > rules.lookback_days
-    too_old = rules.carry_forward_days is not None and (day - link_day).days > rules.carry_forward_days
-    return not too_late and not too_old
+def clock_time(window: int | str | None) -> timedelta | None:
+    """The length of a window that is no number of days."""
+    if not isinstance(window, str):
+        return None
+    return timedelta(hours=int(window[:-1])) if window.endswith("h") else timedelta(minutes=int(window[:-1]))
 
 
-def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row | None:
+def _is_at_most(window: int | str | None, earlier: datetime, later: datetime) -> bool:
+    """Whether two times are no further apart than the window is long."""
+    if window is None:
+        return True
+    if isinstance(window, int):
+        return (later.date() - earlier.date()).days <= window
+    return later - earlier <= (clock_time(window) or timedelta())
+
+
+def _is_within(link: Row, at: datetime, rules: Rules) -> bool:
+    return _is_in_reach(link, at, rules) and _is_at_most(rules.carry_forward_days, link["last_seen_at"], at)
+
+
+def _is_in_reach(link: Row, at: datetime, rules: Rules) -> bool:
+    return _is_at_most(rules.lookback_days, at, link["first_seen_at"])
+
+
+def _picked(links: Sequence[Row], at: datetime, rules: Rules) -> Row | None:
     """The link that the policy looks at, in the window or not."""
     before = [link for link in links if link["first_seen_at"] <= at]
     after = [link for link in links if link["first_seen_at"] > at]
@@ -622,12 +646,10 @@ def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row 
     if rules.policy == "next_identify":
         return after[0] if after else None
     if rules.policy == "device_split":
-        if before and _is_within(before[-1]["event_date"], day, rules):
+        if before and _is_within(before[-1], at, rules):
             return before[-1]
         return after[0] if after else None
-    in_reach = [
-        link for link in links if rules.lookback_days is None or (link["event_date"] - day).days <= rules.lookback_days
-    ]
+    in_reach = [link for link in links if _is_in_reach(link, at, rules)]
     return in_reach[-1] if in_reach else None
 
 
@@ -728,14 +750,15 @@ def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
     rows = []
     for device, session in last.items():
         seen_at = session["ended_at"]
-        answer = credit(seen_at.date(), seen_at, session, links, rules, device)
+        answer = credit(seen_at, session, links, rules, device)
         user = answer["stitched_user_id"] if answer["stitched_by"] in BY_A_USER else None
         rows.append({"anonymous_id": device, "last_seen_at": seen_at, **answer, "user_id": user})
     return rows
 
 
 def current_mapping(links: Links, rules: Rules) -> list[Row]:
-    """What is known now of whose the anonymous rows of devices are: asked at each midnight and each link."""
+    """What is known now of whose the anonymous rows of devices are: asked at each midnight, each link, and around the
+    edges of its windows."""
     shared = {device for decision, device, _ in rules.decisions if decision == "shared_device"}
     rows: list[Row] = []
     known = {name for name, own in links.by_device.items() if own}
@@ -745,14 +768,19 @@ def current_mapping(links: Links, rules: Rules) -> list[Row]:
         own = [*links.of(device), *(links.identifiers_by_device.get(device, ()) if rules.policy == "graph" else ())]
         first = min((link["event_date"] for link in own), default=date(2026, 1, 1))
         last = max((link["event_date"] for link in own), default=date(2026, 1, 1))
-        day = first - timedelta(days=(rules.lookback_days or 0) + 2)
+        day = first - timedelta(days=_days(rules.lookback_days) + 2)
         times = {link["first_seen_at"] for link in own}
-        while day <= last + timedelta(days=(rules.carry_forward_days or 0) + 2):
+        for nearly in (timedelta(microseconds=-1), timedelta(0), timedelta(microseconds=1)):
+            if (back := clock_time(rules.lookback_days)) is not None:
+                times |= {link["first_seen_at"] - back + nearly for link in own}
+            if (forward := clock_time(rules.carry_forward_days)) is not None:
+                times |= {link["last_seen_at"] + forward + nearly for link in own}
+        while day <= last + timedelta(days=_days(rules.carry_forward_days) + 2):
             times.add(datetime.combine(day, time()))
             day += timedelta(days=1)
         spans: list[Row] = []
         for at in sorted(times):
-            answer = credit(at.date(), at, {"anonymous_id": device, "user_id": None}, links, rules, device)
+            answer = credit(at, {"anonymous_id": device, "user_id": None}, links, rules, device)
             who = {name: answer[name] for name in ("stitched_user_id", "stitched_by")}
             if spans and spans[-1].items() >= who.items():
                 continue
@@ -765,6 +793,10 @@ def current_mapping(links: Links, rules: Rules) -> list[Row]:
             )
         rows += spans
     return rows
+
+
+def _days(window: int | str | None) -> int:
+    return (clock_time(window) or timedelta()).days + 1 if isinstance(window, str) else window or 0
 
 
 def user_devices(links: list[Row], names: Links) -> list[Row]:

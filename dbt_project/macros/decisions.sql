@@ -104,14 +104,16 @@
     )
 {%- endmacro %}
 
-{# The devices that are shared by decision, with the days of the subjects for which they are. #}
-{% macro days_shared_by_decision(subjects, links) -%}
+{# The devices that are shared by decision, with the windows of the subjects for which they are. #}
+{% macro windows_shared_by_decision(subjects, links) -%}
 policy_contested_devices as (
     select
         one.project_id,
         one.anonymous_id,
-        one.link_day as one_day,
-        other.link_day as other_day,
+        one.linked_at as one_linked_at,
+        one.link_last_seen_at as one_last_seen_at,
+        other.linked_at as other_linked_at,
+        other.link_last_seen_at as other_last_seen_at,
         pairs.line
     from {{ never_same() }} as pairs
     inner join {{ links }} as one
@@ -123,17 +125,19 @@ policy_contested_devices as (
             and pairs.other_person_id = other.link_person_id
 ),
 
-policy_days_shared_by_decision as (
+policy_windows_shared_by_decision as (
     select
         project_id,
         anonymous_id,
-        subject_day,
+        first_link_at,
+        last_link_at,
         min(line) as line
     from (
         select
             subjects.project_id,
             subjects.anonymous_id,
-            subjects.subject_day,
+            subjects.first_link_at,
+            subjects.last_link_at,
             decided.line
         from {{ subjects }} as subjects
         inner join {{ shared_devices() }} as decided
@@ -142,16 +146,17 @@ policy_days_shared_by_decision as (
         select
             subjects.project_id,
             subjects.anonymous_id,
-            subjects.subject_day,
+            subjects.first_link_at,
+            subjects.last_link_at,
             contested.line
         from {{ subjects }} as subjects
         inner join policy_contested_devices as contested
             on
                 subjects.project_id = contested.project_id
                 and subjects.anonymous_id = contested.anonymous_id
-                and contested.one_day between subjects.first_link_day and subjects.last_link_day
-                and contested.other_day between subjects.first_link_day and subjects.last_link_day
-    ) as days
-    group by project_id, anonymous_id, subject_day
+                and {{ counts_for('contested.one_linked_at', 'contested.one_last_seen_at', 'subjects') }}
+                and {{ counts_for('contested.other_linked_at', 'contested.other_last_seen_at', 'subjects') }}
+    ) as windows
+    group by project_id, anonymous_id, first_link_at, last_link_at
 )
 {%- endmacro %}

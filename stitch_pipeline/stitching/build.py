@@ -138,7 +138,11 @@ def build(
         step_days=days_per_step(window, events, EVENTS_PER_STEP),
         only_pending=options.only_pending,
         restitch_only=options.restitch_only,
-        exceptions={name: as_stored(value) for name, value in options.exceptions.items()},
+        exceptions={
+            column: stored
+            for name, value in options.exceptions.items()
+            for column, stored in as_stored(name, value).items()
+        },
         stale_grains=grains,
         just_built=[grain for grain in grains if builds[grain]],
     )

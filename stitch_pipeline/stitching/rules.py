@@ -109,7 +109,9 @@ def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -
 def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:
     """Rows with the columns of ``tables.COLUMNS_OF_RULES``, in that order."""
     for project, own in rules.items():
-        values = (as_stored(getattr(own, name)) for name in StitchingRules.model_fields)
+        values = (
+            value for name in StitchingRules.model_fields for value in as_stored(name, getattr(own, name)).values()
+        )
         yield project, *values, own.resolves_persons, crediting.get(project, "")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stitch_pipeline.settings.rules import StitchingRules, as_stored
+from stitch_pipeline.settings.rules import StitchingRules, as_stored, is_window
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.migrations import migrate
 from stitch_pipeline.warehouse.port import Warehouse, WarehouseError
@@ -27,13 +27,20 @@ _CONSEQUENCE_COLUMNS = {
 }
 
 
-def _type_of(value: Any) -> str:
-    return "boolean" if isinstance(value, bool) else "integer" if isinstance(value, int) else "varchar"
+def _columns_of_rule(name: str, default: Any) -> dict[str, str]:
+    if is_window(name):
+        return dict.fromkeys(as_stored(name, default), "integer")
+    kind = "boolean" if isinstance(default, bool) else "integer" if isinstance(default, int) else "varchar"
+    return {name: f"{kind} not null"}
 
 
 COLUMNS_OF_RULES = {
     "project_id": "varchar not null",
-    **{name: f"{_type_of(as_stored(field.default))} not null" for name, field in StitchingRules.model_fields.items()},
+    **{
+        column: declared
+        for name, field in StitchingRules.model_fields.items()
+        for column, declared in _columns_of_rule(name, field.default).items()
+    },
     # Whether `persons` are resolved. A run exception does not change it.
     "resolves_persons": "boolean not null",
     # The rules that decide answers, as text: another text may mean other answers.
