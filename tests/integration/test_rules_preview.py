@@ -24,13 +24,14 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "split": {"policy": "device_split"},
     "next": {"policy": "next_identify"},
     "graph": {"policy": "graph"},
+    "hours": {"lookback_days": "47h", "carry_forward_days": "24h"},
     "near": {"lookback_days": 1},
     "short": {"carry_forward_days": 0},
     "crowd": {"max_users_per_device": 1},
     "both": {"policy": "device_split", "lookback_days": 1, "carry_forward_days": 1},
 }
 UNTOUCHED = "untouched"
-THESE_HAVE = "these have: 'both', 'crowd', 'first', 'graph', 'near', 'next', 'short', 'split', 'untouched'."
+THESE_HAVE = "these have: 'both', 'crowd', 'first', 'graph', 'hours', 'near', 'next', 'short', 'split', 'untouched'."
 TABLES = ("stitched_sessions", "page_views", "users")
 IS_CREDITED = ("stitched_user_id", "stitched_by", "linked_at", "link_event_id")
 
