@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import oracle
+import pytest
 from histories import EMAIL, POLICIES, write_rules
 from oracle import Rules
 from warehouses import Warehouse, at, differences, ephemeral_warehouse
@@ -72,6 +73,7 @@ def events(project: str, random: Random) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_every_policy_is_exact_at_the_edges_of_its_windows(tmp_path: Path) -> None:
     random = Random(1)
     landed = [event for project in RULES for event in events(project, random)]

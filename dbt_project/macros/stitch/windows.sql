@@ -18,7 +18,9 @@
 {% macro last_link_at(subject, settings) -%}
     case
         when {{ settings }}.lookback_minutes is null
-            then cast({{ days_later(subject ~ '.subject_day', settings ~ '.lookback_days + 1') }} as timestamp) - {{ least_time() }}
+            then
+                cast({{ days_later(subject ~ '.subject_day', settings ~ '.lookback_days + 1') }} as timestamp)
+                - {{ least_time() }}
         else {{ minutes_later(subject ~ '.subject_at', settings ~ '.lookback_minutes') }}
     end
 {%- endmacro %}

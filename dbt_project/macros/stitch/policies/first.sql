@@ -20,7 +20,7 @@ first_candidates as (
         {{ lookups }}.*,
         first_links_of_devices.link_user_id,
         first_links_of_devices.linked_at as candidate_linked_at,
-        first_links_of_devices.link_last_seen_at as link_last_seen_at,
+        first_links_of_devices.link_last_seen_at,
         first_links_of_devices.link_event_id as candidate_event_id
     from {{ lookups }}
     left join first_links_of_devices

@@ -79,7 +79,7 @@ graph_candidates as (
         {{ lookups }}.*,
         graph_links_of_persons.person_id as link_user_id,
         graph_links_of_persons.linked_at as candidate_linked_at,
-        graph_links_of_persons.link_last_seen_at as link_last_seen_at,
+        graph_links_of_persons.link_last_seen_at,
         graph_links_of_persons.link_event_id as candidate_event_id
     from {{ join_latest(
         lookups, 'graph_links_of_persons', ['project_id', 'anonymous_id'], 'last_link_at', 'linked_at'

@@ -8,7 +8,7 @@ latest_candidates as (
         {{ lookups }}.*,
         {{ links }}.link_user_id,
         {{ links }}.linked_at as candidate_linked_at,
-        {{ links }}.link_last_seen_at as link_last_seen_at,
+        {{ links }}.link_last_seen_at,
         {{ links }}.link_event_id as candidate_event_id
     from {{ join_latest(lookups, links, ['project_id', 'anonymous_id'], 'last_link_at', 'linked_at') }}
 )
