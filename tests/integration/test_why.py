@@ -25,7 +25,7 @@ GUARDS = {
     "off": "stitching = false",
     "sessions-off": "session_stitching = false",
     "identify-only": 'link_on = "identify"',
-    "by-the-clock": 'lookback_days = "71h"\ncarry_forward_days = "90m"',
+    "windowed": 'lookback_days = "71h"\ncarry_forward_days = "90m"',
     "stale": "",
     "own-kept": 'policy = "first"\nkeep_own_user = true',
 }
@@ -166,8 +166,8 @@ def test_what_the_guards_held_back_says_so(told: list[Row]) -> None:
     kept = reasons(told, "own-kept", "e6")
     assert set(kept.values()) == {"own user decides: the project keeps own users"}
     too_far = "outside the lookback of 71 hours"
-    assert reasons(told, "by-the-clock", "e1") == {"ann": LAST, "bob": too_far, "cem": too_far}
-    assert reasons(told, "by-the-clock", "e3") == {
+    assert reasons(told, "windowed", "e1") == {"ann": LAST, "bob": too_far, "cem": too_far}
+    assert reasons(told, "windowed", "e3") == {
         "ann": "expired: carried forward 90 minutes only",
         "bob": LAST,
         "cem": too_far,
@@ -232,7 +232,7 @@ def test_a_person_reads_which_link_and_file_made_it_so(warehouse: Warehouse, why
         "device_split, device laptop: policy device_split; lookback 5 days; carry forward 2 days; "
         "shared with more than 10 users"
     )
-    _, printed, _ = why("by-the-clock", "laptop", "--at", "2026-03-04")
+    _, printed, _ = why("windowed", "laptop", "--at", "2026-03-04")
     assert "; lookback 71 hours; carry forward 90 minutes; " in " ".join(printed.split())
     (ann,) = [line for line in lines if line.startswith("1 ann")]
     (loaded,) = warehouse.query(
