@@ -144,7 +144,7 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
     names = ["policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
-    names += ["unique_identifiers", "max_ids_per_person", "contested_ids"]
+    names += ["unique_identifiers", "max_ids_per_person", "contested_ids", "count_people_without_devices"]
     return "".join(
         f"[projects.{value(project)}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
@@ -190,8 +190,8 @@ def rules(random: Random) -> Rules:
     return Rules(
         policy=random.choice(POLICIES),
         keep_own_user=random.random() < 0.5,
-        lookback_days=random.choice((2, 2, 2, 1, 0, None)),
-        carry_forward_days=random.choice((None, None, 2, 1, 0)),
+        lookback_days=random.choice((2, 2, 2, 1, 0, None, "24h", "24h", "36h", "1h", "30m", "0h")),
+        carry_forward_days=random.choice((None, None, None, 2, 1, 0, "24h", "36h", "1h", "30m", "0h")),
         max_users_per_device=random.choice((10, 2, 1)),
         link_on=random.choice(("any", "any", "any", "identify")),
         identifiers=identifiers,
@@ -200,6 +200,7 @@ def rules(random: Random) -> Rules:
         limits=limits(random, "email" in identifiers, "user" in unique),
         contested_ids=random.choice(("nobody", "first")),
         decisions=decisions(random),
+        count_people_without_devices=random.random() < 0.5,
     )
 
 
@@ -231,6 +232,9 @@ def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
         lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com", "device:d1"))))
     if random.random() < 0.3:
         lines.add(("shared_device", random.choice(DEVICES), ""))
+    if random.random() < 0.3:
+        first, second, last = random.sample(DEVICES, 3)
+        lines |= {("same_device", first, second), ("same_device", second, last)}
     return tuple(sorted(lines))
 
 
@@ -320,6 +324,7 @@ def history(seed: int, rounds: int) -> History:
                 replace(own, policy=random.choice(others)),
                 replace(own, decisions=decisions(random)),
                 replace(own, decisions=own.decisions[1:]),
+                replace(own, count_people_without_devices=not own.count_people_without_devices),
                 rules(random),
             )
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, cast
 
 Row = dict[str, Any]
 
@@ -52,13 +52,13 @@ NO_IDENTITY = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of one project; ``None`` days are unlimited."""
+    """The settings of one project. A window is a number of days, unlimited for ``None``, or a time as ``24h``."""
 
     policy: str = "latest"
     keep_own_user: bool = False
     """Unlike the default of the settings, as in ``warehouses``."""
-    lookback_days: int | None = 30
-    carry_forward_days: int | None = None
+    lookback_days: int | str | None = 30
+    carry_forward_days: int | str | None = None
     max_users_per_device: int = 10
     link_on: str = "any"
     stitching: bool = True
@@ -68,6 +68,7 @@ class Rules:
     timeout: timedelta = timedelta(minutes=30)
     unique_identifiers: tuple[str, ...] = ()
     max_ids_per_person: int = 1000
+    count_people_without_devices: bool = False
     identifiers: Mapping[str, Identifier] = field(default_factory=dict)
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     contested_ids: str = "nobody"
@@ -115,7 +116,16 @@ class Links:
         found = [(("user", link["person"]), link) for link in self.of(device)]
         found += [((link["id_kind"], link["id"]), link) for link in self.identifiers_by_device.get(device, ())]
         counted = [{**link, "user_id": person} for key, link in found if person and self.persons.get(key) == person]
-        return sorted(counted, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
+
+        def last_seen_at(link: Row) -> datetime:
+            """When the person was last seen, by whichever id, of all links that had begun."""
+            begun = [other for other in counted if other["first_seen_at"] <= link["first_seen_at"]]
+            return cast("datetime", max(other["last_seen_at"] for other in begun))
+
+        return sorted(
+            ({**link, "last_seen_at": last_seen_at(link)} for link in counted),
+            key=lambda link: (link["first_seen_at"], link["first_event_id"]),
+        )
 
 
 def person(user: str, rules: Rules) -> str:
@@ -191,7 +201,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     stitched = [
         {
             **row,
-            **credit(row["session_date"], row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
+            **credit(row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
         }
         for row in ({name: value for name, value in session.items() if name != "events"} for session in cut)
     ]
@@ -199,7 +209,6 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         {
             **event,
             **credit(
-                event["event_date"],
                 event["occurred_at"],
                 event,
                 links,
@@ -223,7 +232,8 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         for event in credited
         if _is_view(event)
     ]
-    traits = _latest_traits(link_rows, links)
+    without_device = [{**event, "person": links.name(event["user_id"])} for event in events if _has_only_a_user(event)]
+    traits = _latest_traits(link_rows, without_device, links)
     return {
         "raw_events": events,
         "identity_map": observed,
@@ -233,11 +243,12 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "stitched_sessions": stitched,
         "page_views": views,
         "page_views_live": views,
-        "users": users(stitched, link_rows, links),
-        "visitor_stats": visitor_stats(stitched, views),
+        "users": users(stitched, link_rows, without_device, links, rules),
+        "visitor_stats": visitor_stats(stitched, views, without_device if rules.count_people_without_devices else []),
         "user_mapping": user_mapping(stitched, links, rules),
         "user_mapping_history": current_mapping(links, rules),
         "user_devices": user_devices(link_rows, links),
+        "identity_link": identity_link(link_rows, links),
         "stitched_events": [
             {
                 **{name: value for name, value in event.items() if name not in ("previous_id", "identifiers")},
@@ -297,6 +308,10 @@ def _devices(events: Iterable[Row]) -> set[str]:
 
 def _is_view(event: Row) -> bool:
     return event["event_type"] in ("page", "screen")
+
+
+def _has_only_a_user(event: Row) -> bool:
+    return event["anonymous_id"] is None and event["user_id"] is not None
 
 
 def _last_known(values: Iterable[Any]) -> Any:
@@ -637,10 +652,8 @@ def _session(events: list[Row], device: str, number: str | None) -> Row:
     }
 
 
-def credit(
-    day: date, at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False
-) -> Row:
-    """Who a row of the given day and time is credited to, and why."""
+def credit(at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False) -> Row:
+    """Who a row of the given time is credited to, and why."""
     device, own_user = row["anonymous_id"], row["user_id"]
 
     def answer(user: str, rule: str, link: Row | None = None) -> Row:
@@ -655,7 +668,7 @@ def credit(
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
-    window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
+    window = [link for link in links.of(device) if _is_within(link, at, rules)]
     if _is_shared(device, {link["person"] for link in window}, rules):
         return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
     if rules.policy == "graph":
@@ -663,14 +676,14 @@ def credit(
             return answer(own_user, "own")
         if links.persons.get(("device", device), device) is None and device not in links.connected_devices:
             return answer(own_id, "shared device")
-        window = [link for link in links.of_person(device) if _is_within(link["event_date"], day, rules)]
+        window = [link for link in links.of_person(device) if _is_within(link, at, rules)]
         if not window:
             return answer(own_id, "none")
         link = window[-1]
         return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
     if own_user is not None and (rules.keep_own_user or rules.policy in ("device_split", "next_identify")):
         return answer(own_user, "own")
-    picked = _picked(links.of(device), at, day, rules)
+    picked = _picked(links.of(device), at, rules)
     if picked is None or picked not in window:
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if picked["user_id"] == own_user:
@@ -678,13 +691,31 @@ def credit(
     return answer(picked["user_id"], "link before" if picked["first_seen_at"] <= at else "link after", picked)
 
 
-def _is_within(link_day: date, day: date, rules: Rules) -> bool:
-    too_late = rules.lookback_days is not None and (link_day - day).days > rules.lookback_days
-    too_old = rules.carry_forward_days is not None and (day - link_day).days > rules.carry_forward_days
-    return not too_late and not too_old
+def clock_time(window: int | str | None) -> timedelta | None:
+    """The length of a window that is no number of days."""
+    if not isinstance(window, str):
+        return None
+    return timedelta(hours=int(window[:-1])) if window.endswith("h") else timedelta(minutes=int(window[:-1]))
 
 
-def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row | None:
+def _is_at_most(window: int | str | None, earlier: datetime, later: datetime) -> bool:
+    """Whether two times are no further apart than the window is long."""
+    if window is None:
+        return True
+    if isinstance(window, int):
+        return (later.date() - earlier.date()).days <= window
+    return later - earlier <= (clock_time(window) or timedelta())
+
+
+def _is_within(link: Row, at: datetime, rules: Rules) -> bool:
+    return _is_in_reach(link, at, rules) and _is_at_most(rules.carry_forward_days, link["last_seen_at"], at)
+
+
+def _is_in_reach(link: Row, at: datetime, rules: Rules) -> bool:
+    return _is_at_most(rules.lookback_days, at, link["first_seen_at"])
+
+
+def _picked(links: Sequence[Row], at: datetime, rules: Rules) -> Row | None:
     """The link that the policy looks at, in the window or not."""
     before = [link for link in links if link["first_seen_at"] <= at]
     after = [link for link in links if link["first_seen_at"] > at]
@@ -693,53 +724,84 @@ def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row 
     if rules.policy == "next_identify":
         return after[0] if after else None
     if rules.policy == "device_split":
-        if before and _is_within(before[-1]["event_date"], day, rules):
+        if before and _is_within(before[-1], at, rules):
             return before[-1]
         return after[0] if after else None
-    in_reach = [
-        link for link in links if rules.lookback_days is None or (link["event_date"] - day).days <= rules.lookback_days
-    ]
+    in_reach = [link for link in links if _is_in_reach(link, at, rules)]
     return in_reach[-1] if in_reach else None
 
 
-def _latest_traits(links: Iterable[Row], names: Links) -> dict[str, str | None]:
-    in_order = sorted(links, key=lambda link: (link["last_seen_at"], link["first_event_id"]))
-    return {names.name(link["user_id"]): link["traits"] for link in in_order if link["traits"] is not None}
+def _latest_traits(links: Iterable[Row], without_device: list[Row], names: Links) -> dict[str, str | None]:
+    """What is known last of each person; a day of a user's events without a device counts as a link does."""
+    named = [{**link, "person": names.name(link["user_id"])} for link in links]
+    by_day: dict[tuple[str, date], list[Row]] = defaultdict(list)
+    for event in _in_time(without_device):
+        by_day[event["user_id"], event["event_date"]].append(event)
+    named += [
+        {
+            "person": own[0]["person"],
+            "last_seen_at": own[-1]["occurred_at"],
+            "first_event_id": own[0]["event_id"],
+            "traits": _last_known(event["traits"] for event in own),
+        }
+        for own in by_day.values()
+    ]
+    in_order = sorted(named, key=lambda one: (one["last_seen_at"], one["first_event_id"]))
+    return {one["person"]: one["traits"] for one in in_order if one["traits"] is not None}
 
 
-def users(stitched: list[Row], links: list[Row], names: Links) -> list[Row]:
+def _counted_as(device: str, rules: Rules) -> str:
+    """The device as which this one is counted, by decision."""
+    for decision, one, other in rules.decisions:
+        if decision == "same_device" and other == device:
+            return _counted_as(one, rules)
+    return device
+
+
+def users(stitched: list[Row], links: list[Row], without_device: list[Row], names: Links, rules: Rules) -> list[Row]:
     by_user: dict[str, list[Row]] = defaultdict(list)
     for session in sorted(stitched, key=lambda session: (session["started_at"], session["session_id"])):
         by_user[session["stitched_user_id"]].append(session)
-    traits = _latest_traits(links, names)
+    events_of: dict[str, list[Row]] = defaultdict(list)
+    for event in _in_time(without_device):
+        events_of[event["person"]].append(event)
+    traits = _latest_traits(links, without_device, names)
     rows = []
-    for user, own in by_user.items():
-        is_identified = any(session["stitched_by"] in BY_A_USER for session in own)
+    for user in sorted({*by_user, *events_of}):
+        own, events = by_user[user], events_of[user]
+        is_identified = bool(events) or any(session["stitched_by"] in BY_A_USER for session in own)
         linked = [link["first_seen_at"] for link in links if names.name(link["user_id"]) == user]
+        linked += [event["occurred_at"] for event in events]
+        # The events of a server know of no campaign, so any session goes before them.
+        first = (own or events)[0]
         rows.append(
             {
                 "stitched_user_id": user,
                 "is_identified": is_identified,
-                "first_seen_at": own[0]["started_at"],
-                "last_seen_at": max(session["ended_at"] for session in own),
+                "first_seen_at": min([row["started_at"] for row in own] + [row["occurred_at"] for row in events]),
+                "last_seen_at": max([row["ended_at"] for row in own] + [row["occurred_at"] for row in events]),
                 "identified_at": min(linked) if is_identified and linked else None,
                 "session_count": len(own),
-                "page_view_count": sum(session["page_view_count"] for session in own),
-                "event_count": sum(session["event_count"] for session in own),
-                "device_count": len({session["anonymous_id"] for session in own}),
-                "first_touch_source": own[0]["utm_source"],
-                "first_touch_medium": own[0]["utm_medium"],
-                "first_touch_campaign": own[0]["utm_campaign"],
-                "first_touch_referrer": own[0]["referrer"],
+                "page_view_count": sum(row["page_view_count"] for row in own) + sum(map(_is_view, events)),
+                "event_count": sum(session["event_count"] for session in own) + len(events),
+                "device_count": len({_counted_as(session["anonymous_id"], rules) for session in own}),
+                "first_touch_source": first["utm_source"],
+                "first_touch_medium": first["utm_medium"],
+                "first_touch_campaign": first["utm_campaign"],
+                "first_touch_referrer": first["referrer"],
                 "traits": traits.get(user) if is_identified else None,
             }
         )
     return rows
 
 
-def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
+def visitor_stats(stitched: list[Row], views: list[Row], without_device: list[Row]) -> list[Row]:
+    """Days with traffic; ``without_device`` are the events of people who are to be counted all the same."""
     rows = []
-    for day in sorted({session["session_date"] for session in stitched} | {view["event_date"] for view in views}):
+    for day in sorted(
+        {session["session_date"] for session in stitched}
+        | {event["event_date"] for events in (views, without_device) for event in events}
+    ):
         visits = [session for session in stitched if session["session_date"] == day]
         lengths = [session["ended_at"] - session["started_at"] for session in visits]
         rows.append(
@@ -747,7 +809,10 @@ def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
                 "stat_date": day,
                 "page_views": sum(view["event_date"] == day for view in views),
                 "visits": len(visits),
-                "visitors": len({session["stitched_user_id"] for session in visits}),
+                "visitors": len(
+                    {session["stitched_user_id"] for session in visits}
+                    | {event["person"] for event in without_device if event["event_date"] == day}
+                ),
                 "visitors_unstitched": len({session["anonymous_id"] for session in visits}),
                 "bounces": sum(session["page_view_count"] == 1 for session in visits),
                 "total_time_seconds": sum(lengths, timedelta()) / timedelta(seconds=1),
@@ -763,14 +828,15 @@ def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
     rows = []
     for device, session in last.items():
         seen_at = session["ended_at"]
-        answer = credit(seen_at.date(), seen_at, session, links, rules, device)
+        answer = credit(seen_at, session, links, rules, device)
         user = answer["stitched_user_id"] if answer["stitched_by"] in BY_A_USER else None
         rows.append({"anonymous_id": device, "last_seen_at": seen_at, **answer, "user_id": user})
     return rows
 
 
 def current_mapping(links: Links, rules: Rules) -> list[Row]:
-    """What is known now of whose the anonymous rows of devices are: asked at each midnight and each link."""
+    """What is known now of whose the anonymous rows of devices are: asked at each midnight, each link, and around the
+    edges of its windows."""
     shared = {device for decision, device, _ in rules.decisions if decision == "shared_device"}
     rows: list[Row] = []
     known = {name for name, own in links.by_device.items() if own}
@@ -780,14 +846,19 @@ def current_mapping(links: Links, rules: Rules) -> list[Row]:
         own = [*links.of(device), *(links.identifiers_by_device.get(device, ()) if rules.policy == "graph" else ())]
         first = min((link["event_date"] for link in own), default=date(2026, 1, 1))
         last = max((link["event_date"] for link in own), default=date(2026, 1, 1))
-        day = first - timedelta(days=(rules.lookback_days or 0) + 2)
+        day = first - timedelta(days=_days(rules.lookback_days) + 2)
         times = {link["first_seen_at"] for link in own}
-        while day <= last + timedelta(days=(rules.carry_forward_days or 0) + 2):
+        for nearly in (timedelta(microseconds=-1), timedelta(0), timedelta(microseconds=1)):
+            if (back := clock_time(rules.lookback_days)) is not None:
+                times |= {link["first_seen_at"] - back + nearly for link in own}
+            if (forward := clock_time(rules.carry_forward_days)) is not None:
+                times |= {link["last_seen_at"] + forward + nearly for link in own}
+        while day <= last + timedelta(days=_days(rules.carry_forward_days) + 2):
             times.add(datetime.combine(day, time()))
             day += timedelta(days=1)
         spans: list[Row] = []
         for at in sorted(times):
-            answer = credit(at.date(), at, {"anonymous_id": device, "user_id": None}, links, rules, device)
+            answer = credit(at, {"anonymous_id": device, "user_id": None}, links, rules, device)
             who = {name: answer[name] for name in ("stitched_user_id", "stitched_by")}
             if spans and spans[-1].items() >= who.items():
                 continue
@@ -800,6 +871,10 @@ def current_mapping(links: Links, rules: Rules) -> list[Row]:
             )
         rows += spans
     return rows
+
+
+def _days(window: int | str | None) -> int:
+    return (clock_time(window) or timedelta()).days + 1 if isinstance(window, str) else window or 0
 
 
 def user_devices(links: list[Row], names: Links) -> list[Row]:
@@ -815,6 +890,23 @@ def user_devices(links: list[Row], names: Links) -> list[Row]:
             "event_count": sum(link["event_count"] for link in own),
         }
         for (user, device), own in pairs.items()
+    ]
+
+
+def identity_link(links: list[Row], names: Links) -> list[Row]:
+    pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for link in links:
+        pairs[link["anonymous_id"], link["user_id"]].append(link)
+    return [
+        {
+            "anonymous_id": device,
+            "user_id": user,
+            "stitched_user_id": names.name(user),
+            "first_seen_at": min(link["first_seen_at"] for link in own),
+            "last_seen_at": max(link["last_seen_at"] for link in own),
+            "event_count": sum(link["event_count"] for link in own),
+        }
+        for (device, user), own in pairs.items()
     ]
 
 

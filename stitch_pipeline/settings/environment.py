@@ -346,7 +346,9 @@ class Settings(StitchingRules, BaseSettings):
         """The settings of one project on which answers depend, as JSON; when they change, its rows are re-stitched."""
         own = self.rules(project_id)
         of_graph = {"unique_identifiers", "limits", "contested_ids"}
-        fields = {*StitchingRules.model_fields, *of_graph} - {"link_on"}
+        # Links depend on the first of these, counts and a report on the others.
+        others = {"link_on", "count_people_without_devices", "same_browser_seconds"}
+        fields = {*StitchingRules.model_fields, *of_graph} - others
         if own.policy != Policy.graph:
             fields -= {"max_ids_per_person", *of_graph}
         rules = own.model_dump(mode="json", include=fields)
@@ -354,9 +356,16 @@ class Settings(StitchingRules, BaseSettings):
 
     @property
     def all_crediting_rules(self) -> str:
-        """``crediting_rules`` of all projects, unnamed ones included, with the decisions and what is forgotten."""
+        """What the last run has to follow, as JSON.
+
+        ``crediting_rules`` of all projects, unnamed ones included, with who is counted, the decisions and what is
+        forgotten.
+        """
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
         rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
+        counting = [project for project in ("", *projects) if self.rules(project).count_people_without_devices]
+        if counting:
+            rules["count_people_without_devices"] = counting
         if decisions := self.followed_decisions:
             rules["decisions"] = [astuple(decision) for decision in sorted(decisions)]
         if self.forgotten:

@@ -33,16 +33,35 @@ UNLIMITED_DAYS = 36_500
 ``unlimited``."""
 
 
-def _none_if_unlimited(value: Any) -> Any:
-    is_unlimited = value in ("", "null", "none", "unlimited", UNLIMITED_DAYS, str(UNLIMITED_DAYS))
-    return None if is_unlimited else value
+_MINUTES = {"h": 60, "m": 1}
+_BY_THE_CLOCK = re.compile(r"(\d{1,9}) ?(h|m)(?:ours?|inutes?)?")
+
+
+def window_of(value: Any) -> int | str | None:
+    """A window as settings hold it: whole UTC days; hours or minutes, as ``24h`` or ``30m``; or None for unlimited.
+
+    Raises ValueError for anything else.
+    """
+    if value in (None, "", "null", "none", "unlimited", UNLIMITED_DAYS, str(UNLIMITED_DAYS)):
+        return None
+    text = str(value).strip()
+    if text.isdecimal() and not isinstance(value, bool) and int(text) <= UNLIMITED_DAYS:
+        return int(text)
+    found = _BY_THE_CLOCK.fullmatch(text)
+    if found and int(found[1]) * _MINUTES[found[2]] <= UNLIMITED_DAYS * 24 * 60:
+        return f"{int(found[1])}{found[2]}"
+    raise ValueError(f"must be a number of days (0 to {UNLIMITED_DAYS}), hours as 24h, minutes as 30m, or unlimited")
 
 
 Days = Annotated[int, Field(ge=0, le=UNLIMITED_DAYS)]
-DaysOrUnlimited = Annotated[
-    Days | None,
-    BeforeValidator(_none_if_unlimited, json_schema_input_type=Days | Literal["unlimited"] | None),
-]
+_WINDOW = BeforeValidator(
+    window_of,
+    json_schema_input_type=(
+        Days | Literal["unlimited"] | Annotated[str, Field(pattern=f"^{_BY_THE_CLOCK.pattern}$")] | None
+    ),
+)
+Window = Annotated[int | str | None, _WINDOW]
+"""A span of time before or after a row, as ``window_of`` returns it."""
 
 
 class Policy(StrEnum):
@@ -79,16 +98,20 @@ class StitchingRules(BaseModel):
     """Which link of a device decides."""
     keep_own_user: Annotated[bool, Scope(one_run=True, preview=True)] = True
     """A row with a user id is credited to that user. Off: under `latest` and `first` a link goes before it."""
-    lookback_days: Annotated[DaysOrUnlimited, Scope(one_run=True, preview=True)] = 30
-    """Days before a login within which anonymous rows are credited, or `unlimited`."""
-    carry_forward_days: Annotated[DaysOrUnlimited, Scope(preview=True)] = None
-    """Days after a link within which rows of the device are credited, or `unlimited`."""
+    lookback_days: Annotated[Window, Scope(one_run=True, preview=True)] = 30
+    """Days before a login within which anonymous rows are credited, `unlimited`, or a time as `24h` or `30m`."""
+    carry_forward_days: Annotated[Window, Scope(preview=True)] = None
+    """Days after a link within which rows of the device are credited, `unlimited`, or a time as `24h` or `30m`."""
     max_users_per_device: Annotated[int, Field(ge=1), Scope(preview=True)] = 10
     """With more users than this within the window, a device is shared and its anonymous rows stay anonymous."""
     link_on: Literal["any", "identify"] = "any"
     """Which events link a device to a user: `any` event with both ids, or `identify` events only."""
     max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
     """Under `graph`, a person of several users with more ids than this (devices count) is split into its users."""
+    count_people_without_devices: bool = False
+    """On: people who have only events without a device on a day are visitors of that day in `visitor_stats`."""
+    same_browser_seconds: Annotated[int, Field(ge=0)] = 60
+    """`device_pairs` names two devices of a person if one goes on where the other stopped, within this time."""
 
 
 def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
@@ -101,9 +124,22 @@ def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
     )
 
 
-def as_stored(value: Any) -> Any:
-    """A rule's value as the warehouse stores it."""
-    return UNLIMITED_DAYS if value is None else value
+def as_stored(name: str, value: Any) -> dict[str, Any]:
+    """A rule's value as the warehouse stores it: by column, in their order.
+
+    A window has two columns, one for days and one for minutes, of which one is None.
+    """
+    if not is_window(name):
+        return {name: value}
+    minutes = name.removesuffix("_days") + "_minutes"
+    if isinstance(value, str):
+        return {name: None, minutes: int(value[:-1]) * _MINUTES[value[-1]]}
+    return {name: UNLIMITED_DAYS if value is None else value, minutes: None}
+
+
+def is_window(name: str) -> bool:
+    """Whether the rule is a window of time."""
+    return _WINDOW in StitchingRules.model_fields[name].metadata
 
 
 def as_text(value: Any) -> str:

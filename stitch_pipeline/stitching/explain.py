@@ -89,7 +89,7 @@ def trial_of_devices(
 ) -> Iterator[Warehouse]:
     """A trial in which the large tables hold only the rows of these devices. Raises as ``trial`` does."""
     in_project = f"project_id = {literal(project_id)}"
-    devices = literals(anonymous_ids)
+    devices = literals(anonymous_ids) or "null"  # a person may have none
     of_devices = f"{in_project} and anonymous_id in ({devices})"
     stored = engine_of(settings).dialect.stored
     # Events of other devices, or of none, may name one of these as the previous id.
@@ -242,8 +242,8 @@ def _rules(warehouse: Warehouse, project_id: str) -> str:
     return "; ".join(
         [
             f"policy {rules['policy']}",
-            f"lookback {_days(rules['lookback_days'])}",
-            f"carry forward {_days(rules['carry_forward_days'])}",
+            f"lookback {_span(rules['lookback_days'], rules['lookback_minutes'])}",
+            f"carry forward {_span(rules['carry_forward_days'], rules['carry_forward_minutes'])}",
             f"shared with more than {rules['max_users_per_device']:,} users",
             *(["only identify events link"] if rules["link_on"] == "identify" else []),
             *(["stitching off"] if not rules["stitching"] else []),
@@ -252,8 +252,14 @@ def _rules(warehouse: Warehouse, project_id: str) -> str:
     )
 
 
-def _days(count: int) -> str:
-    return "unlimited" if count >= UNLIMITED_DAYS else f"{count:,} day{'s' * (count != 1)}"
+def _span(days: int | None, minutes: int | None) -> str:
+    if minutes is not None:
+        count, unit = (minutes // 60, "hour") if minutes and minutes % 60 == 0 else (minutes, "minute")
+    elif days is None or days >= UNLIMITED_DAYS:
+        return "unlimited"
+    else:
+        count, unit = days, "day"
+    return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
 def _what_is_unknown(warehouse: Warehouse, project_id: str, anonymous_id: str) -> str:

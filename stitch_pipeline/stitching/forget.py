@@ -79,6 +79,7 @@ PLACES = (
         for holds in ("device", "user")
     ),
     Place("forgotten_events", "anonymous_id", "device"),
+    Place("activity_without_device", "user_id", "user"),
     Place("identifier_links", "linked_id", "user", "linked_kind = 'user'"),
     Place("identifier_links", "linked_id", "device", "linked_kind = 'device'"),
     Place("identifier_links", "id", "user", "id_kind = 'user'"),
@@ -110,14 +111,16 @@ PLACES = (
         place
         for table, kind in (("decisions", "kind"), ("configured_decisions", "kind"), ("decision_lines", "decision"))
         for place in (
-            Place(table, "id", "device", f"{kind} in ('wrong_link', 'shared_device')"),
+            Place(table, "id", "device", f"{kind} in ('wrong_link', 'shared_device', 'same_device')"),
             Place(table, "id", "user", f"{kind} in ('same_person', 'never_same')"),
-            Place(table, "other_id", "person", f"{kind} <> 'shared_device'"),
+            Place(table, "other_id", "person", f"{kind} not in ('shared_device', 'same_device')"),
+            Place(table, "other_id", "device", f"{kind} = 'same_device'"),
         )
     ),
-    Place("decision_history", "id", "device", "decision in ('wrong_link', 'shared_device')"),
+    Place("decision_history", "id", "device", "decision in ('wrong_link', 'shared_device', 'same_device')"),
     Place("decision_history", "id", "user", "decision in ('same_person', 'never_same')"),
-    Place("decision_history", "other_id", "person", "decision <> 'shared_device'"),
+    Place("decision_history", "other_id", "person", "decision not in ('shared_device', 'same_device')"),
+    Place("decision_history", "other_id", "device", "decision = 'same_device'"),
 )
 """Every place of an id, apart from texts that may contain one (``properties``, addresses, raw rows)."""
 
@@ -315,6 +318,7 @@ def _put_pseudonyms(warehouse: Warehouse) -> None:
         ("page_views", ("page_url", "page_title")),
         *((table, ("referrer",)) for table in ("sessions", "stitched_sessions")),
         ("identity_map", ("traits",)),
+        ("activity_without_device", ("traits", "referrer")),
     ):
         nulls = ", ".join(f"{column} = null" for column in columns)
         warehouse.execute(f"update {table} set {nulls} where user_id in ({names})")
@@ -346,6 +350,7 @@ def _forget_texts(warehouse: Warehouse) -> None:
     for table, columns in (
         *((table, ("traits", "properties", "identifiers")) for table in ("raw_events", "duplicate_events")),
         ("identity_map", ("traits",)),
+        ("activity_without_device", ("traits",)),
         ("users", ("traits",)),
     ):
         for column in columns:
@@ -510,6 +515,7 @@ _FATES = {
     "sessions": {},
     "stitched_sessions": {},
     "page_views": {},
+    "activity_without_device": {},
     "identifier_links": {},
     "persons": {},
     "users": {},

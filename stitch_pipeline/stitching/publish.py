@@ -48,6 +48,8 @@ DAY_COLUMNS = {
     "stitched_sessions": "session_date",
     "page_views": "event_date",
     "visitor_stats": "stat_date",
+    # Plumbing, which the view `stitched_events` reads.
+    "activity_without_device": "event_date",
 }
 """The published tables by day, each with the column of the day."""
 WHOLE_TABLES = ("users", "persons", "user_mapping_history")
@@ -58,8 +60,8 @@ _COMPARED = ("conversion_events", "id_limits", "unique_identifiers")
 _TABLES_OF_RULES = ("project_settings", "decisions", *_COMPARED)
 TABLES = (*DAY_COLUMNS, *WHOLE_TABLES, *_TABLES_OF_RULES)
 VIEWS = (
-    *("user_mapping", "user_devices", "stitched_events", "page_views_live"),
-    *("user_first_touch", "user_conversions", "guard_report"),
+    *("user_mapping", "user_devices", "identity_link", "stitched_events", "page_views_live"),
+    *("user_first_touch", "user_conversions", "guard_report", "device_pairs"),
 )
 """The published views. The others of the warehouse read its queues or the list of files."""
 

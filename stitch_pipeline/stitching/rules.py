@@ -120,7 +120,9 @@ def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row]) -
 def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:
     """Rows with the columns of ``tables.COLUMNS_OF_RULES``, in that order."""
     for project, own in rules.items():
-        values = (as_stored(getattr(own, name)) for name in StitchingRules.model_fields)
+        values = (
+            value for name in StitchingRules.model_fields for value in as_stored(name, getattr(own, name)).values()
+        )
         yield project, *values, own.resolves_persons, own.contested_ids, crediting.get(project, "")
 
 
@@ -132,6 +134,8 @@ def _rows_of_decisions(decisions: Collection[Decision]) -> Iterator[Row]:
         yield project, "wrong_link", device, user, line
     for (project, device), line in follows.shared_devices.items():
         yield project, "shared_device", device, "", line
+    for (project, device), (first_device, line) in follows.same_devices.items():
+        yield project, "same_device", device, first_device, line
     for (project, person, other), line in follows.never_same.items():
         yield project, "never_same", person, other, line
 

@@ -49,6 +49,9 @@
 {% macro matches(text, pattern) %}{{ return(adapter.dispatch('matches')(text, pattern)) }}{% endmacro %}
 {% macro default__matches(text, pattern) %}regexp_like({{ text }}, '^(?:' || {{ pattern }} || ')$'){% endmacro %}
 
+{% macro minutes_later(time, count) %}{{ return(adapter.dispatch('minutes_later')(time, count)) }}{% endmacro %}
+{% macro default__minutes_later(time, count) %}({{ time }} + {{ count }} * interval '1 minute'){% endmacro %}
+
 {# `left` joined with the latest row of `right` whose `right_time` is not after `left_time`. #}
 {% macro join_latest(left, right, keys, left_time, right_time) %}{{ return(adapter.dispatch('join_latest')(left, right, keys, left_time, right_time)) }}{% endmacro %}
 {% macro default__join_latest(left, right, keys, left_time, right_time) -%}

@@ -88,11 +88,12 @@ shared_devices as (
         stitched.anonymous_id as found,
         stitched.subject_at as occurred_at
     from stitched
-    left join policy_days_shared_by_decision as decided
+    left join policy_windows_shared_by_decision as decided
         on
             stitched.project_id = decided.project_id
             and stitched.anonymous_id = decided.anonymous_id
-            and stitched.subject_day = decided.subject_day
+            and stitched.first_link_at = decided.first_link_at
+            and stitched.last_link_at = decided.last_link_at
     where stitched.stitched_by = 'shared device'
 ),
 
