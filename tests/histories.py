@@ -34,6 +34,10 @@ USERS = ("u1", "u2", "u3")
 NO_USERS = (None, None, None, None, "", "guest", '"null"', "00000000-0000-0000-0000-000000000000")
 EMAILS = ("a@example.com", " A@example.com", "b@example.com", "c@example.com", "guest", "", 7, None)
 EMAIL = {"email": Identifier(("properties.email", "properties.mail"), ("trim", "lower"))}
+MACHINE = {"machine": Identifier(("identifiers.device_id", "identifiers.network_userid"))}
+# The previous id of an alias: a device, a user, one that nothing else names, or none.
+PREVIOUS = (*DEVICES, *USERS, "x1", "x2", "undefined", None)
+MACHINES = ({"device_id": "m1"}, {"device_id": "m2"}, {"device_id": "m1", "network_userid": "m2"})
 STEPS = tuple(
     timedelta(minutes=minutes, microseconds=microseconds)
     for minutes, microseconds in ((0, 0), (1, 0), (10, 0), (29, 59_999_999), (30, 0), (30, 1), (240, 0))
@@ -102,7 +106,12 @@ class History:
     @property
     def landed(self) -> list[Event]:
         """The valid rows of the landing zone at the end, as canonical events."""
-        return [as_read(event, name) for name, file in self.files.items() for event in file.events]
+        are_read = any("machine" in own.identifiers for own in self.rules.values())
+        return [
+            as_read(event, name, identifiers_are_read=are_read)
+            for name, file in self.files.items()
+            for event in file.events
+        ]
 
     def play(self, warehouse: Warehouse) -> None:
         for step in self.steps:
@@ -148,11 +157,16 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
     )
 
 
-def as_read(event: Event, landing_file: str) -> Event:
+def as_read(event: Event, landing_file: str, *, identifiers_are_read: bool = False) -> Event:
     """The event as the source of the file's feed reads it: what a format cannot say is not there."""
+    kind = "device_id" if landing_file.startswith("jitsu/") else "network_userid"
+    sent = (event.get("identifiers") or {}).get(kind)
+    event = {**event, "identifiers": {kind: sent} if sent and identifiers_are_read else None}
     if landing_file.startswith("jitsu/"):
         platform = event.get("platform") or ("mobile" if event["event_type"] == "screen" else "web")
-        return {**event, "source": "jitsu", "platform": platform, "landing_file": landing_file}
+        previous_id = event.get("previous_id") if event["event_type"] == "alias" else None
+        jitsu = {"source": "jitsu", "platform": platform, "previous_id": previous_id, "landing_file": landing_file}
+        return {**event, **jitsu}
     name = {"screen": "screen_view", "identify": "identify"}.get(event["event_type"], event.get("event_name"))
     return {
         **event,
@@ -160,12 +174,13 @@ def as_read(event: Event, landing_file: str) -> Event:
         "event_name": name,
         "traits": None,
         "properties": None,
+        "previous_id": None,
         "landing_file": landing_file,
     }
 
 
 def rules(random: Random) -> Rules:
-    identifiers = random.choice(({}, EMAIL, EMAIL))
+    identifiers = random.choice(({}, EMAIL, EMAIL, {**EMAIL, **MACHINE}))
     unique = random.choice(((), (), ("user",), ("email",), ("email", "user"), ("user", "email")))
     return Rules(
         policy=random.choice(POLICIES),
@@ -194,7 +209,7 @@ def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
         first, second = random.sample((random.choice((one, other)), third), 2)
         lines.add(("never_same", first, second))
     for _ in range(random.choice((0, 0, 1, 2))):
-        lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com"))))
+        lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com", "device:d1"))))
     if random.random() < 0.3:
         lines.add(("shared_device", random.choice(DEVICES), ""))
     if random.random() < 0.3:
@@ -214,7 +229,7 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
     user = random.choice((None, None, *USERS))
     events = []
     for _ in range(random.choice((1, 1, 2, 3, 4, 6))):
-        kind = random.choice(("page", "page", "page", "track", "identify", "screen"))
+        kind = random.choice(("page", "page", "page", "track", "identify", "screen", "alias"))
         lag = random.choice((None, timedelta(0), timedelta(0), timedelta(minutes=1), timedelta(days=2)))
         if random.random() < 0.1:
             user = random.choice((None, *USERS))  # logs out, or somebody else logs in
@@ -234,6 +249,8 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
                 "utm_source": random.choice((None, "facebook")),
                 "referrer": random.choice((None, "https://example.com/")),
                 "traits": random.choice((None, {"n": 1}, {"n": 2})) if kind == "identify" else None,
+                "previous_id": random.choice(PREVIOUS) if kind == "alias" or random.random() < 0.1 else None,
+                "identifiers": random.choice(MACHINES) if random.random() < 0.2 else None,
                 "properties": {random.choice(("email", "mail")): random.choice(EMAILS)}
                 if random.random() < 0.15
                 else None,

@@ -40,6 +40,8 @@ EVENT_COLUMNS = (
     "utm_campaign",
     "traits",
     "properties",
+    "previous_id",
+    "identifiers",
     "landing_file",
 )
 NO_IDENTITY = {
@@ -92,6 +94,8 @@ class Links:
     by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     persons: Mapping[Id, str | None] = field(default_factory=dict)
     identifiers_by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    connected_devices: frozenset[str] = frozenset()
+    """Devices that are connected with other devices, and with nothing else."""
 
     decided: Mapping[str, str] = field(default_factory=dict)
     """By the ids of which somebody says so, the one that the person goes by."""
@@ -135,8 +139,14 @@ def _counts(link: Row, rules: Rules) -> bool:
 
 
 def _identifies(row: Row, rules: Rules) -> bool:
-    wrong = ("wrong_link", row["linked_id"], f"{row['id_kind']}:{row['id']}")
-    return row["linked_kind"] != "device" or wrong not in rules.decisions
+    wrong = (
+        [("wrong_link", row["linked_id"], f"{row['id_kind']}:{row['id']}")] if row["linked_kind"] == "device" else []
+    )
+    if row["id_kind"] == "device":
+        wrong.append(("wrong_link", row["id"], f"device:{row['linked_id']}"))
+    if row["id_kind"] == "user":
+        wrong.append(("wrong_link", row["id"], row["linked_id"]))
+    return not {*wrong} & {*rules.decisions}
 
 
 def _is_shared(device: str, users: set[str], rules: Rules) -> bool:
@@ -173,13 +183,15 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     identifier_rows = identifier_links(events, rules)
     evidence = [row for row in identifier_rows if _identifies(row, rules)]
     person_rows = persons(link_rows, evidence, rules)
+    devices = _devices([*events, *observed]) | {row["linked_id"] for row in evidence if row["linked_kind"] == "device"}
     links = Links(
-        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)},
+        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in devices},
         {(row["id_kind"], row["id"]): row["person_id"] for row in person_rows},
         {
             device: [row for row in evidence if (row["linked_kind"], row["linked_id"]) == ("device", device)]
-            for device in _devices(events)
+            for device in devices
         },
+        frozenset(row["id"] for row in person_rows if (row["component_id"] or "").startswith("device:")),
         {other: person(other, rules) for decision, _, other in rules.decisions if decision == "same_person"},
     )
     cut = sessions(events, rules)
@@ -236,7 +248,10 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "user_devices": user_devices(link_rows, links),
         "identity_link": identity_link(link_rows, links),
         "stitched_events": [
-            {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
+            {
+                **{name: value for name, value in event.items() if name not in ("previous_id", "identifiers")},
+                "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None,
+            }
             for event in credited
         ],
         "user_first_touch": user_first_touch(credited),
@@ -255,10 +270,10 @@ def is_no_identity(value: str | None) -> bool:
 def _read(sent: Mapping[str, Any]) -> Row:
     event = {name: sent.get(name) for name in EVENT_COLUMNS}
     event["event_date"] = sent["occurred_at"].date()
-    for name in ("anonymous_id", "user_id"):
+    for name in ("anonymous_id", "user_id", "previous_id"):
         if is_no_identity(event[name]):
             event[name] = None
-    for name in ("traits", "properties"):
+    for name in ("traits", "properties", "identifiers"):
         event[name] = json.dumps(event[name], sort_keys=True) if event[name] else None
     return event
 
@@ -305,14 +320,31 @@ def _first_known(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def _may_link(event: Row, rules: Rules) -> bool:
+    says_so = event["event_type"] in ("alias", "merge") and (event["previous_id"] or event["identifiers"])
+    return rules.link_on == "any" or event["event_type"] == "identify" or bool(says_so)
+
+
+def _previous(event: Row) -> str | None:
+    """The id that is the same as the event's user, or without a user as its device; none if it is that very id."""
+    own = event["user_id"] or event["anonymous_id"]
+    return event["previous_id"] if event["previous_id"] != own else None
+
+
+def _as_the_previous(event: Row) -> Iterable[Row]:
+    """The event, and once more as one of the device that its previous id may be."""
+    yield event
+    if _previous(event) not in (None, event["anonymous_id"]) and event["user_id"] is not None:
+        yield {**event, "anonymous_id": _previous(event)}
+
+
 def identity_map(events: Iterable[Row], rules: Rules) -> list[Row]:
     """Runs of identified events of one user on one device in one day."""
     identified = [
         event
-        for event in _in_time(events)
-        if event["anonymous_id"] is not None
-        and event["user_id"] is not None
-        and (rules.link_on == "any" or event["event_type"] == "identify")
+        for sent in _in_time(events)
+        for event in _as_the_previous(sent)
+        if event["anonymous_id"] is not None and event["user_id"] is not None and _may_link(event, rules)
     ]
     links = []
     for device in sorted(_devices(identified)):
@@ -341,8 +373,14 @@ def identifier_links(events: Iterable[Row], rules: Rules) -> list[Row]:
     """Which further identifiers were seen with which device or user, per day."""
     seen: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for event in _in_time(events):
-        if rules.link_on == "identify" and event["event_type"] != "identify":
+        if not _may_link(event, rules):
             continue
+        day, device, user, previous = (event["event_date"], event["anonymous_id"], event["user_id"], _previous(event))
+        if previous is not None and user is not None:
+            seen[day, "user", previous, "user", user].append(event)
+        elif previous is not None and device is not None:
+            seen[day, "device", previous, "device", device].append(event)
+            seen[day, "device", device, "device", previous].append(event)
         for kind, identifier in rules.identifiers.items():
             value = _identifier(event, identifier)
             for linked_kind, linked in (("device", event["anonymous_id"]), ("user", event["user_id"])):
@@ -392,12 +430,19 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
                     row["linked_kind"],
                     person(row["linked_id"], rules) if row["linked_kind"] == "user" else row["linked_id"],
                 ),
-                (row["id_kind"], row["id"]),
+                (row["id_kind"], person(row["id"], rules) if row["id_kind"] == "user" else row["id"]),
                 row["first_seen_at"],
             )
             for row in identifiers
         ),
     ]
+    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    seen = {one for one, _, _ in pairs} | {other for _, other, _ in pairs if other[0] != "user"}
+    seen |= {("user", link["person"]) for link in links}
+    successors: dict[Id, set[Id]] = defaultdict(set)
+    for one, other, _ in pairs:
+        if one[0] == other[0] == "user":
+            successors[other].add(one)
     for one, other, at in pairs:
         neighbours[one].add(other)
         neighbours[other].add(one)
@@ -406,7 +451,7 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
 
     def is_hub(key: Id) -> bool:
         if key[0] == "user":
-            return False
+            return len(successors[key]) > rules.max_users_per_device
         if key[0] == "device" and ("shared_device", key[1], "") in rules.decisions:
             return True
         kinds = [kind for kind, _ in neighbours[key] if key[0] == "device" or kind == "user"]
@@ -435,7 +480,7 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
 
     def named(ids: Iterable[Id]) -> list[str]:
         known = [key for key in ids if key[0] != "device"]
-        in_order = sorted(known, key=lambda key: (key[0] != "user", first_seen[key], _name(key)))
+        in_order = sorted(known, key=lambda key: (key[0] != "user", key not in seen, first_seen[key], _name(key)))
         return [_name(key) for key in in_order]
 
     persons: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
@@ -444,7 +489,10 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
         if named(cell) and (has_user or 2 <= len(cell) <= rules.max_ids_per_person):
             persons.update(dict.fromkeys(cell, named(cell)[0]))
     label = {
-        key: min((f"{kind}:{value}" for kind, value in component if kind != "device"), default=None)
+        key: min(
+            (f"{kind}:{value}" for kind, value in component if kind != "device"),
+            default=min(f"{kind}:{value}" for kind, value in component) if len(component) > 1 else None,
+        )
         for component in components
         for key in component
     }
@@ -596,7 +644,7 @@ def credit(at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, i
     if rules.policy == "graph":
         if own_user is not None:
             return answer(own_user, "own")
-        if links.persons.get(("device", device), device) is None:
+        if links.persons.get(("device", device), device) is None and device not in links.connected_devices:
             return answer(own_id, "shared device")
         window = [link for link in links.of_person(device) if _is_within(link, at, rules)]
         if not window:

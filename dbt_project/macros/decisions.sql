@@ -56,7 +56,8 @@
     )
 {%- endmacro %}
 
-{# The identifier links that count. A decision on a wrong link names the identifier as `email:sam@example.com`. #}
+{# The identifier links that count. A decision on a wrong link names the identifier as `email:sam@example.com`, another
+   device as `device:phone`, and of a previous id the id first and then the user. #}
 {% macro identifiers_in_force() -%}
 (
         select links.*
@@ -68,6 +69,17 @@
                 and links.linked_kind = 'device'
                 and wrong.anonymous_id = links.linked_id
                 and wrong.user_id = links.id_kind || ':' || links.id
+        )
+        -- Looked up apart, because few links are of two ids of one kind.
+        and not (
+            links.id_kind = links.linked_kind
+            and exists (
+                select 1 from {{ wrong_links() }} as wrong
+                where
+                    wrong.project_id = links.project_id
+                    and wrong.anonymous_id = links.id
+                    and wrong.user_id = case when links.id_kind = 'device' then 'device:' else '' end || links.linked_id
+            )
         )
     )
 {%- endmacro %}

@@ -27,7 +27,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_decisions
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.forgotten import Forgotten, followed_decisions, read_forgotten
-from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
+from stitch_pipeline.settings.project_file import (
+    FeedSettings,
+    ProjectFile,
+    kinds_of_identifiers,
+    read_project_file,
+)
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, did_you_mean, sentences
 
 FROM_FILES = ("projects", "feeds", "decisions")
@@ -319,6 +324,11 @@ class Settings(StitchingRules, BaseSettings):
         return found
 
     @property
+    def read_identifiers(self) -> tuple[str, ...]:
+        """The kinds of an event's ``identifiers`` that some project names; no others are read."""
+        return tuple(sorted({kind for _, kind in _named_identifiers(self.projects)}))
+
+    @property
     def building_rules(self) -> str:
         """The settings on which links and sessions depend; when they change, every day is built again."""
         # Only what differs: a new table for a project in stitch.toml alone changes neither links nor sessions.
@@ -397,9 +407,30 @@ class Settings(StitchingRules, BaseSettings):
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
+        _refuse_unknown_identifiers(loaded)
         # A list without its key is refused now, and not in the middle of a run.
         read_forgotten(loaded.forgotten_path, loaded.forget_key_in_environment)
         return loaded
+
+
+def _named_identifiers(projects: Mapping[str, ProjectSettings]) -> Iterator[tuple[str, str]]:
+    """The kinds of an event's ``identifiers`` that projects name, each with the setting that names it."""
+    for project, own in projects.items():
+        for name, found in own.identifiers.items():
+            for path in found.paths:
+                if path.startswith("identifiers."):
+                    yield f"projects.{project}.identifiers.{name}", path.removeprefix("identifiers.")
+
+
+def _refuse_unknown_identifiers(settings: Settings) -> None:
+    """Raise SettingsError if a project names a kind of which nothing says where it is."""
+    known = kinds_of_identifiers(settings.feeds)
+    for setting, kind in _named_identifiers(settings.projects):
+        if kind not in known:
+            raise SettingsError(
+                f"{setting} names 'identifiers.{kind}', and neither a source nor a feed says where that is: add it to "
+                f"[feeds.<directory>.identifiers], or name one of {', '.join(sorted(known))}."
+            )
 
 
 @dataclass(frozen=True)

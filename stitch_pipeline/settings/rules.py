@@ -157,7 +157,8 @@ class IdentifierSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     paths: Paths
-    """Fields of ``traits`` or ``properties``, such as ``traits.email``; the first with a value wins."""
+    """Fields of ``traits`` or ``properties``, such as ``traits.email``, or what the source calls an identifier, such as
+    ``identifiers.device_id``; the first with a value wins."""
     normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], Several] = ("trim",)
     """Steps before a value is compared: trim white space, convert to lower case, keep only digits."""
 
@@ -166,8 +167,10 @@ class IdentifierSettings(BaseModel):
     def _are_known_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for path in value:
             place, _, field = path.partition(".")
-            if place not in ("traits", "properties") or not field:
-                raise ValueError(f"'{path}' is no place to look: write traits.<field> or properties.<field>")
+            if place not in ("traits", "properties", "identifiers") or not field:
+                raise ValueError(
+                    f"'{path}' is no place to look: write traits.<field>, properties.<field> or identifiers.<kind>"
+                )
             segments = parse_path(field)
             is_plain = bool(segments) and all(isinstance(segment, Key) for segment in segments)
             # These two have a meaning in paths of DuckDB's JSON functions.

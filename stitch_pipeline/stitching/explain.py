@@ -19,7 +19,7 @@ from stitch_pipeline.warehouse.port import Warehouse
 _VIEW = "stitching_reasons"
 _NAMED_PER_REASON = 3
 # The large tables that the view reads. A trial reduces each to the device, and leaves the others, which are small.
-_TABLES_OF_DEVICES = ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")
+_TABLES_OF_DEVICES = ("identity_map", "sessions", "stitched_sessions", "page_views")
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,20 @@ def trial_of_devices(
     devices = literals(anonymous_ids) or "null"  # a person may have none
     of_devices = f"{in_project} and anonymous_id in ({devices})"
     stored = engine_of(settings).dialect.stored
+    # Events of other devices, or of none, may name one of these as the previous id.
+    events = (
+        f"{stored('raw_events')} where {in_project} and (anonymous_id in ({devices}) or previous_id in ({devices}))"
+    )
     links = f"{stored('identifier_links')} where {in_project} and linked_kind = 'device' and linked_id in ({devices})"
     replaced = {
         **{table: f"select * from {stored(table)} where {of_devices}" for table in _TABLES_OF_DEVICES},
+        "raw_events": f"select * from {events}",
         "identifier_links": f"select * from {links}",
         # The devices, and the ids in their rows and links.
         "persons": (
             f"select * from {stored('persons')} where {in_project} and "
             f"(id in ({devices}) or id in (select id from {links}) "
-            f"or id in (select user_id from {stored('raw_events')} where {of_devices}) "
+            f"or id in (select user_id from {events}) "
             f"or id in (select other_id from {stored('decisions')} "
             f"where {in_project} and kind = 'same_person'))"
         ),

@@ -35,7 +35,7 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
             {
                 "rows": "count(*)",
                 "devices": _count_distinct(dialect, "anonymous_id"),
-                "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id)",
+                "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id) + count(blocked_previous_id)",
             },
         ),
         "quarantined_events": (

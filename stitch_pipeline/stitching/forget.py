@@ -72,11 +72,19 @@ PLACES = (
         for table in ("raw_events", "duplicate_events", "sessions", "stitched_sessions", "page_views", "identity_map")
         for column, holds in (("user_id", "user"), ("anonymous_id", "device"))
     ),
+    # The previous id may be of either kind.
+    *(
+        Place(table, "previous_id", holds)
+        for table in ("raw_events", "duplicate_events")
+        for holds in ("device", "user")
+    ),
     Place("forgotten_events", "anonymous_id", "device"),
     Place("activity_without_device", "user_id", "user"),
     Place("identifier_links", "linked_id", "user", "linked_kind = 'user'"),
     Place("identifier_links", "linked_id", "device", "linked_kind = 'device'"),
-    Place("identifier_links", "id", "identifier"),
+    Place("identifier_links", "id", "user", "id_kind = 'user'"),
+    Place("identifier_links", "id", "device", "id_kind = 'device'"),
+    Place("identifier_links", "id", "identifier", "id_kind not in ('user', 'device')"),
     Place("persons", "id", "user", "id_kind = 'user'"),
     Place("persons", "id", "device", "id_kind = 'device'"),
     Place("persons", "id", "identifier", "id_kind not in ('user', 'device')"),
@@ -206,7 +214,13 @@ def _identifiers(settings: Settings) -> dict[str, Mapping[str, IdentifierSetting
 
 def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
     """Note the files with rows of the ids as not loaded, those with a quarantined row of an id included."""
-    conditions = [_holds_found(column, kind) for column, kind in (("user_id", "user"), ("anonymous_id", "device"))]
+    conditions = [
+        _holds_found(column, kind)
+        for column, kind in (
+            *(("user_id", "user"), ("anonymous_id", "device")),
+            *(("previous_id", "user"), ("previous_id", "device")),
+        )
+    ]
     for (kind,) in warehouse.rows("select distinct kind from found_ids where kind not in ('user', 'device')"):
         conditions += [
             _holds_found(value, kind)
@@ -214,7 +228,7 @@ def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
         ]
     of_changed_projects = (
         "project_id in (select project_id from no_longer_listed) "
-        f"and (user_id like '{PREFIX}%' or anonymous_id like '{PREFIX}%')"
+        f"and (user_id like '{PREFIX}%' or anonymous_id like '{PREFIX}%' or previous_id like '{PREFIX}%')"
     )
     holds = " or ".join([*conditions, f"({of_changed_projects})"])
     quarantined = _files_with_quarantined_rows(settings, warehouse.dialect)
@@ -334,7 +348,7 @@ def _forget_texts(warehouse: Warehouse) -> None:
     )
     lower = warehouse.dialect.lower
     for table, columns in (
-        *((table, ("traits", "properties")) for table in ("raw_events", "duplicate_events")),
+        *((table, ("traits", "properties", "identifiers")) for table in ("raw_events", "duplicate_events")),
         ("identity_map", ("traits",)),
         ("activity_without_device", ("traits",)),
         ("users", ("traits",)),
@@ -364,6 +378,8 @@ def _queue(warehouse: Warehouse) -> None:
           union select project_id, anonymous_id from stitched_sessions where stitched_user_id in ({names})
           union select project_id, linked_id from identifier_links
             where linked_kind = 'device' and id in ({names})
+          union select project_id, previous_id from raw_events
+            where previous_id is not null and (user_id in ({names}) or previous_id in ({names}))
           union select project_id, id from persons where id_kind = 'device' and person_id in ({names})
           union select project_id, '' from found_ids
         ) as devices
@@ -574,7 +590,9 @@ def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple
         query = (
             f"select {literal(other)}, {column} from {user_of_device} and {own} = $value union "
             f"select id_kind, id from {identifier_of} "
-            "project_id = $project and linked_kind = $kind and linked_id = $value"
+            "project_id = $project and linked_kind = $kind and linked_id = $value union "
+            f"select linked_kind, linked_id from {identifier_of} "
+            "project_id = $project and id_kind = $kind and id = $value"
         )
     else:
         query = (
@@ -588,8 +606,8 @@ def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple
 def landing_lines(settings: Settings, request: Request) -> list[OwnFile]:
     """The lines of landed files whose rows carry the id or mention it; without lines where a file cannot be read."""
     value = checked_value(settings, request)
-    column = {"user": "user_id", "device": "anonymous_id"}.get(request.kind)
-    values = [column] if column else identifier_values_sql(_identifiers(settings), request.kind)
+    columns = {"user": ["user_id", "previous_id"], "device": ["anonymous_id", "previous_id"]}
+    values = columns.get(request.kind) or identifier_values_sql(_identifiers(settings), request.kind)
     carries = " or ".join([*(f"{one} = {literal(value)}" for one in values), f"contains(raw_row, {literal(value)})"])
     rules = replace(reading_rules(settings), forgetting=None)
     found = []

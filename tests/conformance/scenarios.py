@@ -114,6 +114,7 @@ def _event(row: Mapping[str, str]) -> dict[str, Any]:
         "event_type": row["type"],
         "anonymous_id": _meant(row["device"]),
         "user_id": _meant(row["user"]),
+        "previous_id": _meant(row.get("previous", _NOTHING)),
         "source_session_id": _meant(row.get("session", _NOTHING)),
         "properties": {name: row[name] for name in ("email", "phone") if _meant(row.get(name, _NOTHING))},
         "batch": int(row["batch"]),

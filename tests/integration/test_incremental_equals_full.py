@@ -95,17 +95,26 @@ def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> 
 
 def assert_tenants_are_apart(contents: dict[str, list[Row]], history: History) -> None:
     def values(project: str) -> set[tuple[str, Any]]:
-        return {
-            (name, event[name])
-            for event in contents["raw_events"]
-            if event["project_id"] == project
-            for name in ("event_id", "anonymous_id", "user_id")
-        } | {
-            ("email", f"email:{address.strip().lower()}")
-            for event in contents["raw_events"]
-            if event["project_id"] == project and event["properties"]
-            for address in map(str, json.loads(event["properties"]).values())
-        }
+        return (
+            {
+                (name, event[name])
+                for event in contents["raw_events"]
+                if event["project_id"] == project
+                for name in ("event_id", "anonymous_id", "user_id", "previous_id")
+            }
+            | {
+                ("machine", f"machine:{value}")
+                for event in contents["raw_events"]
+                if event["project_id"] == project and event["identifiers"]
+                for value in json.loads(event["identifiers"]).values()
+            }
+            | {
+                ("email", f"email:{address.strip().lower()}")
+                for event in contents["raw_events"]
+                if event["project_id"] == project and event["properties"]
+                for address in map(str, json.loads(event["properties"]).values())
+            }
+        )
 
     for project in {event["project_id"] for event in contents["raw_events"]}:
         own = {value for _, value in values(project)}

@@ -1,6 +1,7 @@
 {# Step 4 of resolve.sql: cells. A cell is a whole component at first and is cut where it holds too much. #}
 
-{# `label_node` is the component's least id, also after a cut: later runs find the ids to resolve again by it. #}
+{# `label_node` is the component's least id, also after a cut: later runs find the ids to resolve again by it. A device is
+   the label only of a component that holds nothing else. #}
 {% macro person_cells() %}
     select
         components.node,
@@ -10,10 +11,12 @@
     inner join (
         select
             members.component,
-            {{ first_known_by('members.node', 'nodes.label') }} as label_node
+            coalesce(
+                {{ first_known_by('members.node', "case when nodes.id_kind != 'device' then nodes.label end") }},
+                {{ first_known_by('members.node', 'nodes.label') }}
+            ) as label_node
         from person_components as members
         inner join person_nodes as nodes on members.node = nodes.node
-        where nodes.id_kind != 'device'
         group by members.component
     ) as labels on components.component = labels.component
 {% endmacro %}

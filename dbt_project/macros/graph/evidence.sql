@@ -9,7 +9,8 @@
     where resolves_persons
 {% endmacro %}
 
-{# An edge goes from a device or identifier, which may be a hub, to an id that it ties. #}
+{# An edge goes from a device, an identifier or the previous id of a user, which may be a hub, to an id that it ties. An
+   edge between two devices is there in both directions. #}
 {% macro person_evidence(scope) %}
     select evidence.*
     from (
@@ -38,7 +39,10 @@ select
     select
         links.project_id,
         case when links.linked_kind = 'device' then 'device' else links.id_kind end as id_kind,
-        case when links.linked_kind = 'device' then links.linked_id else links.id end as id,
+        case
+            when links.linked_kind = 'device' then links.linked_id
+            else coalesce(previous_names.person_id, links.id)
+        end as id,
         case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
         case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
         links.first_seen_at
@@ -48,6 +52,15 @@ select
             links.linked_kind = 'user'
             and links.project_id = names.project_id
             and links.linked_id = names.user_id
+    left join {{ decided_names() }} as previous_names
+        on
+            links.id_kind = 'user'
+            and links.project_id = previous_names.project_id
+            and links.id = previous_names.user_id
+    -- Two users who are one id by decision need no edge.
+    where
+        links.id_kind != 'user'
+        or coalesce(previous_names.person_id, links.id) != coalesce(names.person_id, links.linked_id)
 {%- endmacro %}
 
 {# Numbers for ids: they compare and join several times as fast as text, and take a fraction of the memory. Which id
@@ -59,17 +72,23 @@ select
         ids.id_kind,
         ids.id,
         ids.first_seen_at,
+        ids.is_seen,
         {{ is_among(scope, 'ids', 'id_kind', 'id') if scope else 'true' }} as is_in_scope
     from (
         select
             project_id,
             id_kind,
             id,
-            min(first_seen_at) as first_seen_at
+            min(first_seen_at) as first_seen_at,
+            max(is_seen) = 1 as is_seen
         from (
-            select project_id, id_kind, id, first_seen_at from person_evidence
+            -- A user who was only named as the previous id was never seen.
+            select
+                project_id, id_kind, id, first_seen_at,
+                case when id_kind = 'user' then 0 else 1 end as is_seen
+            from person_evidence
             union all
-            select project_id, other_kind as id_kind, other_id as id, first_seen_at from person_evidence
+            select project_id, other_kind as id_kind, other_id as id, first_seen_at, 1 as is_seen from person_evidence
         ) as ends
         group by project_id, id_kind, id
     ) as ids
@@ -134,7 +153,8 @@ select
     select
         edges.a,
         edges.b,
-        edges.is_of_device
+        edges.is_of_device,
+        edges.is_of_device and edges.other_kind = 'device' as is_between_devices
     from person_edges as edges
     {%- if scope %}
     inner join person_ids as ones on edges.a = ones.node and ones.is_in_scope
@@ -145,7 +165,8 @@ select
         and not exists (select 1 from person_hubs as hubs where hubs.node = edges.b)
 {% endmacro %}
 
-{# Devices with one neighbour tie nothing together: only the other ids need to be searched. #}
+{# Devices with one neighbour tie nothing together: only the other ids need to be searched. Not if the neighbour is a
+   device, which may have no other neighbour either. #}
 {% macro person_leaf_devices() %}
     select
         a as node,
@@ -153,7 +174,7 @@ select
     from person_ties
     where is_of_device
     group by a
-    having count(*) = 1
+    having count(*) = 1 and max(case when is_between_devices then 1 else 0 end) = 0
 {% endmacro %}
 
 {% macro person_leaves() %}
@@ -169,7 +190,9 @@ select
         a,
         b
     from person_ties as ties
-    where not exists (select 1 from person_leaf_devices as leaf where leaf.node = ties.a)
+    where
+        not exists (select 1 from person_leaf_devices as leaf where leaf.node = ties.a)
+        and not (is_between_devices and a > b)
 {% endmacro %}
 
 {# Each edge in both directions. #}
@@ -188,6 +211,7 @@ select
         {{ person_name('ids') }} as name,
         ids.id_kind || ':' || ids.id as label,
         ids.first_seen_at,
+        ids.is_seen,
         1 + coalesce(leaves.leaf_count, 0) as id_count
     from person_ids as ids
     left join person_leaves as leaves on ids.node = leaves.node

@@ -1,6 +1,7 @@
 {# Step 5 of resolve.sql: the person of each id. Also the names of persons, for other models. #}
 
-{# The id that names each cell: its earliest user, or without one its earliest identifier. #}
+{# The id that names each cell: its earliest user, or without one its earliest identifier. A user who was never seen, and
+   only named as the previous id of others, comes after every other user. #}
 {% macro person_named_cells() %}
     select
         named.cell,
@@ -14,7 +15,10 @@
             nodes.id_kind,
             row_number() over (
                 partition by cells.cell
-                order by case when nodes.id_kind = 'user' then 0 else 1 end, nodes.first_seen_at, nodes.name
+                order by
+                    case when nodes.id_kind != 'user' then 2 when nodes.is_seen then 0 else 1 end,
+                    nodes.first_seen_at,
+                    nodes.name
             ) as position
         from person_cells as cells
         inner join person_nodes as nodes on cells.node = nodes.node
@@ -86,6 +90,11 @@
 {# The name of a person who is named after this id. #}
 {% macro person_name(id) -%}
 case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' || {{ id }}.id end
+{%- endmacro %}
+
+{# Whether a row of `persons` is in a component that holds more than devices: such a component is not named after one. #}
+{% macro is_not_of_devices_only(row) -%}
+({{ row }}.component_id is null or {{ row }}.component_id not like 'device:%')
 {%- endmacro %}
 
 {# The canonical id of every user under `graph`, without users that keep their own. #}

@@ -41,6 +41,13 @@
         select project_id, id_kind, id from {{ changed }} as changed
         union
         select project_id, linked_kind as id_kind, linked_id as id from {{ changed }} as changed
+        union
+        -- The evidence has users by their decided names.
+        select changed.project_id, 'user' as id_kind, names.person_id as id
+        from {{ changed }} as changed
+        inner join {{ decided_names() }} as names
+            on changed.project_id = names.project_id and names.user_id in (changed.id, changed.linked_id)
+        where changed.id_kind = 'user'
     {%- endset -%}
     {%- set devices -%}
         select project_id, linked_id as anonymous_id from {{ changed }} as changed
@@ -293,6 +300,9 @@
     {%- set devices -%}
         select project_id, id as anonymous_id from concerned where kind = 'device'
         union
+        select project_id, substr(other_id, 8) as anonymous_id from changed_decisions
+        where kind = 'wrong_link' and other_id like 'device:%'
+        union
         select found.project_id, found.anonymous_id
         from (
             select project_id, anonymous_id, user_id from {{ internal_table('identity_map') }}
@@ -306,12 +316,27 @@
     {%- set ids -%}
         select project_id, case kind when 'device' then 'device' else 'user' end as id_kind, id from concerned
         union
+        -- What is no link of a device may be a previous id that is no user's.
+        select concerned.project_id, 'user' as id_kind, coalesce(names.person_id, concerned.id) as id
+        from concerned
+        left join names_before_and_after as names
+            on concerned.project_id = names.project_id and concerned.id = names.user_id
+        where concerned.kind = 'device'
+        union
         -- Ids that are linked with these users may have another number of users now, and so become hubs or cease to be.
         select links.project_id, links.id_kind, links.id
         from {{ internal_table('identifier_links') }} as links
         inner join concerned
             on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
         where links.linked_kind = 'user'
+        union
+        select links.project_id, 'user' as id_kind, names.person_id as id
+        from {{ internal_table('identifier_links') }} as links
+        inner join concerned
+            on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
+        inner join names_before_and_after as names
+            on links.project_id = names.project_id and links.id = names.user_id
+        where links.id_kind = 'user'
         union
         select links.project_id, 'device' as id_kind, links.anonymous_id as id
         from {{ internal_table('identity_map') }} as links

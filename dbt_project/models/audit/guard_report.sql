@@ -19,6 +19,15 @@ with blocked_ids as (
         occurred_at
     from {{ source('landing', 'raw_events') }}
     where blocked_user_id is not null
+    union all
+    select
+        project_id,
+        'blocked id' as guard,
+        'previous_id' as field,
+        blocked_previous_id as found,
+        occurred_at
+    from {{ source('landing', 'raw_events') }}
+    where blocked_previous_id is not null
 ),
 
 links as (
@@ -102,7 +111,30 @@ wrong_links as (
             and events.anonymous_id = wrong.anonymous_id
             and events.user_id = wrong.user_id
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
-    where events.event_type = 'identify' or settings.link_on = 'any'
+    where {{ may_link('events') }}
+    union all
+    select
+        events.project_id,
+        'wrong link' as guard,
+        'previous_id' as field,
+        events.previous_id as found,
+        events.occurred_at
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ wrong_links() }} as wrong
+        on
+            events.project_id = wrong.project_id
+            and (
+                (events.previous_id = wrong.anonymous_id and events.user_id = wrong.user_id)
+                or (
+                    events.user_id is null
+                    and (
+                        (events.previous_id = wrong.anonymous_id and 'device:' || events.anonymous_id = wrong.user_id)
+                        or (events.anonymous_id = wrong.anonymous_id and 'device:' || events.previous_id = wrong.user_id)
+                    )
+                )
+            )
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where {{ has_previous_id('events') }} and {{ may_link('events') }}
 ),
 
 -- Where only identify events link: users of other events who were never identified on the same device.

@@ -33,28 +33,45 @@ with device_rows as (
     switch="case when subjects.grain = 'session' then settings.stitching and settings.session_stitching else settings.stitching end"
 ) }},
 
-identified_events as (
+-- An event names a user of its device, and of the device that its previous id may be.
+named_users as (
     select
         events.project_id,
         events.anonymous_id,
         events.user_id,
         events.event_id,
-        events.event_type,
         events.event_date,
         events.occurred_at,
-        settings.link_on = 'identify' and events.event_type != 'identify' as is_kept_from_linking,
-        last_value(events.user_id) over (
-            partition by
-                events.project_id,
-                events.anonymous_id,
-                events.occurred_at,
-                settings.link_on = 'identify' and events.event_type != 'identify'
-            order by events.event_id
-            rows between unbounded preceding and unbounded following
-        ) as user_of_instant
+        not {{ may_link('events') }} as is_kept_from_linking
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where events.anonymous_id is not null and events.user_id is not null
+    union all
+    select
+        events.project_id,
+        events.previous_id as anonymous_id,
+        events.user_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        not {{ may_link('events') }} as is_kept_from_linking
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where
+        {{ has_previous_id('events') }}
+        and events.previous_id is distinct from events.anonymous_id
+        and events.user_id is not null
+),
+
+identified_events as (
+    select
+        *,
+        last_value(user_id) over (
+            partition by project_id, anonymous_id, occurred_at, is_kept_from_linking
+            order by event_id
+            rows between unbounded preceding and unbounded following
+        ) as user_of_instant
+    from named_users
 ),
 
 -- All that could have given the device a user: its links, and events that a guard kept from being links.
@@ -221,7 +238,6 @@ compared as (
             {{ has_trait('stitched.policy', 'resolves_persons') }}
             and stitched.project_id = candidate_persons.project_id
             and coalesce(candidate_names.person_id, candidates.candidate_user_id) = {{ person_name('candidate_persons') }}
-            and candidate_persons.id_kind != 'device'
     left join policy_windows_shared_by_decision as decided
         on
             stitched.project_id = decided.project_id

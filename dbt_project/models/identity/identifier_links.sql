@@ -22,6 +22,7 @@ with found as (
         fields.is_digits,
         case
             when fields.place = 'traits' then {{ json_text('events.traits', 'fields.json_path') }}
+            when fields.place = 'identifiers' then {{ json_text('events.identifiers', 'fields.json_path') }}
             else {{ json_text('events.properties', 'fields.json_path') }}
         end as sent
     from {{ source('landing', 'raw_events') }} as events
@@ -30,7 +31,7 @@ with found as (
     where
         {{ is_in_window('events.event_date') }}
         and (events.anonymous_id is not null or events.user_id is not null)
-        and (events.event_type = 'identify' or settings.link_on = 'any')
+        and {{ may_link('events') }}
 ),
 
 trimmed as (
@@ -113,7 +114,55 @@ seen_together as (
         {{ is_in_window('events.event_date') }}
         and events.anonymous_id is not null
         and events.id is not null
-        and (events.event_type = 'identify' or settings.link_on = 'any')
+        and {{ may_link_forgotten('events') }}
+),
+
+previous_ids as (
+    select
+        events.project_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        events.anonymous_id,
+        events.user_id,
+        events.previous_id
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and {{ has_previous_id('events') }}
+        and {{ may_link('events') }}
+),
+
+-- A previous id ties two ids of one kind. As a device of the user it is a link of identity_map.
+same_ids as (
+    select
+        *,
+        'user' as id_kind,
+        previous_id as id,
+        'user' as linked_kind,
+        user_id as linked_id
+    from previous_ids
+    where user_id is not null
+    union all
+    select
+        *,
+        'device' as id_kind,
+        previous_id as id,
+        'device' as linked_kind,
+        anonymous_id as linked_id
+    from previous_ids
+    where user_id is null and anonymous_id is not null
+    union all
+    -- Either device is linked with the other: a link decides rows of the device that it is linked with.
+    select
+        *,
+        'device' as id_kind,
+        anonymous_id as id,
+        'device' as linked_kind,
+        previous_id as linked_id
+    from previous_ids
+    where user_id is null and anonymous_id is not null
 ),
 
 numbered as (
@@ -123,7 +172,20 @@ numbered as (
             partition by project_id, event_date, id_kind, id, linked_kind, linked_id
             order by occurred_at, event_id
         ) as event_number
-    from seen_together
+    from (
+        select * from seen_together
+        union all
+        select
+            project_id,
+            event_id,
+            event_date,
+            occurred_at,
+            id_kind,
+            id,
+            linked_kind,
+            linked_id
+        from same_ids
+    ) as found_together
 )
 
 select

@@ -86,7 +86,8 @@ graph_candidates as (
     ) }}
 ),
 
--- Devices without a person: hubs, and devices between two persons.
+-- Devices without a person: hubs, and devices between two persons. Devices that are connected with devices only are just
+-- anonymous.
 graph_shared_devices as (
     select distinct
         lookups.project_id,
@@ -97,7 +98,7 @@ graph_shared_devices as (
             lookups.project_id = devices.project_id
             and devices.id_kind = 'device'
             and lookups.anonymous_id = devices.id
-    where devices.person_id is null
+    where devices.person_id is null and {{ is_not_of_devices_only('devices') }}
 )
 {%- endmacro %}
 
@@ -117,6 +118,9 @@ graph_shared_devices as (
         'decides': [
             ['true', "'decides: the last link on the device within the lookback, to the person ' || stitched_user_id"],
         ],
-        'loses_within_window': [['true', "'a later link on the device wins under graph'"]],
+        'loses_within_window': [
+            ['candidate_person_id is null', "'connected with the device, and has no user either'"],
+            ['true', "'a later link on the device wins under graph'"],
+        ],
     }) }}
 {% endmacro %}
