@@ -222,7 +222,7 @@ def _descend(expression: str, column_type: Any, segments: Sequence[Segment]) -> 
 
 def _parameter(address: str, wanted: Parameter) -> str:
     """SQL for the text of a parameter in the query of an address, decoded; null if its bytes are no text."""
-    query = f"regexp_extract({address}, '[?]([^#]*)', 1)"
+    query = f"regexp_extract({address}, '^[^?#]*[?]([^#]*)', 1)"
     sent = f"regexp_extract({query}, {literal(f'(?:^|&){wanted.name}=([^&]*)')}, 1)"
     decoded = f"try(url_decode({sent}))"
     return decoded if wanted.part is None else f"split_part({decoded}, '.', {wanted.part + 1})"

@@ -3,8 +3,10 @@
 Columns: https://posthog.com/docs/cdp/batch-exports/s3. ``distinct_id`` is the device's id before login and the user's
 id after it, so it is a user id only where it differs from the device's. An event of a server-side library has no device
 id, so its ``distinct_id`` counts as a device with that id. ``person_id`` is PostHog's own answer at the time and is not
-used. ``$create_alias`` and ``$merge_dangerously`` say that ``alias`` is the same as ``distinct_id``, which is a user id if
-a server sends them (https://posthog.com/docs/product-analytics/identify). The S3 exports do not name the project; set ``project_id`` on the feed if you have several projects.
+used. The S3 exports do not name the project; set ``project_id`` on the feed if you have several projects.
+
+``$create_alias`` and ``$merge_dangerously`` say that ``alias`` is the same as ``distinct_id``, which is a user id where a
+server sends them (https://posthog.com/docs/product-analytics/identify).
 """
 
 from stitch_pipeline.sources.source import Layout, Source

@@ -117,7 +117,7 @@ def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[dat
         warehouse.rows(
             """
             select event_date, count(*) from raw_events
-            where event_date between $first and $last and event_type <> 'identify'
+            where event_date between $first and $last and event_type not in ('identify', 'alias', 'merge')
               and anonymous_id is not null and user_id is not null
               and project_id in (select project_id from project_settings where link_on = 'identify')
             group by event_date

@@ -42,7 +42,7 @@ named_users as (
         events.event_id,
         events.event_date,
         events.occurred_at,
-        not {{ may_link('events') }} as is_kept_from_linking
+        {{ may_link('events') }} as may_link
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where events.anonymous_id is not null and events.user_id is not null
@@ -54,7 +54,7 @@ named_users as (
         events.event_id,
         events.event_date,
         events.occurred_at,
-        not {{ may_link('events') }} as is_kept_from_linking
+        {{ may_link('events') }} as may_link
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where
@@ -66,8 +66,9 @@ named_users as (
 identified_events as (
     select
         *,
+        not may_link as is_kept_from_linking,
         last_value(user_id) over (
-            partition by project_id, anonymous_id, occurred_at, is_kept_from_linking
+            partition by project_id, anonymous_id, occurred_at, may_link
             order by event_id
             rows between unbounded preceding and unbounded following
         ) as user_of_instant
