@@ -5,8 +5,8 @@ id after it, so it is a user id only where it differs from the device's. An even
 id, so its ``distinct_id`` counts as a device with that id. ``person_id`` is PostHog's own answer at the time and is not
 used. The S3 exports do not name the project; set ``project_id`` on the feed if you have several projects.
 
-``$create_alias`` and ``$merge_dangerously`` say that ``alias`` is the same as ``distinct_id``, which is a user id where a
-server sends them (https://posthog.com/docs/product-analytics/identify).
+``$create_alias`` and ``$merge_dangerously`` say that ``alias`` is the same as ``distinct_id``, which is a user id where
+a server sends them (https://posthog.com/docs/product-analytics/identify).
 """
 
 from stitch_pipeline.sources.source import Layout, Source

@@ -134,7 +134,7 @@ CREDITED = {
         **{"s5": "jen@email.com", "s6": "jen@email.com"},
     },
     "other": {"s1": "browser", "s2": "507f191e81"},
-    "strict": {"l1": "ann", "l2": "ann", "l3": "two", "l4": "two"},
+    "strict": {"l1": "ann", "l2": "ann", "l3": "ann", "l4": "two"},
     "wrong": {"w1": "old", "w2": "old", "w3": "ann", "w4": "ann", "w5": "ann", "w6": "one"},
     "rudder": {"r1": "1hKOmRA4GRlm", "r2": "1hKOmRA4GRlm"},
     "posthog": {"p1": "ann", "p2": "ann", "p3": "ann", "p4": "ann", "p5": "ann", "p6": "ann"},
