@@ -105,7 +105,7 @@ class StitchingRules(BaseModel):
     max_users_per_device: Annotated[int, Field(ge=1), Scope(preview=True)] = 10
     """With more users than this within the window, a device is shared and its anonymous rows stay anonymous."""
     link_on: Literal["any", "identify"] = "any"
-    """Which events link a device to a user: `any` event with both ids, or `identify` events only."""
+    """Which events link a device to a user: `any` event with both ids, or only `identify`, `alias` and `merge`."""
     max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
     """Under `graph`, a person of several users with more ids than this (devices count) is split into its users."""
     count_people_without_devices: bool = False

@@ -55,6 +55,7 @@ _A_DECISION = "a decision about a forgotten id"
 @dataclass(frozen=True)
 class Place:
     """A column that holds ids. ``holds`` says of which kind; rows that do not meet ``condition`` hold something else.
+    The condition calls the table ``held``.
 
     A ``person`` is the name of a person: a user's id, or a kind and an identifier, as ``email:ann@example.com``.
     """
@@ -63,6 +64,14 @@ class Place:
     column: str
     holds: str
     condition: str = "true"
+
+
+def _is_only_named(column: str, table: str, seen_as: str) -> str:
+    """Whether an id was only named as a previous id, of either kind, and never seen as what ``column`` takes it for."""
+    return (
+        f"not exists (select 1 from {table} as seen "
+        f"where seen.project_id = held.project_id and seen.{seen_as} = held.{column})"
+    )
 
 
 _OWN_ID = f"not ({IS_STITCHED})"
@@ -99,6 +108,25 @@ PLACES = (
     Place("user_mapping_history", "user_id", "person"),
     Place("users", "stitched_user_id", "person", "is_identified"),
     Place("users", "stitched_user_id", "device", "not is_identified"),
+    Place("user_mapping_history", "anonymous_id", "user", _is_only_named("anonymous_id", "sessions", "anonymous_id")),
+    *(
+        Place(table, column, "device", _is_only_named(column, "raw_events", "user_id"))
+        for table, column in (
+            *(("user_mapping_history", "stitched_user_id"), ("user_mapping_history", "user_id")),
+            *(("person_name_history", "user_id"), ("person_name_history", "person_id")),
+        )
+    ),
+    *(
+        Place(table, column, holds, f"{kind} = '{of_kind}' and {_is_only_named(column, seen_in, seen_as)}")
+        for table, kind, column in (
+            *(("persons", "id_kind", "id"), ("pending_ids", "id_kind", "id")),
+            *(("identifier_links", "id_kind", "id"), ("identifier_links", "linked_kind", "linked_id")),
+        )
+        for holds, of_kind, seen_in, seen_as in (
+            ("device", "user", "raw_events", "user_id"),
+            ("user", "device", "sessions", "anonymous_id"),
+        )
+    ),
     Place("person_name_history", "user_id", "user"),
     Place("person_name_history", "person_id", "person"),
     Place("pending_devices", "anonymous_id", "device"),
@@ -171,7 +199,7 @@ def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
         if place.holds in kinds or (place.holds == "person" and "user" in kinds):
             kind = "user" if place.holds == "person" else place.holds
             candidates.append(
-                f"select project_id, {literal(kind)}, {place.column} from {place.table} where {place.condition}"
+                f"select project_id, {literal(kind)}, {place.column} from {place.table} as held where {place.condition}"
             )
     if kinds - set(OWN_KINDS):
         for table in ("identifier_links", "persons", "pending_ids"):
@@ -566,7 +594,7 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
         condition = f"{in_project} and ({' or '.join(conditions)})"
         parameters = {"value": value, "kind": request.kind, "project": request.project_id}
         ((count,),) = warehouse.rows(
-            f"select count(*) from {table} where {condition}",
+            f"select count(*) from {table} as held where {condition}",
             **{name: given for name, given in parameters.items() if f"${name}" in condition},
         )
         if count:
