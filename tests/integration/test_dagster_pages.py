@@ -29,7 +29,7 @@ PERSONAL = {
 MODELS: dict[str, Any] = {
     "only_pending": False,
     "restitch_only": False,
-    **dict.fromkeys(("view_stitching", "session_stitching", "policy", "lookback_days"), "as_set"),
+    **dict.fromkeys(("view_stitching", "session_stitching", "policy", "keep_own_user", "lookback_days"), "as_set"),
 }
 LAUNCHPADS: dict[str, tuple[str, dict[str, Any]]] = {
     "build_job": ("stitch_models", MODELS),
@@ -40,7 +40,9 @@ LAUNCHPADS: dict[str, tuple[str, dict[str, Any]]] = {
         "try_rules",
         {
             "project_id": "",
-            **dict.fromkeys(("policy", "lookback_days", "carry_forward_days", "max_users_per_device"), "as_set"),
+            **dict.fromkeys(
+                ("policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device"), "as_set"
+            ),
         },
     ),
     "forget_job": (
