@@ -202,7 +202,8 @@ def _with_templates(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -
     joined["type"] = list(dict.fromkeys([*(choice["type"] for choice in choices), "string"]))
     words = [word for choice in choices for word in _words(choice)]
     if not any(choice["type"] == "string" and not {"enum", "const", "pattern"} & choice.keys() for choice in choices):
-        joined["pattern"] = "|".join([*(f"^{word}$" for word in words), _TEMPLATE])
+        patterns = [choice["pattern"] for choice in choices if choice["type"] == "string" and "pattern" in choice]
+        joined["pattern"] = "|".join([*(f"^{word}$" for word in words), *patterns, _TEMPLATE])
     for choice in choices:
         joined |= {name: choice[name] for name in _LIMITS if name in choice}
         if "items" in choice:

@@ -34,6 +34,10 @@ USERS = ("u1", "u2", "u3")
 NO_USERS = (None, None, None, None, "", "guest", '"null"', "00000000-0000-0000-0000-000000000000")
 EMAILS = ("a@example.com", " A@example.com", "b@example.com", "c@example.com", "guest", "", 7, None)
 EMAIL = {"email": Identifier(("properties.email", "properties.mail"), ("trim", "lower"))}
+MACHINE = {"machine": Identifier(("identifiers.device_id", "identifiers.network_userid"))}
+# The previous id of an alias: a device, a user, one that nothing else names, or none.
+PREVIOUS = (*DEVICES, *USERS, "x1", "x2", "undefined", None)
+MACHINES = ({"device_id": "m1"}, {"device_id": "m2"}, {"device_id": "m1", "network_userid": "m2"})
 STEPS = tuple(
     timedelta(minutes=minutes, microseconds=microseconds)
     for minutes, microseconds in ((0, 0), (1, 0), (10, 0), (29, 59_999_999), (30, 0), (30, 1), (240, 0))
@@ -102,7 +106,12 @@ class History:
     @property
     def landed(self) -> list[Event]:
         """The valid rows of the landing zone at the end, as canonical events."""
-        return [as_read(event, name) for name, file in self.files.items() for event in file.events]
+        are_read = any("machine" in own.identifiers for own in self.rules.values())
+        return [
+            as_read(event, name, identifiers_are_read=are_read)
+            for name, file in self.files.items()
+            for event in file.events
+        ]
 
     def play(self, warehouse: Warehouse) -> None:
         for step in self.steps:
@@ -135,10 +144,15 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
         return '"null"' if setting is None else json.dumps(setting)
 
     names = ["policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device", "link_on"]
-    names += ["unique_identifiers", "max_ids_per_person"]
+    names += ["unique_identifiers", "max_ids_per_person", "contested_ids", "count_people_without_devices"]
     return "".join(
         f"[projects.{value(project)}]\n"
         + "".join(f"{name} = {value(getattr(own, name))}\n" for name in names)
+        + "".join(
+            f"[projects.{value(project)}.limits.{kind}]\n"
+            + "".join(f"{name} = {count}\n" for name, count in own_limits.items())
+            for kind, own_limits in own.limits.items()
+        )
         + "".join(
             f"[projects.{value(project)}.identifiers.{kind}]\n"
             f"paths = {value(found.paths)}\nnormalise = {value(found.normalise)}\n"
@@ -148,11 +162,16 @@ def stitch_toml(rules: Mapping[str, Rules]) -> str:
     )
 
 
-def as_read(event: Event, landing_file: str) -> Event:
+def as_read(event: Event, landing_file: str, *, identifiers_are_read: bool = False) -> Event:
     """The event as the source of the file's feed reads it: what a format cannot say is not there."""
+    kind = "device_id" if landing_file.startswith("jitsu/") else "network_userid"
+    sent = (event.get("identifiers") or {}).get(kind)
+    event = {**event, "identifiers": {kind: sent} if sent and identifiers_are_read else None}
     if landing_file.startswith("jitsu/"):
         platform = event.get("platform") or ("mobile" if event["event_type"] == "screen" else "web")
-        return {**event, "source": "jitsu", "platform": platform, "landing_file": landing_file}
+        previous_id = event.get("previous_id") if event["event_type"] == "alias" else None
+        jitsu = {"source": "jitsu", "platform": platform, "previous_id": previous_id, "landing_file": landing_file}
+        return {**event, **jitsu}
     name = {"screen": "screen_view", "identify": "identify"}.get(event["event_type"], event.get("event_name"))
     return {
         **event,
@@ -160,25 +179,42 @@ def as_read(event: Event, landing_file: str) -> Event:
         "event_name": name,
         "traits": None,
         "properties": None,
+        "previous_id": None,
         "landing_file": landing_file,
     }
 
 
 def rules(random: Random) -> Rules:
-    identifiers = random.choice(({}, EMAIL, EMAIL))
+    identifiers = random.choice(({}, EMAIL, EMAIL, {**EMAIL, **MACHINE}))
     unique = random.choice(((), (), ("user",), ("email",), ("email", "user"), ("user", "email")))
     return Rules(
         policy=random.choice(POLICIES),
         keep_own_user=random.random() < 0.5,
-        lookback_days=random.choice((2, 2, 2, 1, 0, None)),
-        carry_forward_days=random.choice((None, None, 2, 1, 0)),
+        lookback_days=random.choice((2, 2, 2, 1, 0, None, "24h", "24h", "36h", "1h", "30m", "0h")),
+        carry_forward_days=random.choice((None, None, None, 2, 1, 0, "24h", "36h", "1h", "30m", "0h")),
         max_users_per_device=random.choice((10, 2, 1)),
         link_on=random.choice(("any", "any", "any", "identify")),
         identifiers=identifiers,
         unique_identifiers=tuple(kind for kind in unique if kind == "user" or kind in identifiers),
         max_ids_per_person=random.choice((1000, 1000, 5, 2)),
+        limits=limits(random, "email" in identifiers, "user" in unique),
+        contested_ids=random.choice(("nobody", "first")),
         decisions=decisions(random),
+        count_people_without_devices=random.random() < 0.5,
     )
+
+
+def limits(random: Random, has_email: bool, users_are_unique: bool) -> dict[str, dict[str, int]]:
+    chosen: dict[str, dict[str, int]] = {}
+    if random.random() < 0.2:
+        chosen["user"] = {"device": random.choice((1, 2))}
+    if random.random() < 0.2 and not users_are_unique:
+        chosen["user"] = {**chosen.get("user", {}), "per_person": 2}
+    if has_email and random.random() < 0.3:
+        chosen["email"] = {random.choice(("user", "device")): random.choice((1, 2, 20))}
+    if has_email and random.random() < 0.2:
+        chosen["device"] = {"email": random.choice((1, 20))}
+    return chosen
 
 
 def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
@@ -193,9 +229,12 @@ def decisions(random: Random) -> tuple[tuple[str, str, str], ...]:
         first, second = random.sample((random.choice((one, other)), third), 2)
         lines.add(("never_same", first, second))
     for _ in range(random.choice((0, 0, 1, 2))):
-        lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com"))))
+        lines.add(("wrong_link", random.choice(DEVICES), random.choice((*USERS, "email:a@example.com", "device:d1"))))
     if random.random() < 0.3:
         lines.add(("shared_device", random.choice(DEVICES), ""))
+    if random.random() < 0.3:
+        first, second, last = random.sample(DEVICES, 3)
+        lines |= {("same_device", first, second), ("same_device", second, last)}
     return tuple(sorted(lines))
 
 
@@ -210,7 +249,7 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
     user = random.choice((None, None, *USERS))
     events = []
     for _ in range(random.choice((1, 1, 2, 3, 4, 6))):
-        kind = random.choice(("page", "page", "page", "track", "identify", "screen"))
+        kind = random.choice(("page", "page", "page", "track", "identify", "screen", "alias"))
         lag = random.choice((None, timedelta(0), timedelta(0), timedelta(minutes=1), timedelta(days=2)))
         if random.random() < 0.1:
             user = random.choice((None, *USERS))  # logs out, or somebody else logs in
@@ -230,6 +269,8 @@ def burst(random: Random, projects: int, days: int, clear_day: int) -> list[dict
                 "utm_source": random.choice((None, "facebook")),
                 "referrer": random.choice((None, "https://example.com/")),
                 "traits": random.choice((None, {"n": 1}, {"n": 2})) if kind == "identify" else None,
+                "previous_id": random.choice(PREVIOUS) if kind == "alias" or random.random() < 0.1 else None,
+                "identifiers": random.choice(MACHINES) if random.random() < 0.2 else None,
                 "properties": {random.choice(("email", "mail")): random.choice(EMAILS)}
                 if random.random() < 0.15
                 else None,
@@ -283,6 +324,7 @@ def history(seed: int, rounds: int) -> History:
                 replace(own, policy=random.choice(others)),
                 replace(own, decisions=decisions(random)),
                 replace(own, decisions=own.decisions[1:]),
+                replace(own, count_people_without_devices=not own.count_people_without_devices),
                 rules(random),
             )
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, cast
 
 Row = dict[str, Any]
 
@@ -40,6 +40,8 @@ EVENT_COLUMNS = (
     "utm_campaign",
     "traits",
     "properties",
+    "previous_id",
+    "identifiers",
     "landing_file",
 )
 NO_IDENTITY = {
@@ -50,13 +52,13 @@ NO_IDENTITY = {
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings of one project; ``None`` days are unlimited."""
+    """The settings of one project. A window is a number of days, unlimited for ``None``, or a time as ``24h``."""
 
     policy: str = "latest"
     keep_own_user: bool = False
     """Unlike the default of the settings, as in ``warehouses``."""
-    lookback_days: int | None = 30
-    carry_forward_days: int | None = None
+    lookback_days: int | str | None = 30
+    carry_forward_days: int | str | None = None
     max_users_per_device: int = 10
     link_on: str = "any"
     stitching: bool = True
@@ -66,7 +68,10 @@ class Rules:
     timeout: timedelta = timedelta(minutes=30)
     unique_identifiers: tuple[str, ...] = ()
     max_ids_per_person: int = 1000
+    count_people_without_devices: bool = False
     identifiers: Mapping[str, Identifier] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    contested_ids: str = "nobody"
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ class Links:
     by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     persons: Mapping[Id, str | None] = field(default_factory=dict)
     identifiers_by_device: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    connected_devices: frozenset[str] = frozenset()
+    """Devices that are connected with other devices, and with nothing else."""
 
     decided: Mapping[str, str] = field(default_factory=dict)
     """By the ids of which somebody says so, the one that the person goes by."""
@@ -109,7 +116,16 @@ class Links:
         found = [(("user", link["person"]), link) for link in self.of(device)]
         found += [((link["id_kind"], link["id"]), link) for link in self.identifiers_by_device.get(device, ())]
         counted = [{**link, "user_id": person} for key, link in found if person and self.persons.get(key) == person]
-        return sorted(counted, key=lambda link: (link["first_seen_at"], link["first_event_id"]))
+
+        def last_seen_at(link: Row) -> datetime:
+            """When the person was last seen, by whichever id, of all links that had begun."""
+            begun = [other for other in counted if other["first_seen_at"] <= link["first_seen_at"]]
+            return cast("datetime", max(other["last_seen_at"] for other in begun))
+
+        return sorted(
+            ({**link, "last_seen_at": last_seen_at(link)} for link in counted),
+            key=lambda link: (link["first_seen_at"], link["first_event_id"]),
+        )
 
 
 def person(user: str, rules: Rules) -> str:
@@ -125,8 +141,14 @@ def _counts(link: Row, rules: Rules) -> bool:
 
 
 def _identifies(row: Row, rules: Rules) -> bool:
-    wrong = ("wrong_link", row["linked_id"], f"{row['id_kind']}:{row['id']}")
-    return row["linked_kind"] != "device" or wrong not in rules.decisions
+    wrong = (
+        [("wrong_link", row["linked_id"], f"{row['id_kind']}:{row['id']}")] if row["linked_kind"] == "device" else []
+    )
+    if row["id_kind"] == "device":
+        wrong.append(("wrong_link", row["id"], f"device:{row['linked_id']}"))
+    if row["id_kind"] == "user":
+        wrong.append(("wrong_link", row["id"], row["linked_id"]))
+    return not {*wrong} & {*rules.decisions}
 
 
 def _is_shared(device: str, users: set[str], rules: Rules) -> bool:
@@ -163,13 +185,15 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     identifier_rows = identifier_links(events, rules)
     evidence = [row for row in identifier_rows if _identifies(row, rules)]
     person_rows = persons(link_rows, evidence, rules)
+    devices = _devices([*events, *observed]) | {row["linked_id"] for row in evidence if row["linked_kind"] == "device"}
     links = Links(
-        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in _devices(events)},
+        {device: [link for link in link_rows if link["anonymous_id"] == device] for device in devices},
         {(row["id_kind"], row["id"]): row["person_id"] for row in person_rows},
         {
             device: [row for row in evidence if (row["linked_kind"], row["linked_id"]) == ("device", device)]
-            for device in _devices(events)
+            for device in devices
         },
+        frozenset(row["id"] for row in person_rows if (row["component_id"] or "").startswith("device:")),
         {other: person(other, rules) for decision, _, other in rules.decisions if decision == "same_person"},
     )
     cut = sessions(events, rules)
@@ -177,7 +201,7 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
     stitched = [
         {
             **row,
-            **credit(row["session_date"], row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
+            **credit(row["started_at"], row, links, rules, row["anonymous_id"], is_session=True),
         }
         for row in ({name: value for name, value in session.items() if name != "events"} for session in cut)
     ]
@@ -185,7 +209,6 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         {
             **event,
             **credit(
-                event["event_date"],
                 event["occurred_at"],
                 event,
                 links,
@@ -209,7 +232,8 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         for event in credited
         if _is_view(event)
     ]
-    traits = _latest_traits(link_rows, links)
+    without_device = [{**event, "person": links.name(event["user_id"])} for event in events if _has_only_a_user(event)]
+    traits = _latest_traits(link_rows, without_device, links)
     return {
         "raw_events": events,
         "identity_map": observed,
@@ -219,13 +243,17 @@ def _tables_of_project(events: list[Row], rules: Rules) -> dict[str, list[Row]]:
         "stitched_sessions": stitched,
         "page_views": views,
         "page_views_live": views,
-        "users": users(stitched, link_rows, links),
-        "visitor_stats": visitor_stats(stitched, views),
+        "users": users(stitched, link_rows, without_device, links, rules),
+        "visitor_stats": visitor_stats(stitched, views, without_device if rules.count_people_without_devices else []),
         "user_mapping": user_mapping(stitched, links, rules),
         "user_mapping_history": current_mapping(links, rules),
         "user_devices": user_devices(link_rows, links),
+        "identity_link": identity_link(link_rows, links),
         "stitched_events": [
-            {**event, "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None}
+            {
+                **{name: value for name, value in event.items() if name not in ("previous_id", "identifiers")},
+                "traits": traits.get(event["stitched_user_id"]) if event["stitched_by"] in BY_A_USER else None,
+            }
             for event in credited
         ],
         "user_first_touch": user_first_touch(credited),
@@ -244,10 +272,10 @@ def is_no_identity(value: str | None) -> bool:
 def _read(sent: Mapping[str, Any]) -> Row:
     event = {name: sent.get(name) for name in EVENT_COLUMNS}
     event["event_date"] = sent["occurred_at"].date()
-    for name in ("anonymous_id", "user_id"):
+    for name in ("anonymous_id", "user_id", "previous_id"):
         if is_no_identity(event[name]):
             event[name] = None
-    for name in ("traits", "properties"):
+    for name in ("traits", "properties", "identifiers"):
         event[name] = json.dumps(event[name], sort_keys=True) if event[name] else None
     return event
 
@@ -282,6 +310,10 @@ def _is_view(event: Row) -> bool:
     return event["event_type"] in ("page", "screen")
 
 
+def _has_only_a_user(event: Row) -> bool:
+    return event["anonymous_id"] is None and event["user_id"] is not None
+
+
 def _last_known(values: Iterable[Any]) -> Any:
     return next((value for value in reversed(list(values)) if value is not None), None)
 
@@ -290,14 +322,31 @@ def _first_known(values: Iterable[Any]) -> Any:
     return next((value for value in values if value is not None), None)
 
 
+def _may_link(event: Row, rules: Rules) -> bool:
+    says_so = event["event_type"] in ("alias", "merge") and (event["previous_id"] or event["identifiers"])
+    return rules.link_on == "any" or event["event_type"] == "identify" or bool(says_so)
+
+
+def _previous(event: Row) -> str | None:
+    """The id that is the same as the event's user, or without a user as its device; none if it is that very id."""
+    own = event["user_id"] or event["anonymous_id"]
+    return event["previous_id"] if event["previous_id"] != own else None
+
+
+def _as_the_previous(event: Row) -> Iterable[Row]:
+    """The event, and once more as one of the device that its previous id may be."""
+    yield event
+    if _previous(event) not in (None, event["anonymous_id"]) and event["user_id"] is not None:
+        yield {**event, "anonymous_id": _previous(event)}
+
+
 def identity_map(events: Iterable[Row], rules: Rules) -> list[Row]:
     """Runs of identified events of one user on one device in one day."""
     identified = [
         event
-        for event in _in_time(events)
-        if event["anonymous_id"] is not None
-        and event["user_id"] is not None
-        and (rules.link_on == "any" or event["event_type"] == "identify")
+        for sent in _in_time(events)
+        for event in _as_the_previous(sent)
+        if event["anonymous_id"] is not None and event["user_id"] is not None and _may_link(event, rules)
     ]
     links = []
     for device in sorted(_devices(identified)):
@@ -326,8 +375,14 @@ def identifier_links(events: Iterable[Row], rules: Rules) -> list[Row]:
     """Which further identifiers were seen with which device or user, per day."""
     seen: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for event in _in_time(events):
-        if rules.link_on == "identify" and event["event_type"] != "identify":
+        if not _may_link(event, rules):
             continue
+        day, device, user, previous = (event["event_date"], event["anonymous_id"], event["user_id"], _previous(event))
+        if previous is not None and user is not None:
+            seen[day, "user", previous, "user", user].append(event)
+        elif previous is not None and device is not None:
+            seen[day, "device", previous, "device", device].append(event)
+            seen[day, "device", device, "device", previous].append(event)
         for kind, identifier in rules.identifiers.items():
             value = _identifier(event, identifier)
             for linked_kind, linked in (("device", event["anonymous_id"]), ("user", event["user_id"])):
@@ -377,29 +432,51 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
                     row["linked_kind"],
                     person(row["linked_id"], rules) if row["linked_kind"] == "user" else row["linked_id"],
                 ),
-                (row["id_kind"], row["id"]),
+                (row["id_kind"], person(row["id"], rules) if row["id_kind"] == "user" else row["id"]),
                 _first_seen(row),
             )
             for row in identifiers
         ),
     ]
+    pairs = [pair for pair in pairs if pair[0] != pair[1]]
+    seen = {one for one, _, _ in pairs} | {other for _, other, _ in pairs if other[0] != "user"}
+    seen |= {("user", link["person"]) for link in links}
+    successors: dict[Id, set[Id]] = defaultdict(set)
+    for one, other, _ in pairs:
+        if one[0] == other[0] == "user":
+            successors[other].add(one)
     for one, other, at in pairs:
         neighbours[one].add(other)
         neighbours[other].add(one)
-        for key in (one, other):
-            first_seen[key] = min(at, first_seen.get(key, at))
+        # Of two users of one event, the previous one comes later.
+        is_previous = one[0] == other[0] == "user"
+        for key, seen_at in ((one, at), (other, (at[0], at[1] + "~") if is_previous else at)):
+            first_seen[key] = min(seen_at, first_seen.get(key, seen_at))
 
     def is_hub(key: Id) -> bool:
+        limits = rules.limits.get(key[0], {})
+        if any(name != "per_person" and len(_of_kind(neighbours[key], name)) > count for name, count in limits.items()):
+            return True
         if key[0] == "user":
-            return False
+            return len(successors[key]) > rules.max_users_per_device
         if key[0] == "device" and ("shared_device", key[1], "") in rules.decisions:
             return True
         kinds = [kind for kind, _ in neighbours[key] if key[0] == "device" or kind == "user"]
-        return any(kinds.count(kind) > rules.max_users_per_device for kind in kinds)
+        return any(kinds.count(kind) > limits.get(kind, rules.max_users_per_device) for kind in kinds)
 
     hubs = {key for key in neighbours if is_hub(key)}
     graph = {key: others - hubs for key, others in neighbours.items() if key not in hubs}
     components = _components(set(graph), graph)
+
+    def in_order(ids: Iterable[Id]) -> list[Id]:
+        def place(key: Id) -> tuple[Any, ...]:
+            rank = 3 if key[0] == "device" else 2 if key[0] != "user" else int(key not in seen)
+            at, event_id = first_seen[key]
+            return rank, at, key[0], event_id, key[1]
+
+        return sorted(ids, key=place)
+
+    first_to_keep = in_order(graph) if rules.contested_ids == "first" else None
     two = [
         {("user", person(one, rules)), ("user", person(other, rules))}
         for decision, one, other in rules.decisions
@@ -408,25 +485,32 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
     cells = [
         part
         for cell in components
-        for part in _parted(cell, {key for pair in two if pair <= cell for key in pair}, graph)
+        for part in _parted(cell, {key for pair in two if pair <= cell for key in pair}, graph, first_to_keep)
     ]
-    for kind in rules.unique_identifiers:
-        cells = [part for cell in cells for part in _parted(cell, _of_kind(cell, kind), graph)]
+    values = dict.fromkeys(rules.unique_identifiers, 1)
+    values |= {kind: own["per_person"] for kind, own in rules.limits.items() if "per_person" in own}
+    for kind, count in values.items():
+        cells = [
+            part
+            for cell in cells
+            for part in (
+                _parted(cell, _of_kind(cell, kind), graph, first_to_keep)
+                if len(_of_kind(cell, kind)) > count
+                else [cell]
+            )
+        ]
     cells = [
         part
         for cell in cells
-        for part in (_parted(cell, _of_kind(cell, "user"), graph) if len(cell) > rules.max_ids_per_person else [cell])
+        for part in (
+            _parted(cell, _of_kind(cell, "user"), graph, first_to_keep)
+            if len(cell) > rules.max_ids_per_person
+            else [cell]
+        )
     ]
 
-    def in_order(ids: Iterable[Id]) -> list[Id]:
-        def place(key: Id) -> tuple[Any, ...]:
-            at, event_id = first_seen[key]
-            return (key[0] != "user", at, key[0], event_id, key[1])
-
-        return sorted((key for key in ids if key[0] != "device"), key=place)
-
     def named(ids: Iterable[Id]) -> list[str]:
-        return [_name(key) for key in in_order(ids)]
+        return [_name(key) for key in in_order(ids) if key[0] != "device"]
 
     persons: dict[Id, str | None] = {key: key[1] if key[0] == "user" else None for key in neighbours}
     for cell in cells:
@@ -434,7 +518,7 @@ def persons(links: Sequence[Row], identifiers: Sequence[Row], rules: Rules) -> l
         if named(cell) and (has_user or 2 <= len(cell) <= rules.max_ids_per_person):
             persons.update(dict.fromkeys(cell, named(cell)[0]))
     label = {
-        key: next((f"{kind}:{value}" for kind, value in in_order(component)), None)
+        key: ":".join(in_order(component)[0]) if len(component) > 1 or key[0] != "device" else None
         for component in components
         for key in component
     }
@@ -475,12 +559,17 @@ def _components(ids: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
     return components
 
 
-def _of_kind(cell: set[Id], kind: str) -> set[Id]:
+def _of_kind(cell: Iterable[Id], kind: str) -> set[Id]:
     return {key for key in cell if key[0] == kind}
 
 
-def _parted(cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]]) -> list[set[Id]]:
-    """The parts of a cell, one for each of these ids: every other goes to the nearest, and to none at a tie."""
+def _parted(
+    cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]], first_to_keep: Sequence[Id] | None
+) -> list[set[Id]]:
+    """The parts of a cell, one for each of these ids: every other goes to the nearest.
+
+    At a tie it goes to none, or to the first of them in ``first_to_keep``.
+    """
     seeds = {key: _distances(key, cell, graph) for key in around}
     if len(seeds) < 2:
         return [cell]
@@ -488,7 +577,9 @@ def _parted(cell: set[Id], around: set[Id], graph: Mapping[Id, set[Id]]) -> list
     for key in cell:
         least = min(distances[key] for distances in seeds.values())
         nearest = [seed for seed, distances in seeds.items() if distances[key] == least]
-        if len(nearest) == 1:
+        if first_to_keep is not None:
+            parts[min(nearest, key=first_to_keep.index)].add(key)
+        elif len(nearest) == 1:
             parts[nearest[0]].add(key)
     return list(parts.values())
 
@@ -568,10 +659,8 @@ def _session(events: list[Row], device: str, number: str | None) -> Row:
     }
 
 
-def credit(
-    day: date, at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False
-) -> Row:
-    """Who a row of the given day and time is credited to, and why."""
+def credit(at: datetime, row: Row, links: Links, rules: Rules, own_id: str, *, is_session: bool = False) -> Row:
+    """Who a row of the given time is credited to, and why."""
     device, own_user = row["anonymous_id"], row["user_id"]
 
     def answer(user: str, rule: str, link: Row | None = None) -> Row:
@@ -586,22 +675,22 @@ def credit(
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if not rules.stitching or (is_session and not rules.session_stitching):
         return answer(own_id, "off")
-    window = [link for link in links.of(device) if _is_within(link["event_date"], day, rules)]
+    window = [link for link in links.of(device) if _is_within(link, at, rules)]
     if _is_shared(device, {link["person"] for link in window}, rules):
         return answer(own_id, "shared device") if own_user is None else answer(own_user, "own")
     if rules.policy == "graph":
         if own_user is not None:
             return answer(own_user, "own")
-        if links.persons.get(("device", device), device) is None:
+        if links.persons.get(("device", device), device) is None and device not in links.connected_devices:
             return answer(own_id, "shared device")
-        window = [link for link in links.of_person(device) if _is_within(link["event_date"], day, rules)]
+        window = [link for link in links.of_person(device) if _is_within(link, at, rules)]
         if not window:
             return answer(own_id, "none")
         link = window[-1]
         return answer(link["user_id"], "link before" if link["first_seen_at"] <= at else "link after", link)
     if own_user is not None and (rules.keep_own_user or rules.policy in ("device_split", "next_identify")):
         return answer(own_user, "own")
-    picked = _picked(links.of(device), at, day, rules)
+    picked = _picked(links.of(device), at, rules)
     if picked is None or picked not in window:
         return answer(own_id, "none") if own_user is None else answer(own_user, "own")
     if picked["user_id"] == own_user:
@@ -609,13 +698,31 @@ def credit(
     return answer(picked["user_id"], "link before" if picked["first_seen_at"] <= at else "link after", picked)
 
 
-def _is_within(link_day: date, day: date, rules: Rules) -> bool:
-    too_late = rules.lookback_days is not None and (link_day - day).days > rules.lookback_days
-    too_old = rules.carry_forward_days is not None and (day - link_day).days > rules.carry_forward_days
-    return not too_late and not too_old
+def clock_time(window: int | str | None) -> timedelta | None:
+    """The length of a window that is no number of days."""
+    if not isinstance(window, str):
+        return None
+    return timedelta(hours=int(window[:-1])) if window.endswith("h") else timedelta(minutes=int(window[:-1]))
 
 
-def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row | None:
+def _is_at_most(window: int | str | None, earlier: datetime, later: datetime) -> bool:
+    """Whether two times are no further apart than the window is long."""
+    if window is None:
+        return True
+    if isinstance(window, int):
+        return (later.date() - earlier.date()).days <= window
+    return later - earlier <= (clock_time(window) or timedelta())
+
+
+def _is_within(link: Row, at: datetime, rules: Rules) -> bool:
+    return _is_in_reach(link, at, rules) and _is_at_most(rules.carry_forward_days, link["last_seen_at"], at)
+
+
+def _is_in_reach(link: Row, at: datetime, rules: Rules) -> bool:
+    return _is_at_most(rules.lookback_days, at, link["first_seen_at"])
+
+
+def _picked(links: Sequence[Row], at: datetime, rules: Rules) -> Row | None:
     """The link that the policy looks at, in the window or not."""
     before = [link for link in links if link["first_seen_at"] <= at]
     after = [link for link in links if link["first_seen_at"] > at]
@@ -624,53 +731,84 @@ def _picked(links: Sequence[Row], at: datetime, day: date, rules: Rules) -> Row 
     if rules.policy == "next_identify":
         return after[0] if after else None
     if rules.policy == "device_split":
-        if before and _is_within(before[-1]["event_date"], day, rules):
+        if before and _is_within(before[-1], at, rules):
             return before[-1]
         return after[0] if after else None
-    in_reach = [
-        link for link in links if rules.lookback_days is None or (link["event_date"] - day).days <= rules.lookback_days
-    ]
+    in_reach = [link for link in links if _is_in_reach(link, at, rules)]
     return in_reach[-1] if in_reach else None
 
 
-def _latest_traits(links: Iterable[Row], names: Links) -> dict[str, str | None]:
-    in_order = sorted(links, key=lambda link: (link["last_seen_at"], link["first_event_id"]))
-    return {names.name(link["user_id"]): link["traits"] for link in in_order if link["traits"] is not None}
+def _latest_traits(links: Iterable[Row], without_device: list[Row], names: Links) -> dict[str, str | None]:
+    """What is known last of each person; a day of a user's events without a device counts as a link does."""
+    named = [{**link, "person": names.name(link["user_id"])} for link in links]
+    by_day: dict[tuple[str, date], list[Row]] = defaultdict(list)
+    for event in _in_time(without_device):
+        by_day[event["user_id"], event["event_date"]].append(event)
+    named += [
+        {
+            "person": own[0]["person"],
+            "last_seen_at": own[-1]["occurred_at"],
+            "first_event_id": own[0]["event_id"],
+            "traits": _last_known(event["traits"] for event in own),
+        }
+        for own in by_day.values()
+    ]
+    in_order = sorted(named, key=lambda one: (one["last_seen_at"], one["first_event_id"]))
+    return {one["person"]: one["traits"] for one in in_order if one["traits"] is not None}
 
 
-def users(stitched: list[Row], links: list[Row], names: Links) -> list[Row]:
+def _counted_as(device: str, rules: Rules) -> str:
+    """The device as which this one is counted, by decision."""
+    for decision, one, other in rules.decisions:
+        if decision == "same_device" and other == device:
+            return _counted_as(one, rules)
+    return device
+
+
+def users(stitched: list[Row], links: list[Row], without_device: list[Row], names: Links, rules: Rules) -> list[Row]:
     by_user: dict[str, list[Row]] = defaultdict(list)
     for session in sorted(stitched, key=lambda session: (session["started_at"], session["session_id"])):
         by_user[session["stitched_user_id"]].append(session)
-    traits = _latest_traits(links, names)
+    events_of: dict[str, list[Row]] = defaultdict(list)
+    for event in _in_time(without_device):
+        events_of[event["person"]].append(event)
+    traits = _latest_traits(links, without_device, names)
     rows = []
-    for user, own in by_user.items():
-        is_identified = any(session["stitched_by"] in BY_A_USER for session in own)
+    for user in sorted({*by_user, *events_of}):
+        own, events = by_user[user], events_of[user]
+        is_identified = bool(events) or any(session["stitched_by"] in BY_A_USER for session in own)
         linked = [link["first_seen_at"] for link in links if names.name(link["user_id"]) == user]
+        linked += [event["occurred_at"] for event in events]
+        # The events of a server know of no campaign, so any session goes before them.
+        first = (own or events)[0]
         rows.append(
             {
                 "stitched_user_id": user,
                 "is_identified": is_identified,
-                "first_seen_at": own[0]["started_at"],
-                "last_seen_at": max(session["ended_at"] for session in own),
+                "first_seen_at": min([row["started_at"] for row in own] + [row["occurred_at"] for row in events]),
+                "last_seen_at": max([row["ended_at"] for row in own] + [row["occurred_at"] for row in events]),
                 "identified_at": min(linked) if is_identified and linked else None,
                 "session_count": len(own),
-                "page_view_count": sum(session["page_view_count"] for session in own),
-                "event_count": sum(session["event_count"] for session in own),
-                "device_count": len({session["anonymous_id"] for session in own}),
-                "first_touch_source": own[0]["utm_source"],
-                "first_touch_medium": own[0]["utm_medium"],
-                "first_touch_campaign": own[0]["utm_campaign"],
-                "first_touch_referrer": own[0]["referrer"],
+                "page_view_count": sum(row["page_view_count"] for row in own) + sum(map(_is_view, events)),
+                "event_count": sum(session["event_count"] for session in own) + len(events),
+                "device_count": len({_counted_as(session["anonymous_id"], rules) for session in own}),
+                "first_touch_source": first["utm_source"],
+                "first_touch_medium": first["utm_medium"],
+                "first_touch_campaign": first["utm_campaign"],
+                "first_touch_referrer": first["referrer"],
                 "traits": traits.get(user) if is_identified else None,
             }
         )
     return rows
 
 
-def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
+def visitor_stats(stitched: list[Row], views: list[Row], without_device: list[Row]) -> list[Row]:
+    """Days with traffic; ``without_device`` are the events of people who are to be counted all the same."""
     rows = []
-    for day in sorted({session["session_date"] for session in stitched} | {view["event_date"] for view in views}):
+    for day in sorted(
+        {session["session_date"] for session in stitched}
+        | {event["event_date"] for events in (views, without_device) for event in events}
+    ):
         visits = [session for session in stitched if session["session_date"] == day]
         lengths = [session["ended_at"] - session["started_at"] for session in visits]
         rows.append(
@@ -678,7 +816,10 @@ def visitor_stats(stitched: list[Row], views: list[Row]) -> list[Row]:
                 "stat_date": day,
                 "page_views": sum(view["event_date"] == day for view in views),
                 "visits": len(visits),
-                "visitors": len({session["stitched_user_id"] for session in visits}),
+                "visitors": len(
+                    {session["stitched_user_id"] for session in visits}
+                    | {event["person"] for event in without_device if event["event_date"] == day}
+                ),
                 "visitors_unstitched": len({session["anonymous_id"] for session in visits}),
                 "bounces": sum(session["page_view_count"] == 1 for session in visits),
                 "total_time_seconds": sum(lengths, timedelta()) / timedelta(seconds=1),
@@ -694,14 +835,15 @@ def user_mapping(stitched: list[Row], links: Links, rules: Rules) -> list[Row]:
     rows = []
     for device, session in last.items():
         seen_at = session["ended_at"]
-        answer = credit(seen_at.date(), seen_at, session, links, rules, device)
+        answer = credit(seen_at, session, links, rules, device)
         user = answer["stitched_user_id"] if answer["stitched_by"] in BY_A_USER else None
         rows.append({"anonymous_id": device, "last_seen_at": seen_at, **answer, "user_id": user})
     return rows
 
 
 def current_mapping(links: Links, rules: Rules) -> list[Row]:
-    """What is known now of whose the anonymous rows of devices are: asked at each midnight and each link."""
+    """What is known now of whose the anonymous rows of devices are: asked at each midnight, each link, and around the
+    edges of its windows."""
     shared = {device for decision, device, _ in rules.decisions if decision == "shared_device"}
     rows: list[Row] = []
     known = {name for name, own in links.by_device.items() if own}
@@ -711,14 +853,19 @@ def current_mapping(links: Links, rules: Rules) -> list[Row]:
         own = [*links.of(device), *(links.identifiers_by_device.get(device, ()) if rules.policy == "graph" else ())]
         first = min((link["event_date"] for link in own), default=date(2026, 1, 1))
         last = max((link["event_date"] for link in own), default=date(2026, 1, 1))
-        day = first - timedelta(days=(rules.lookback_days or 0) + 2)
+        day = first - timedelta(days=_days(rules.lookback_days) + 2)
         times = {link["first_seen_at"] for link in own}
-        while day <= last + timedelta(days=(rules.carry_forward_days or 0) + 2):
+        for nearly in (timedelta(microseconds=-1), timedelta(0), timedelta(microseconds=1)):
+            if (back := clock_time(rules.lookback_days)) is not None:
+                times |= {link["first_seen_at"] - back + nearly for link in own}
+            if (forward := clock_time(rules.carry_forward_days)) is not None:
+                times |= {link["last_seen_at"] + forward + nearly for link in own}
+        while day <= last + timedelta(days=_days(rules.carry_forward_days) + 2):
             times.add(datetime.combine(day, time()))
             day += timedelta(days=1)
         spans: list[Row] = []
         for at in sorted(times):
-            answer = credit(at.date(), at, {"anonymous_id": device, "user_id": None}, links, rules, device)
+            answer = credit(at, {"anonymous_id": device, "user_id": None}, links, rules, device)
             who = {name: answer[name] for name in ("stitched_user_id", "stitched_by")}
             if spans and spans[-1].items() >= who.items():
                 continue
@@ -731,6 +878,10 @@ def current_mapping(links: Links, rules: Rules) -> list[Row]:
             )
         rows += spans
     return rows
+
+
+def _days(window: int | str | None) -> int:
+    return (clock_time(window) or timedelta()).days + 1 if isinstance(window, str) else window or 0
 
 
 def user_devices(links: list[Row], names: Links) -> list[Row]:
@@ -746,6 +897,23 @@ def user_devices(links: list[Row], names: Links) -> list[Row]:
             "event_count": sum(link["event_count"] for link in own),
         }
         for (user, device), own in pairs.items()
+    ]
+
+
+def identity_link(links: list[Row], names: Links) -> list[Row]:
+    pairs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for link in links:
+        pairs[link["anonymous_id"], link["user_id"]].append(link)
+    return [
+        {
+            "anonymous_id": device,
+            "user_id": user,
+            "stitched_user_id": names.name(user),
+            "first_seen_at": min(link["first_seen_at"] for link in own),
+            "last_seen_at": max(link["last_seen_at"] for link in own),
+            "event_count": sum(link["event_count"] for link in own),
+        }
+        for (device, user), own in pairs.items()
     ]
 
 

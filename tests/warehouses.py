@@ -47,9 +47,11 @@ VIEWS = (
     "stitched_events",
     "page_views_live",
     "user_devices",
+    "identity_link",
     "user_first_touch",
     "user_conversions",
     "guard_report",
+    "device_pairs",
     "policy_preview_sessions",
     "policy_preview_events",
     "stitching_reasons",
@@ -235,7 +237,7 @@ def comparable(row: Mapping[str, Any]) -> Row:
     """The row with JSON text as canonical text, so that the spelling of JSON does not matter."""
     return {
         name: json.dumps(json.loads(value), sort_keys=True)
-        if name in ("traits", "properties") and value is not None
+        if name in ("traits", "properties", "identifiers") and value is not None
         else value
         for name, value in row.items()
     }
@@ -303,9 +305,11 @@ def as_jitsu(event: Event) -> Row:
         "event": event.get("event_name"),
         "anonymousId": event.get("anonymous_id"),
         "userId": event.get("user_id"),
+        "previousId": event.get("previous_id"),
         "traits": event.get("traits"),
         "properties": event.get("properties"),
         "context": {
+            "device": _known({"id": (event.get("identifiers") or {}).get("device_id")}),
             "platform": event.get("platform"),
             "sessionId": event.get("source_session_id"),
             "page": _known(page),
@@ -321,6 +325,7 @@ def as_snowplow(event: Event) -> Row:
         "screen": ("unstruct", "screen_view"),
         "identify": ("unstruct", "identify"),
         "track": ("unstruct", event.get("event_name")),
+        "alias": ("alias", event.get("event_name")),
     }[event["event_type"]]
     is_mobile = event.get("platform") == "mobile"
     document = {
@@ -332,6 +337,7 @@ def as_snowplow(event: Event) -> Row:
         "event_name": name,
         "platform": "mob" if is_mobile else event.get("platform"),
         "user_id": event.get("user_id"),
+        "network_userid": (event.get("identifiers") or {}).get("network_userid"),
         "page_url": event.get("page_url"),
         "page_urlpath": event.get("page_path"),
         "page_title": event.get("page_title"),

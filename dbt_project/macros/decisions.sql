@@ -6,6 +6,7 @@
     same_person    a user (id) has the canonical id other_id instead of its own
     wrong_link     links between a device (id) and a user or identifier (other_id) do not count
     shared_device  a device (id) is shared, however few users it has
+    same_device    a device (id) is counted as the device other_id; nothing is credited otherwise
     never_same     two canonical ids (id, other_id) name two persons: a device linked with both is shared
 #}
 
@@ -27,6 +28,8 @@
 {% macro wrong_links() -%} {{ decisions_of('wrong_link', 'anonymous_id', 'user_id') }} {%- endmacro %}
 
 {% macro shared_devices() -%} {{ decisions_of('shared_device', 'anonymous_id') }} {%- endmacro %}
+
+{% macro same_devices() -%} {{ decisions_of('same_device', 'anonymous_id', 'first_anonymous_id') }} {%- endmacro %}
 
 {% macro never_same() -%} {{ decisions_of('never_same', 'person_id', 'other_person_id') }} {%- endmacro %}
 
@@ -53,7 +56,8 @@
     )
 {%- endmacro %}
 
-{# The identifier links that count. A decision on a wrong link names the identifier as `email:sam@example.com`. #}
+{# The identifier links that count. A decision on a wrong link names the identifier as `email:sam@example.com`, another
+   device as `device:phone`, and of a previous id the id first and then the user. #}
 {% macro identifiers_in_force() -%}
 (
         select links.*
@@ -65,6 +69,17 @@
                 and links.linked_kind = 'device'
                 and wrong.anonymous_id = links.linked_id
                 and wrong.user_id = links.id_kind || ':' || links.id
+        )
+        -- Looked up apart, because few links are of two ids of one kind.
+        and not (
+            links.id_kind = links.linked_kind
+            and exists (
+                select 1 from {{ wrong_links() }} as wrong
+                where
+                    wrong.project_id = links.project_id
+                    and wrong.anonymous_id = links.id
+                    and wrong.user_id = case when links.id_kind = 'device' then 'device:' else '' end || links.linked_id
+            )
         )
     )
 {%- endmacro %}
@@ -88,14 +103,29 @@
     )
 {%- endmacro %}
 
-{# The devices that are shared by decision, with the days of the subjects for which they are. #}
-{% macro days_shared_by_decision(subjects, links) -%}
+{# What users did in events without a device (models/marts/activity_without_device), each day with its person. A row that
+   has no device is credited to its own user. #}
+{% macro people_without_device() -%}
+(
+        select
+            activity.*,
+            coalesce(names.person_id, activity.user_id) as stitched_user_id
+        from {{ ref('activity_without_device') }} as activity
+        left join {{ person_names() }} as names
+            on activity.project_id = names.project_id and activity.user_id = names.user_id
+    )
+{%- endmacro %}
+
+{# The devices that are shared by decision, with the windows of the subjects for which they are. #}
+{% macro windows_shared_by_decision(subjects, links) -%}
 policy_contested_devices as (
     select
         one.project_id,
         one.anonymous_id,
-        one.link_day as one_day,
-        other.link_day as other_day,
+        one.linked_at as one_linked_at,
+        one.link_last_seen_at as one_last_seen_at,
+        other.linked_at as other_linked_at,
+        other.link_last_seen_at as other_last_seen_at,
         pairs.line
     from {{ never_same() }} as pairs
     inner join {{ links }} as one
@@ -107,17 +137,19 @@ policy_contested_devices as (
             and pairs.other_person_id = other.link_person_id
 ),
 
-policy_days_shared_by_decision as (
+policy_windows_shared_by_decision as (
     select
         project_id,
         anonymous_id,
-        subject_day,
+        first_link_at,
+        last_link_at,
         min(line) as line
     from (
         select
             subjects.project_id,
             subjects.anonymous_id,
-            subjects.subject_day,
+            subjects.first_link_at,
+            subjects.last_link_at,
             decided.line
         from {{ subjects }} as subjects
         inner join {{ shared_devices() }} as decided
@@ -126,16 +158,17 @@ policy_days_shared_by_decision as (
         select
             subjects.project_id,
             subjects.anonymous_id,
-            subjects.subject_day,
+            subjects.first_link_at,
+            subjects.last_link_at,
             contested.line
         from {{ subjects }} as subjects
         inner join policy_contested_devices as contested
             on
                 subjects.project_id = contested.project_id
                 and subjects.anonymous_id = contested.anonymous_id
-                and contested.one_day between subjects.first_link_day and subjects.last_link_day
-                and contested.other_day between subjects.first_link_day and subjects.last_link_day
-    ) as days
-    group by project_id, anonymous_id, subject_day
+                and {{ counts_for('contested.one_linked_at', 'contested.one_last_seen_at', 'subjects') }}
+                and {{ counts_for('contested.other_linked_at', 'contested.other_last_seen_at', 'subjects') }}
+    ) as windows
+    group by project_id, anonymous_id, first_link_at, last_link_at
 )
 {%- endmacro %}

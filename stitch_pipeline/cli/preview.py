@@ -12,7 +12,7 @@ from rich.table import Table
 
 from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, positive, print_json
 from stitch_pipeline.settings import Policy, Settings
-from stitch_pipeline.settings.rules import UNLIMITED_DAYS, StitchingRules, rules_with
+from stitch_pipeline.settings.rules import StitchingRules, is_window, rules_with, window_of
 
 if TYPE_CHECKING:
     from stitch_pipeline.stitching.preview import Proposal, RulesPreview
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
             if rule.annotation is Policy
             else {"type": _switch, "metavar": "true|false"}
             if rule.annotation is bool
-            else {"type": positive if rule.annotation is int else _days, "metavar": "N"}
+            else {"type": _window if is_window(name) else positive, "metavar": "N"}
         )
         # Without a default, because None is unlimited: a rule that is absent stays as it is set.
         flag = "--" + name.replace("_", "-")
@@ -56,12 +56,11 @@ def _switch(text: str) -> bool:
     return text == "true"
 
 
-def _days(text: str) -> int | None:
-    if text in ("unlimited", "null"):
-        return None
-    if not text.isdecimal() or int(text) > UNLIMITED_DAYS:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of days (0 to {UNLIMITED_DAYS}) or 'unlimited'")
-    return int(text)
+def _window(text: str) -> int | str | None:
+    try:
+        return window_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' {error}") from None
 
 
 def print_preview(preview: RulesPreview, proposal: Proposal, console: Console) -> None:

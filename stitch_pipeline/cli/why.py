@@ -17,6 +17,7 @@ from stitch_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from stitch_pipeline.stitching.explain import Explanation
+    from stitch_pipeline.stitching.person import WithoutDevice
 
 
 def add(commands: Commands) -> None:
@@ -58,14 +59,35 @@ def _explain_user(settings: Settings, options: argparse.Namespace, console: Cons
 
     history = person_history(settings, options.project, user_id=options.user, at=options.at)
     if options.json:
-        print_json({"user_id": options.user, "devices": history.devices, "devices_left_out": history.devices_left_out})
+        print_json(
+            {
+                "user_id": options.user,
+                "devices": history.devices,
+                "devices_left_out": history.devices_left_out,
+                "without_device": history.without_device,
+            }
+        )
         return
+    if history.without_device:
+        _print_without_device(history.without_device, options, console)
+        if history.devices:
+            console.print()
     for number, device in enumerate(history.devices):
         if number:
             console.print()
         print_explanation(device, options.limit, console)
     if history.devices_left_out:
         console.print(f"… and {history.devices_left_out:,} more devices")
+
+
+def _print_without_device(found: WithoutDevice, options: argparse.Namespace, console: Console) -> None:
+    console.print(
+        f"[bold]{escape(options.project)}[/], user [bold]{escape(options.user)}[/] in events without a device: "
+        f"{found.event_count:,} events, {found.page_view_count:,} of them page views, "
+        f"from {_time(found.first_seen_at)} to {_time(found.last_seen_at)} UTC\n"
+        f"     [dim]Each names the user, so all are credited to[/] [bold]{escape(found.stitched_user_id)}[/]"
+        "[dim], own, whatever the policy. They are in no session.[/]"
+    )
 
 
 def _write_page(settings: Settings, options: argparse.Namespace, console: Console) -> None:

@@ -334,7 +334,7 @@ class Check:
         parser.execute(
             "create or replace temp table rows_of_file as select landing_file, project_id, event_id, anonymous_id, "
             "user_id, event_date, problem, field, reason, remedy, "
-            "blocked_anonymous_id is not null or blocked_user_id is not null as has_blocked_id "
+            "coalesce(blocked_anonymous_id, blocked_user_id, blocked_previous_id) is not null as has_blocked_id "
             f"from ({reading.numbered_rows_sql(batch)})"
         )
         parser.execute(

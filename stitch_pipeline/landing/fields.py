@@ -10,7 +10,17 @@ from typing import Any
 from stitch_pipeline.landing.landed_file import SEALED, Columns
 from stitch_pipeline.planning.sql_text import identifier, literal, literals
 from stitch_pipeline.sources import Layout
-from stitch_pipeline.sources.paths import Index, Key, Match, Segment, is_constant, is_lookup, is_wildcard, parse_path
+from stitch_pipeline.sources.paths import (
+    Index,
+    Key,
+    Match,
+    Parameter,
+    Segment,
+    is_constant,
+    is_lookup,
+    is_wildcard,
+    parse_path,
+)
 
 FOUND = "found"
 """The column that holds the result of ``found_sql`` in a query over JSON lines."""
@@ -54,7 +64,7 @@ class DocumentFields:
 
     def _wildcard(self, path: str) -> str:
         prefix = path.removesuffix("*")
-        used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.all_paths()}
+        used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.paths_of_fields()}
         patterns = [*(name for name in used if not is_wildcard(name)), *self._layout.envelope]
         wanted = (
             f"starts_with(entry.key, {literal(prefix)})"
@@ -136,7 +146,7 @@ class ColumnFields:
 
     def _wildcard(self, path: str) -> str | None:
         prefix = path.removesuffix("*").lower()
-        used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.all_paths()}
+        used = {path.split(".")[0].split("[")[0].lower() for path in self._layout.paths_of_fields()}
         excluded = [*(name for name in used if not is_wildcard(name)), *self._layout.envelope]
         columns = [
             column
@@ -163,9 +173,9 @@ class ColumnFields:
 
 
 def _stem(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """The segments before the first that searches the elements of a list."""
+    """The segments before the first that searches the elements of a list or a text."""
     for position, segment in enumerate(segments):
-        if isinstance(segment, Match):
+        if isinstance(segment, Match | Parameter):
             return tuple(segments[:position])
     return tuple(segments)
 
@@ -175,6 +185,8 @@ def _within(text: str, segments: Sequence[Segment]) -> str:
     if not segments:
         return text
     first, rest = segments[0], segments[1:]
+    if isinstance(first, Parameter):
+        return _parameter(text, first)
     if not isinstance(first, Match):
         stem = _stem(segments)
         extracted = f"try(json_extract_string({text}, {literal(_json_path(stem))}))"
@@ -206,6 +218,14 @@ def _descend(expression: str, column_type: Any, segments: Sequence[Segment]) -> 
             chosen = f"list_filter({expression}, lambda element: {_matches(key, first)})[1]"
             return _descend(chosen, child, rest)
     return f"nullif({_within(_as_text(expression, column_type), segments)}, '')"
+
+
+def _parameter(address: str, wanted: Parameter) -> str:
+    """SQL for the text of a parameter in the query of an address, decoded; null if its bytes are no text."""
+    query = f"regexp_extract({address}, '^[^?#]*[?]([^#]*)', 1)"
+    sent = f"regexp_extract({query}, {literal(f'(?:^|&){wanted.name}=([^&]*)')}, 1)"
+    decoded = f"try(url_decode({sent}))"
+    return decoded if wanted.part is None else f"split_part({decoded}, '.', {wanted.part + 1})"
 
 
 def _matches(key: str, wanted: Match) -> str:

@@ -6,6 +6,9 @@ identifier, and looks the hash up. A row with a forgotten id
 - is marked ``is_forgotten`` if it is to be deleted: the loader keeps its time and its device in ``forgotten_events``;
 - otherwise carries a pseudonym in place of the id, and loses what describes the person.
 
+A row of another user may name a forgotten id as the previous one (``previous_id``). It keeps a pseudonym of that. Of a
+deleted row without a device, the previous id is the device on which the user's link stays.
+
 An id that is only mentioned, as in the address of a page that another person saw, is not found: hashes are of whole
 values.
 """
@@ -26,7 +29,7 @@ from stitch_pipeline.planning.sql_text import json_path, literal, literals
 from stitch_pipeline.settings.forgotten import PREFIX, Forgotten, Mode
 from stitch_pipeline.settings.rules import OWN_KINDS, IdentifierSettings, ProjectSettings
 
-DESCRIBING = ("page_url", "page_title", "referrer", "traits", "properties")
+DESCRIBING = ("page_url", "page_title", "referrer", "traits", "properties", "identifiers")
 """Columns that describe a person or may: a pseudonymised row has none of them."""
 UNPARSED = (NOT_JSON, EVENT_ID_IS_STRUCTURE, USER_ID_IS_STRUCTURE, ANONYMOUS_ID_IS_STRUCTURE)
 """Problems of rows of which nobody can tell whether they carry a forgotten id."""
@@ -138,6 +141,12 @@ def without_forgotten(rows: str, rule: Forgetting, *, are_sealed: bool = False, 
         f"{id_hash(kind, column)} as {hashes[kind]}" if kind in listed_kinds else f"null::varchar as {hashes[kind]}"
         for kind, column in ids.items()
     ]
+    columns += [
+        f"case when previous_id is not null then {hashed(kind, 'previous_id')} end as previous_{kind}_hash"
+        if kind in listed_kinds
+        else f"null::varchar as previous_{kind}_hash"
+        for kind in ids
+    ]
     of_kind: dict[str, list[str]] = {}
     for number, kind in enumerate(kinds):
         for place, value in enumerate(identifier_values_sql(rule.identifiers, kind)):
@@ -148,6 +157,10 @@ def without_forgotten(rows: str, rule: Forgetting, *, are_sealed: bool = False, 
     def listed(kind: str, mode: Mode) -> str:
         hashes_of_kind = [one.hash for one in forgotten.ids if (one.kind, one.mode) == (kind, mode)]
         return _is_among(hashes[kind], hashes_of_kind)
+
+    def previous_pseudonym(kind: str) -> str:
+        is_listed = _is_among(f"previous_{kind}_hash", [one.hash for one in forgotten.ids if one.kind == kind])
+        return f"case when {is_listed} then {pseudonym_sql(f'previous_{kind}_hash')} end"
 
     # An identifier is one column: the hash of the first that is listed.
     found = [
@@ -161,7 +174,11 @@ def without_forgotten(rows: str, rule: Forgetting, *, are_sealed: bool = False, 
     is_bare = "user_is_pseudonymised or (device_is_listed and user_id is null)"
     carried = (
         "concat_ws(chr(1), case when user_is_pseudonymised then user_id end, "
-        "case when device_is_listed then anonymous_id end)"
+        "case when device_is_listed then anonymous_id end, "
+        "case when previous_is_listed then previous_id end)"
+    )
+    is_forgotten = (
+        f"user_is_deleted or found_identifier is not null or (device_is_deleted and user_id is null) or {was_forgotten}"
     )
     may_hold_an_id = f"coalesce(problem in ({literals(UNPARSED)}), false)"
     replaced = [
@@ -173,11 +190,12 @@ def without_forgotten(rows: str, rule: Forgetting, *, are_sealed: bool = False, 
             for name in _KEPT_KEYS
         ),
         f"case when {was_forgotten} then user_id "
-        f"when is_forgotten then case when user_id is not null and anonymous_id is not null then {link_name} end "
+        f"when is_forgotten then case when user_id is not null and device_name is not null then {link_name} end "
         f"when user_is_pseudonymised then {pseudonym_sql('user_hash')} else user_id end as user_id",
         "device_name as anonymous_id",
-        f"case when is_forgotten or user_is_pseudonymised or device_is_listed or {may_hold_an_id} then null "
-        "else raw_row end as raw_row",
+        "previous_name as previous_id",
+        "case when is_forgotten or user_is_pseudonymised or device_is_listed or previous_is_listed "
+        f"or {may_hold_an_id} then null else raw_row end as raw_row",
     ]
     of_kind_sql = "case when is_forgotten then split_part(found_identifier, ':', 1) end"
     id_sql = f"case when found_identifier is not null then {link_name} end"
@@ -200,6 +218,7 @@ listed as not materialized (
     {listed("user", Mode.pseudonymise)} as user_is_pseudonymised,
     {listed("device", Mode.delete)} as device_is_deleted,
     {listed("device", Mode.pseudonymise)} as device_is_pseudonymised,
+    coalesce({previous_pseudonym("device")}, {previous_pseudonym("user")}) as previous_pseudonym,
     {identifier} as found_identifier
   from hashed
 ),
@@ -207,10 +226,14 @@ named as not materialized (
   select
     *,
     device_is_deleted or device_is_pseudonymised as device_is_listed,
-    user_is_deleted or found_identifier is not null or (device_is_deleted and user_id is null) or {was_forgotten}
-      as is_forgotten,
-    case when device_is_deleted or device_is_pseudonymised then {pseudonym_sql("device_hash")} else anonymous_id end
-      as device_name,
+    previous_pseudonym is not null as previous_is_listed,
+    coalesce(previous_pseudonym, previous_id) as previous_name,
+    {is_forgotten} as is_forgotten,
+    case
+      when device_is_deleted or device_is_pseudonymised then {pseudonym_sql("device_hash")}
+      when anonymous_id is not null then anonymous_id
+      when {is_forgotten} then coalesce(previous_pseudonym, previous_id)
+    end as device_name,
     case when user_is_deleted then user_hash else split_part(found_identifier, ':', 2) end as of_hash
   from listed
 ),
@@ -221,7 +244,8 @@ select
   * exclude (
     {", ".join([*hashes.values(), *(name for names in of_kind.values() for name in names)])},
     user_is_deleted, user_is_pseudonymised, device_is_deleted, device_is_pseudonymised, found_identifier,
-    device_is_listed, device_name, of_hash, carried{", was_forgotten, was_of_kind, was_id" if are_sealed else ""}
+    device_is_listed, device_name, of_hash, carried, previous_user_hash, previous_device_hash, previous_pseudonym,
+    previous_is_listed, previous_name{", was_forgotten, was_of_kind, was_id" if are_sealed else ""}
   ) replace ({", ".join(replaced)}),
   {of_kind_sql} as id_kind,
   {id_sql} as id
@@ -247,11 +271,9 @@ def _hash_of_token(column: str) -> str:
 
 def _mentions(column: str) -> str:
     """Whether a text contains an id that this very row carries and must lose."""
-    return (
-        f"(carried <> '' and {column} is not null and "
-        f"(contains({column}, split_part(carried, chr(1), 1)) or "
-        f"(contains(carried, chr(1)) and contains({column}, split_part(carried, chr(1), 2)))))"
-    )
+    parts = [f"split_part(carried, chr(1), {number})" for number in (1, 2, 3)]
+    contained = " or ".join(f"({part} <> '' and contains({column}, {part}))" for part in parts)
+    return f"(carried <> '' and {column} is not null and ({contained}))"
 
 
 def _is_among(column: str, hashes: Sequence[str]) -> str:

@@ -5,7 +5,9 @@ each row of such a project
 
 - the ids (``ID_COLUMNS``) become ``settings.hashing.hashed``;
 - the values of further identifiers are normalised, as ``identifier_links`` would do it, and then hashed in their place.
-  A blocked one stays, in its normalised form; what is nothing once normalised is taken out;
+  A blocked one stays, in its normalised form. One that a pattern excludes becomes ``EXCLUDED``. What is nothing once
+  normalised is taken out;
+- of what a source calls an identifier (``identifiers``), nothing stays that the project does not declare;
 - wherever else the row has one of these ids in a text, its hash takes the place. What looks like an e-mail address of
   anybody becomes ``REMOVED_EMAIL``;
 - ``raw_row`` is null, as for all rows of a file that may hold rows of such a project.
@@ -19,15 +21,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stitch_pipeline.landing.forgetting import normalised_sql
-from stitch_pipeline.planning.sql_text import json_path, literal
+from stitch_pipeline.planning.sql_text import any_of, json_path, literal
 from stitch_pipeline.settings.forgotten import PREFIX as PSEUDONYM
 from stitch_pipeline.settings.hashing import DIGITS, PREFIX, Hashing
 from stitch_pipeline.settings.rules import IdentifierSettings, ProjectSettings
 
-ID_COLUMNS = ("anonymous_id", "user_id")
+ID_COLUMNS = ("anonymous_id", "user_id", "previous_id")
 """The columns of an event that hold an id."""
-DOCUMENTS = ("traits", "properties")
+DOCUMENTS = ("traits", "properties", "identifiers")
 """The columns of an event that hold a JSON document, in which further identifiers stand."""
+EXCLUDED = "undefined"
+"""A blocked id, in place of a value that a pattern excludes: SQL cannot match a pattern with a hash."""
 TEXTS = ("event_name", "page_url", "page_path", "page_title", "referrer", "utm_source", "utm_medium", "utm_campaign")
 """The other columns of an event in which an id may stand."""
 KEPT_KEYS = ("event_id", "source_session_id")
@@ -100,11 +104,12 @@ def with_hashed_ids(
     bare = [f"{_normalised(place, f'sent_{number}')} as bare_{number}" for number, place in enumerate(places)]
     stays = [is_blocked(f"bare_{number}") for number in numbers]
     put = [
-        f"case when {stays[number]} then bare_{number} else {_hash(f'bare_{number}')} end as put_{number}"
-        for number in numbers
+        f"case when {stays[number]} then bare_{number} {_excluded(place, f'bare_{number}')}"
+        f"else {_hash(f'bare_{number}')} end as put_{number}"
+        for number, place in enumerate(places)
     ]
     hashes = [f"{_hash(column)} as hashed_{column}" for column in ID_COLUMNS]
-    patched = [f"{_patched(document, places)} as {document}" for document in {place.document for place in places}]
+    patched = [f"{_patched(document, places)} as {document}" for document in DOCUMENTS]
     # Longer ones first, because a user id may be part of an e-mail address.
     mentioned = [(f"{name}_{number}", f"put_{number}") for name in ("sent", "bare") for number in numbers]
     mentioned += [(column, f"hashed_{column}") for column in ID_COLUMNS]
@@ -149,7 +154,7 @@ hashed as not materialized (
   select {", ".join(["*", *hashes, *put])} from bare
 ),
 put as not materialized (
-  select *{f" replace ({', '.join(sorted(patched))})" if patched else ""} from hashed
+  select * replace ({", ".join(patched)}) from hashed
 ),{steps}
 emptied as not materialized (
   select * from without_{len(mentioned) - 1}
@@ -166,11 +171,13 @@ class _Place:
     document: str
     names: tuple[str, ...]
     normalise: tuple[str, ...]
+    valid: str | None
+    blocked: str | None
 
 
 def _places(reading: HashedReading, projects: Sequence[str]) -> list[_Place]:
     found = [
-        _Place(project, *_split(path), own.normalise)
+        _Place(project, *_split(path), own.normalise, own.valid, any_of(own.blocked))
         for project in projects
         for own in reading.identifiers.get(project, {}).values()
         for path in own.paths
@@ -214,6 +221,14 @@ def _normalised(place: _Place, value: str) -> str:
     return f"case when trim({value}, E' \\t\\r\\n') <> '' then {normalised} end"
 
 
+def _excluded(place: _Place, value: str) -> str:
+    """SQL for the branch of a value that a pattern excludes."""
+    conditions = [f"regexp_full_match({value}, {literal(place.blocked)})"] if place.blocked is not None else []
+    if place.valid is not None:
+        conditions.append(f"not regexp_full_match({value}, {literal(place.valid)})")
+    return f"when {' or '.join(conditions)} then {literal(EXCLUDED)} " if conditions else ""
+
+
 def _patched(document: str, places: Sequence[_Place]) -> str:
     """SQL for a document with the stored values in place of those that were sent."""
     patches, conditions = [], []
@@ -224,10 +239,14 @@ def _patched(document: str, places: Sequence[_Place]) -> str:
                 patch = f"json_object({literal(name)}, {patch})"
             patches.append(f"case when sent_{number} is null then '{{}}' else {patch}::varchar end")
             conditions.append(f"sent_{number} is not null")
-    patched = document
+    is_of_identifiers = document == "identifiers"
+    patched = "'{}'" if is_of_identifiers else document
     for patch in patches:
         patched = f"json_merge_patch({patched}, {patch})"
-    return f"case when {' or '.join(conditions)} then {patched}::varchar else {document} end"
+    found = f"when {' or '.join(conditions)} then {patched}::varchar " if conditions else ""
+    if is_of_identifiers:
+        return f"nullif(case when key_inner is null then identifiers {found}end, '{{}}')"
+    return f"case {found}else {document} end" if found else document
 
 
 def _without(column: str, plain: str, stored: str) -> str:

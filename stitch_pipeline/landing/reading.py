@@ -13,7 +13,7 @@ parses every line two or three times.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date
 from pathlib import Path
 
@@ -53,6 +53,7 @@ BLOCKED_IDS = (
     "00000000-0000-0000-0000-000000000000",
     "00000000000000000000000000000000",
 )
+EVENT_FIELDS = (*CANONICAL_FIELDS, "identifiers")
 _MAX_LINE_BYTES = 10_000_000
 REJECTS_TABLE = "rejected_lines"
 REFUSED_LINES_SQL = f"""
@@ -72,6 +73,8 @@ class ReadingRules:
     start_date: date
     blocked_ids: tuple[tuple[str, str], ...] = ()
     """(project, value) pairs, in addition to BLOCKED_IDS."""
+    blocked_patterns: tuple[tuple[str, str], ...] = ()
+    """By project the regular expression of its further blocked ids."""
     forgetting: Forgetting | None = None
     """None if nobody was forgotten."""
     hashing: HashedReading | None = None
@@ -123,7 +126,7 @@ def rows_sql(batch: EventBatch) -> str:
 
     ``problem`` is null exactly for events.
     """
-    return _as_stored(batch, _picked(batch, CANONICAL_FIELDS, "null::bigint", "null::varchar"))
+    return _as_stored(batch, _picked(batch, EVENT_FIELDS, "null::bigint", "null::varchar"))
 
 
 def numbered_rows_sql(batch: EventBatch) -> str:
@@ -134,7 +137,7 @@ def numbered_rows_sql(batch: EventBatch) -> str:
     """
     raw_row = "line" if batch.shape.is_document else ColumnFields(batch.shape.columns, batch.shape.layout).row_sql
     number = f"row_number() over () + {1 if batch.shape.has_header else 0}"
-    return _as_stored(batch, _picked(batch, CANONICAL_FIELDS, number, raw_row))
+    return _as_stored(batch, _picked(batch, EVENT_FIELDS, number, raw_row))
 
 
 def profile_sql(batch: EventBatch) -> str:
@@ -152,10 +155,13 @@ def written_times_sql(batch: EventBatch) -> str:
 def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) -> str:
     """SQL with one text column per canonical field, so that the rest does not depend on the file's own names."""
     shape, layout = batch.shape, batch.shape.layout
+    identifiers = layout.identifiers if "identifiers" in columns else {}
+    when_merging = {column: paths for column, paths in layout.fields_when_merging.items() if column in columns}
     lookup = shape.source.lookup if any("lookup:" in path for path in layout.all_paths()) else None
     fields: DocumentFields | ColumnFields
     if shape.is_document:
         paths = [path for column in columns for path in layout.paths(column)]
+        paths += [path for several in (*when_merging.values(), *identifiers.values()) for path in several]
         keys = [lookup.key] if lookup else []
         fields = DocumentFields([*paths, *layout.event_id_from, *keys], layout)
         names, found = ["line"], f", {fields.found_sql} as found"
@@ -177,9 +183,18 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) 
             return identifier(path) if batch.files[0].lookup_files else None
         return fields.value(path)
 
+    def first_of(paths: Sequence[str]) -> str:
+        found = [sql for path in paths if (sql := value(path)) is not None]
+        return f"coalesce({', '.join(found)})" if found else "null::varchar"
+
     def first(column: str) -> str:
         if column not in columns:
             return "null::varchar"
+        if column in when_merging:
+            sent = first_of(layout.paths("event_type"))
+            is_merging = " or ".join(f"lower({sent}) = {literal(name)}" for name in layout.merging_types)
+            otherwise = first_of(layout.paths(column))
+            return f"case when {is_merging} then {first_of(when_merging[column])} else {otherwise} end"
         found = [sql for path in layout.paths(column) if (sql := value(path)) is not None]
         if column == "event_id" and layout.event_id_from:
             parts = [fields.value(path) or "null" for path in layout.event_id_from]
@@ -202,6 +217,7 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) 
                 f"{'null::varchar' if native_times.get(column) else first(column)} as {column}_text"
                 for column in CANONICAL_FIELDS
             ),
+            f"{_object({kind: first_of(paths) for kind, paths in identifiers.items()})} as identifiers_text",
             *(f"{native or 'null::timestamp'} as {column}_native" for column, native in native_times.items()),
         ]
     )
@@ -215,6 +231,15 @@ def _picked(batch: EventBatch, columns: Sequence[str], line: str, raw_row: str) 
         f"{f', {sealed} as sealed' if sealed else ''}\n"
         f"  from ({records}) as records{joined}{kept}"
     )
+
+
+def _object(values: Mapping[str, str]) -> str:
+    """SQL for a JSON object of those values, given as SQL by key, that are not null."""
+    if not values:
+        return "null::varchar"
+    entries = ", ".join(f"{{'key': {literal(key)}, 'value': {value}}}" for key, value in values.items())
+    known = f"list_filter([{entries}], lambda entry: entry.value is not null)"
+    return f"to_json(map_from_entries({known}))::varchar"
 
 
 def lookup_sql(paths: Sequence[Path], lookup: Lookup) -> str:
@@ -301,11 +326,12 @@ def _as_stored(batch: EventBatch, picked: str) -> str:
         raise SettingsError(missing_key(*waits_for))
     if batch.rules.hashing is None or not projects:
         return rows
+    of_identifiers = replace(batch.rules, blocked_patterns=())  # those are for devices and users
     return with_hashed_ids(
         rows,
         batch.rules.hashing,
         projects,
-        is_blocked=lambda value: _is_blocked(value, batch.rules),
+        is_blocked=lambda value: _is_blocked(value, of_identifiers),
         ids_are_derived=bool(batch.shape.layout.event_id_from),
     )
 
@@ -333,13 +359,19 @@ def _canonical(batch: EventBatch, picked: str) -> str:
     user_id = "user_id_text"
     if layout.user_id_may_repeat_anonymous_id:
         user_id = "case when user_id_text is distinct from anonymous_id_text then user_id_text end"
+    previous_id, previous_id_is_blocked = "null::varchar", "false"
+    if layout.paths("previous_id") or "previous_id" in layout.fields_when_merging:
+        # An object or a list is no id, and the event is one without it.
+        is_structure = "ascii(previous_id_text) = ascii('{') or ascii(previous_id_text) = ascii('[')"
+        previous_id = f"case when not ({is_structure}) then previous_id_text end"
+        previous_id_is_blocked = _is_blocked("previous_id_text", rules)
     return f"""
 with picked as not materialized (
   {picked}
 ),
 mapped as not materialized (
   select
-    picked.* replace ({user_id} as user_id_text),
+    picked.* replace ({user_id} as user_id_text, {previous_id} as previous_id_text),
     {facts},
     {project} as project_id,
     coalesce(occurred_at_native, {_time("occurred_at_text", layout)}) as occurred_at,
@@ -353,7 +385,8 @@ screened as not materialized (
   select
     *,
     {_is_blocked("anonymous_id_text", rules)} as anonymous_id_is_blocked,
-    {_is_blocked("user_id_text", rules)} as user_id_is_blocked
+    {_is_blocked("user_id_text", rules)} as user_id_is_blocked,
+    {previous_id_is_blocked} as previous_id_is_blocked
   from mapped
 ),
 judged as not materialized (
@@ -384,9 +417,12 @@ select
   utm_campaign_text as utm_campaign,
   nullif(nullif(traits_text, '{{}}'), '[]') as traits,
   nullif(nullif(properties_text, '{{}}'), '[]') as properties,
+  case when not previous_id_is_blocked then previous_id_text end as previous_id,
+  nullif(identifiers_text, '{{}}') as identifiers,
   landing_file,
   case when anonymous_id_is_blocked then anonymous_id_text end as blocked_anonymous_id,
   case when user_id_is_blocked then user_id_text end as blocked_user_id,
+  case when previous_id_is_blocked then previous_id_text end as blocked_previous_id,
   problem,
   case problem {_whens({one.code: one.field for one in problems})} end as field,
   case when problem is not null then concat(
@@ -492,4 +528,8 @@ def _is_blocked(column: str, rules: ReadingRules) -> str:
     # The list is one text with a separator that no id contains: a list of constants would become a join, as `in` does.
     listed = "'\\x01" + "\\x01".join(BLOCKED_IDS) + "\\x01'"
     is_listed = f"contains(E{listed}, E'\\x01' || {bare} || E'\\x01') or {is_reserved}{own}"
-    return f"case when {is_candidate} then coalesce({is_listed}, false) else false end"
+    found = f"case when {is_candidate} then coalesce({is_listed}, false) else false end"
+    for project, pattern in rules.blocked_patterns:
+        is_of_pattern = f"regexp_full_match({column}, {literal(pattern)})"
+        found += f" or (project_id = {literal(project)} and coalesce({is_of_pattern}, false))"
+    return f"({found})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from stitch_pipeline.landing.forgetting import forgetting
 from stitch_pipeline.landing.hashing import hashed_reading
 from stitch_pipeline.landing.landed_file import LandedFile
 from stitch_pipeline.landing.reading import ReadingRules
+from stitch_pipeline.planning.sql_text import any_of
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Layout, Source
 
@@ -30,6 +31,11 @@ def reading_rules(settings: Settings) -> ReadingRules:
         start_date=settings.start_date,
         blocked_ids=tuple(
             (project, value) for project, own in sorted(settings.projects.items()) for value in own.blocked_ids
+        ),
+        blocked_patterns=tuple(
+            (project, pattern)
+            for project, own in sorted(settings.projects.items())
+            if (pattern := any_of(own.blocked_patterns)) is not None
         ),
         forgetting=forgetting(settings.forgotten, settings.projects),
         hashing=hashed_reading(settings.hashing, settings.projects),
@@ -198,16 +204,21 @@ def _source(settings: Settings, feed: str) -> Source | None:
     source = SOURCES.get(own.source or feed)
     if source is None:
         return None
-    layouts = tuple(_overridden(layout, own) for layout in source.layouts)
+    layouts = tuple(_overridden(layout, own, settings.read_identifiers) for layout in source.layouts)
     return replace(source, layouts=layouts)
 
 
-def _overridden(layout: Layout, own: FeedSettings) -> Layout:
+def _overridden(layout: Layout, own: FeedSettings, identifiers: Collection[str]) -> Layout:
+    merging = {column: paths for column, paths in layout.fields_when_merging.items() if column not in own.fields}
+    kinds = {**layout.identifiers, **own.identifiers}
     return replace(
         layout,
         fields={**layout.fields, **own.fields},
+        fields_when_merging=merging,
+        # Others would be read and stored for nothing.
+        identifiers={kind: kinds[kind] for kind in identifiers if kind in kinds},
         # A feed that states its fields need not have the layout's default columns.
-        recognised_by=() if own.fields else layout.recognised_by,
+        recognised_by=() if own.fields.keys() - {"previous_id"} else layout.recognised_by,
         event_types={**layout.event_types, **{key.lower(): value for key, value in own.event_types.items()}},
         other_event_type=own.other_event_type or layout.other_event_type,
         platforms={**layout.platforms, **own.platforms},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -51,3 +51,8 @@ def split_name(name: str) -> list[str]:
             break
         position += 1
     raise ValueError(f"{name!r} is no name of a table: write schema.table, a part with a dot in it in double quotes")
+
+
+def any_of(patterns: Sequence[str]) -> str | None:
+    """A regular expression that matches what any of these matches; None without any."""
+    return "|".join(f"(?:{pattern})" for pattern in patterns) or None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -31,6 +31,8 @@ class DecisionKind(StrEnum):
     """The device ``id`` is shared, however few users it has."""
     wrong_link = "wrong_link"
     """The links between the device ``id`` and the user ``other_id`` do not count."""
+    same_device = "same_device"
+    """Two device ids of one browser: they are counted as one device. No row is credited otherwise."""
 
 
 # The kinds of a decision's two ids.
@@ -39,7 +41,10 @@ _IDS = {
     DecisionKind.never_same: ("user", "user"),
     DecisionKind.shared_device: ("device", None),
     DecisionKind.wrong_link: ("device", "user"),
+    DecisionKind.same_device: ("device", "device"),
 }
+# The kinds of which a line says that its two ids are one.
+_UNITING = (DecisionKind.same_person, DecisionKind.same_device)
 
 
 @dataclass(frozen=True, order=True)
@@ -75,6 +80,8 @@ class Consequences:
     """By project and device."""
     never_same: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     """By project and the canonical ids of two persons, the smaller first."""
+    same_devices: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """By project and device: the device that it is counted as, and the texts of the lines that lead to it."""
 
     def person(self, project_id: str, user_id: str) -> str:
         """The canonical id of a user; its own id where no line gives it another."""
@@ -133,13 +140,9 @@ def read_decisions(path: Path) -> tuple[Decision, ...]:
 def consequences(decisions: Iterable[Decision]) -> Consequences:
     """The consequences of the lines together. They must not contradict each other; ``read_decisions`` checks that."""
     lines = sorted(decisions)
-    named_by = {(line.project_id, line.other_id): line for line in lines if line.kind == DecisionKind.same_person}
-    names: dict[tuple[str, str], tuple[str, str]] = {}
-    for project, user in named_by:
-        steps = _steps(named_by, project, user)
-        names[project, user] = (steps[-1].id, "; ".join(step.text for step in steps))
     resolved = Consequences(
-        person_names=names,
+        person_names=_united(lines, DecisionKind.same_person),
+        same_devices=_united(lines, DecisionKind.same_device),
         wrong_links={
             (line.project_id, line.id, line.other_id): line.text
             for line in lines
@@ -154,7 +157,17 @@ def consequences(decisions: Iterable[Decision]) -> Consequences:
         if line.kind == DecisionKind.never_same:
             one, other = sorted(resolved.person(line.project_id, user) for user in (line.id, line.other_id))
             never_same.setdefault((line.project_id, one, other), line.text)
-    return Consequences(resolved.person_names, resolved.wrong_links, resolved.shared_devices, never_same)
+    return replace(resolved, never_same=never_same)
+
+
+def _united(lines: Iterable[Decision], kind: DecisionKind) -> dict[tuple[str, str], tuple[str, str]]:
+    """By project and id: the id that it is one with, and the texts of the lines of this kind that lead to it."""
+    named_by = {(line.project_id, line.other_id): line for line in lines if line.kind == kind}
+    found = {}
+    for project, name in named_by:
+        steps = _steps(named_by, project, name)
+        found[project, name] = (steps[-1].id, "; ".join(step.text for step in steps))
+    return found
 
 
 def _cells(path: Path, number: int, line: str, errors: list[str]) -> list[str]:
@@ -198,7 +211,7 @@ def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
     """What is wrong between lines that are each correct."""
     errors = []
     numbers: dict[tuple[str, ...], int] = {}
-    named_by: dict[tuple[str, str], Decision] = {}
+    united: dict[DecisionKind, dict[tuple[str, str], Decision]] = {kind: {} for kind in _UNITING}
     for number, line in lines.items():
         place = f"{path} line {number}"
         # The order of the two ids matters for every kind except never_same.
@@ -208,19 +221,23 @@ def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
             errors.append(f"{place}: '{line.kind} {line.id}' repeats line {numbers[key]}: take one of the two out.")
             continue
         numbers[key] = number
-        if line.kind != DecisionKind.same_person:
+        if line.kind not in _UNITING:
             continue
+        named_by = united[line.kind]
+        what = "device" if line.kind == DecisionKind.same_device else "person"
         already = named_by.get((line.project_id, line.other_id))
         if already is not None:
             errors.append(
-                f"{place}: other_id = '{line.other_id}': is already the same person as '{already.id}'; to make all "
-                f"three one person, write 'same_person' with id '{already.id}' and other_id '{line.id}'."
+                f"{place}: other_id = '{line.other_id}': is already the same {what} as '{already.id}'; to make all "
+                f"three one {what}, write '{line.kind}' with id '{already.id}' and other_id '{line.id}'."
             )
             continue
         if any(step.id == line.other_id for step in _steps(named_by, line.project_id, line.id)):
+            counts = {"person": "credited to this id", "device": "counted as this device"}[what]
+            named = {"person": "the canonical id", "device": "the one that counts"}[what]
             errors.append(
-                f"{place}: other_id = '{line.other_id}': '{line.id}' is already credited to this id, so neither would "
-                "be the canonical id: take this line out, or exchange the ids of the others."
+                f"{place}: other_id = '{line.other_id}': '{line.id}' is already {counts}, so neither would be {named}: "
+                "take this line out, or exchange the ids of the others."
             )
             continue
         named_by[line.project_id, line.other_id] = line
@@ -240,7 +257,7 @@ def _contradictions(path: Path, lines: Mapping[int, Decision]) -> list[str]:
 
 
 def _steps(named_by: Mapping[tuple[str, str], Decision], project_id: str, user_id: str) -> list[Decision]:
-    """The same_person lines that lead from a user id to its canonical id; none if it is the canonical id itself."""
+    """The lines of one kind that lead from an id to the id that it is one with; none if it is that id itself."""
     steps = []
     while (line := named_by.get((project_id, user_id))) is not None:
         steps.append(line)

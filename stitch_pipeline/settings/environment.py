@@ -28,7 +28,12 @@ from stitch_pipeline.settings.decisions import Decision, DecisionsError, read_de
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.forgotten import Forgotten, followed_decisions, read_forgotten
 from stitch_pipeline.settings.hashing import Hashing, hashed_decisions, read_hashing
-from stitch_pipeline.settings.project_file import FeedSettings, ProjectFile, read_project_file
+from stitch_pipeline.settings.project_file import (
+    FeedSettings,
+    ProjectFile,
+    kinds_of_identifiers,
+    read_project_file,
+)
 from stitch_pipeline.settings.rules import Days, Policy, ProjectSettings, StitchingRules, did_you_mean, sentences
 
 FROM_FILES = ("projects", "feeds", "decisions")
@@ -331,6 +336,11 @@ class Settings(StitchingRules, BaseSettings):
         return found
 
     @property
+    def read_identifiers(self) -> tuple[str, ...]:
+        """The kinds of an event's ``identifiers`` that some project names; no others are read."""
+        return tuple(sorted({kind for _, kind in _named_identifiers(self.projects)}))
+
+    @property
     def building_rules(self) -> str:
         """The settings on which links and sessions depend; when they change, every day is built again."""
         # Only what differs: a new table for a project in stitch.toml alone changes neither links nor sessions.
@@ -347,17 +357,27 @@ class Settings(StitchingRules, BaseSettings):
     def crediting_rules(self, project_id: str) -> str:
         """The settings of one project on which answers depend, as JSON; when they change, its rows are re-stitched."""
         own = self.rules(project_id)
-        fields = {*StitchingRules.model_fields, "unique_identifiers"} - {"link_on"}
+        of_graph = {"unique_identifiers", "limits", "contested_ids"}
+        # Links depend on the first of these, counts and a report on the others.
+        others = {"link_on", "count_people_without_devices", "same_browser_seconds"}
+        fields = {*StitchingRules.model_fields, *of_graph} - others
         if own.policy != Policy.graph:
-            fields -= {"max_ids_per_person", "unique_identifiers"}
+            fields -= {"max_ids_per_person", *of_graph}
         rules = own.model_dump(mode="json", include=fields)
         return json.dumps({**rules, "view_stitching": self.view_stitching_is_on}, sort_keys=True)
 
     @property
     def all_crediting_rules(self) -> str:
-        """``crediting_rules`` of all projects, unnamed ones included, with the decisions and what is forgotten."""
+        """What the last run has to follow, as JSON.
+
+        ``crediting_rules`` of all projects, unnamed ones included, with who is counted, the decisions and what is
+        forgotten.
+        """
         projects = {project: self.crediting_rules(project) for project in sorted(self.projects)}
         rules: dict[str, Any] = {"others": self.crediting_rules(""), "projects": projects}
+        counting = [project for project in ("", *projects) if self.rules(project).count_people_without_devices]
+        if counting:
+            rules["count_people_without_devices"] = counting
         if decisions := self.followed_decisions:
             rules["decisions"] = [astuple(decision) for decision in sorted(decisions)]
         if self.forgotten:
@@ -402,10 +422,31 @@ class Settings(StitchingRules, BaseSettings):
                 "decisions": (*_decisions(settings), *settings.decisions),
             }
         )
+        _refuse_unknown_identifiers(loaded)
         # A list without its key is refused now, and not in the middle of a run.
         read_forgotten(loaded.forgotten_path, loaded.forget_key_in_environment)
         _ = loaded.hashing
         return loaded
+
+
+def _named_identifiers(projects: Mapping[str, ProjectSettings]) -> Iterator[tuple[str, str]]:
+    """The kinds of an event's ``identifiers`` that projects name, each with the setting that names it."""
+    for project, own in projects.items():
+        for name, found in own.identifiers.items():
+            for path in found.paths:
+                if path.startswith("identifiers."):
+                    yield f"projects.{project}.identifiers.{name}", path.removeprefix("identifiers.")
+
+
+def _refuse_unknown_identifiers(settings: Settings) -> None:
+    """Raise SettingsError if a project names a kind of which nothing says where it is."""
+    known = kinds_of_identifiers(settings.feeds)
+    for setting, kind in _named_identifiers(settings.projects):
+        if kind not in known:
+            raise SettingsError(
+                f"{setting} names 'identifiers.{kind}', and neither a source nor a feed says where that is: add it to "
+                f"[feeds.<directory>.identifiers], or name one of {', '.join(sorted(known))}."
+            )
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _hashed(decision: Decision, hashing: Hashing, own: ProjectSettings) -> Decis
 
     other = decision.other_id
     kind, separator, value = other.partition(":")
-    if decision.kind == DecisionKind.wrong_link and separator and kind in own.identifiers:
+    if decision.kind == DecisionKind.wrong_link and separator and kind in ("device", *own.identifiers):
         other = f"{kind}:{stored(value)}"
     else:
         other = stored(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -37,6 +38,8 @@ class FeedSettings(BaseModel):
 
     fields: dict[str, Paths] = {}
     """The paths of each canonical field: one, or several; the first with a value wins."""
+    identifiers: dict[str, Paths] = {}
+    """The paths of further ids by kind, beside those of the source. A project names them as `identifiers.<kind>`."""
     event_id_from: Paths | tuple[()] = ()
     """The paths that together identify an event that has no id."""
     event_types: dict[str, str] = {}
@@ -72,7 +75,8 @@ class FeedSettings(BaseModel):
     @property
     def reading(self) -> dict[str, Any]:
         """The settings on which it depends how a file of the feed is read."""
-        return self.model_dump(exclude=_OF_TABLES)
+        # The identifiers that are read are the source's by then.
+        return self.model_dump(exclude={*_OF_TABLES, "identifiers"})
 
     @field_validator("table")
     @classmethod
@@ -121,11 +125,27 @@ class FeedSettings(BaseModel):
                 parse_path(path)
         return value
 
+    @field_validator("identifiers")
+    @classmethod
+    def _can_be_named(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for kind, paths in value.items():
+            if not kind.isidentifier():
+                raise ValueError(f"'{kind}' cannot name a kind of identifier: take another word, such as idfa")
+            for path in paths:
+                parse_path(path)
+        return value
+
 
 _OF_TABLES = {
     *("table", "connection", "load_time", "sequence", "whole"),
     *("every_seconds", "overlap_hours", "rows_per_file"),
 }
+
+
+def kinds_of_identifiers(feeds: Mapping[str, FeedSettings]) -> set[str]:
+    """The kinds that the sources and these feeds say where to find."""
+    of_sources = {kind for source in SOURCES.values() for layout in source.layouts for kind in layout.identifiers}
+    return of_sources | {kind for feed in feeds.values() for kind in feed.identifiers}
 
 
 class ProjectFile(BaseModel):

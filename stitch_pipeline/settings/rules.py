@@ -14,7 +14,16 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.sources.paths import Key, parse_path
@@ -24,16 +33,35 @@ UNLIMITED_DAYS = 36_500
 ``unlimited``."""
 
 
-def _none_if_unlimited(value: Any) -> Any:
-    is_unlimited = value in ("", "null", "none", "unlimited", UNLIMITED_DAYS, str(UNLIMITED_DAYS))
-    return None if is_unlimited else value
+_MINUTES = {"h": 60, "m": 1}
+_BY_THE_CLOCK = re.compile(r"(\d{1,9}) ?(h|m)(?:ours?|inutes?)?")
+
+
+def window_of(value: Any) -> int | str | None:
+    """A window as settings hold it: whole UTC days; hours or minutes, as ``24h`` or ``30m``; or None for unlimited.
+
+    Raises ValueError for anything else.
+    """
+    if value in (None, "", "null", "none", "unlimited", UNLIMITED_DAYS, str(UNLIMITED_DAYS)):
+        return None
+    text = str(value).strip()
+    if text.isdecimal() and not isinstance(value, bool) and int(text) <= UNLIMITED_DAYS:
+        return int(text)
+    found = _BY_THE_CLOCK.fullmatch(text)
+    if found and int(found[1]) * _MINUTES[found[2]] <= UNLIMITED_DAYS * 24 * 60:
+        return f"{int(found[1])}{found[2]}"
+    raise ValueError(f"must be a number of days (0 to {UNLIMITED_DAYS}), hours as 24h, minutes as 30m, or unlimited")
 
 
 Days = Annotated[int, Field(ge=0, le=UNLIMITED_DAYS)]
-DaysOrUnlimited = Annotated[
-    Days | None,
-    BeforeValidator(_none_if_unlimited, json_schema_input_type=Days | Literal["unlimited"] | None),
-]
+_WINDOW = BeforeValidator(
+    window_of,
+    json_schema_input_type=(
+        Days | Literal["unlimited"] | Annotated[str, Field(pattern=f"^{_BY_THE_CLOCK.pattern}$")] | None
+    ),
+)
+Window = Annotated[int | str | None, _WINDOW]
+"""A span of time before or after a row, as ``window_of`` returns it."""
 
 
 class Policy(StrEnum):
@@ -70,16 +98,20 @@ class StitchingRules(BaseModel):
     """Which link of a device decides."""
     keep_own_user: Annotated[bool, Scope(one_run=True, preview=True)] = True
     """A row with a user id is credited to that user. Off: under `latest` and `first` a link goes before it."""
-    lookback_days: Annotated[DaysOrUnlimited, Scope(one_run=True, preview=True)] = 30
-    """Days before a login within which anonymous rows are credited, or `unlimited`."""
-    carry_forward_days: Annotated[DaysOrUnlimited, Scope(preview=True)] = None
-    """Days after a link within which rows of the device are credited, or `unlimited`."""
+    lookback_days: Annotated[Window, Scope(one_run=True, preview=True)] = 30
+    """Days before a login within which anonymous rows are credited, `unlimited`, or a time as `24h` or `30m`."""
+    carry_forward_days: Annotated[Window, Scope(preview=True)] = None
+    """Days after a link within which rows of the device are credited, `unlimited`, or a time as `24h` or `30m`."""
     max_users_per_device: Annotated[int, Field(ge=1), Scope(preview=True)] = 10
     """With more users than this within the window, a device is shared and its anonymous rows stay anonymous."""
     link_on: Literal["any", "identify"] = "any"
-    """Which events link a device to a user: `any` event with both ids, or `identify` events only."""
+    """Which events link a device to a user: `any` event with both ids, or only `identify`, `alias` and `merge`."""
     max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
     """Under `graph`, a person of several users with more ids than this (devices count) is split into its users."""
+    count_people_without_devices: bool = False
+    """On: people who have only events without a device on a day are visitors of that day in `visitor_stats`."""
+    same_browser_seconds: Annotated[int, Field(ge=0)] = 60
+    """`device_pairs` names two devices of a person if one goes on where the other stopped, within this time."""
 
 
 def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
@@ -92,9 +124,22 @@ def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
     )
 
 
-def as_stored(value: Any) -> Any:
-    """A rule's value as the warehouse stores it."""
-    return UNLIMITED_DAYS if value is None else value
+def as_stored(name: str, value: Any) -> dict[str, Any]:
+    """A rule's value as the warehouse stores it: by column, in their order.
+
+    A window has two columns, one for days and one for minutes, of which one is None.
+    """
+    if not is_window(name):
+        return {name: value}
+    minutes = name.removesuffix("_days") + "_minutes"
+    if isinstance(value, str):
+        return {name: None, minutes: int(value[:-1]) * _MINUTES[value[-1]]}
+    return {name: UNLIMITED_DAYS if value is None else value, minutes: None}
+
+
+def is_window(name: str) -> bool:
+    """Whether the rule is a window of time."""
+    return _WINDOW in StitchingRules.model_fields[name].metadata
 
 
 def as_text(value: Any) -> str:
@@ -106,11 +151,26 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _is_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"'{value}' is no regular expression: {error}") from None
+    # Neither engine has what Python has beyond this, except for PostgreSQL, which has some of it.
+    if re.search(r"\(\?[^:]|\\[1-9]", value):
+        raise ValueError(f"'{value}' looks around or back, which not every engine can: write it without (?… and \\1")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_is_pattern)]
+"""A regular expression that must match a whole value."""
 Several = BeforeValidator(_several, json_schema_input_type=str | list[str])
 Paths = Annotated[tuple[str, ...], Several, Field(min_length=1)]
 
 OWN_KINDS = ("user", "device")
 """The kinds of ids that every project has; ``identifiers`` adds more."""
+PER_PERSON = "per_person"
+"""The key of ``limits`` for the number of values of a kind that one person may have."""
 MAX_UNIQUE_IDENTIFIERS = 3
 """Each unique kind is one more cut of the graph (``macros/graph/cuts.sql``), so their number is limited."""
 
@@ -121,17 +181,24 @@ class IdentifierSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     paths: Paths
-    """Fields of ``traits`` or ``properties``, such as ``traits.email``; the first with a value wins."""
+    """Fields of ``traits`` or ``properties``, such as ``traits.email``, or what the source calls an identifier, such as
+    ``identifiers.device_id``; the first with a value wins."""
     normalise: Annotated[tuple[Literal["trim", "lower", "digits"], ...], Several] = ("trim",)
     """Steps before a value is compared: trim white space, convert to lower case, keep only digits."""
+    valid: Pattern | None = None
+    """A regular expression: a value counts only if the whole of it matches."""
+    blocked: Annotated[tuple[Pattern, ...], Several] = ()
+    """Regular expressions: a value does not count if the whole of it matches one."""
 
     @field_validator("paths")
     @classmethod
     def _are_known_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for path in value:
             place, _, field = path.partition(".")
-            if place not in ("traits", "properties") or not field:
-                raise ValueError(f"'{path}' is no place to look: write traits.<field> or properties.<field>")
+            if place not in ("traits", "properties", "identifiers") or not field:
+                raise ValueError(
+                    f"'{path}' is no place to look: write traits.<field>, properties.<field> or identifiers.<kind>"
+                )
             segments = parse_path(field)
             is_plain = bool(segments) and all(isinstance(segment, Key) for segment in segments)
             # These two have a meaning in paths of DuckDB's JSON functions.
@@ -145,12 +212,18 @@ class ProjectSettings(StitchingRules):
 
     blocked_ids: tuple[str, ...] = ()
     """Values that are not an identity, in addition to the built-in list."""
+    blocked_patterns: Annotated[tuple[Pattern, ...], Several] = ()
+    """Regular expressions: a device or user id is not an identity if the whole of it matches one."""
     conversion_events: tuple[str, ...] = ("signup", "completed_checkout")
     """Names of the events that `user_conversions` reports, in funnel order."""
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
     unique_identifiers: Annotated[tuple[str, ...], Several] = ()
     """Under `graph`, kinds of ids with only one value per person."""
+    limits: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}
+    """Under `graph`, by kind of id: how many ids of other kinds it may be tied to, and `per_person`."""
+    contested_ids: Literal["nobody", "first"] = "nobody"
+    """Under `graph`, who gets an id that is equally near to two persons: `nobody`, or who was seen `first`."""
     hash_key: str = ""
     """The environment variable with the key by which ids are hashed when they are loaded; by default they are not."""
 
@@ -183,22 +256,48 @@ class ProjectSettings(StitchingRules):
             raise ValueError("is no name of a variable: write one such as SHOP_HASH_KEY, without STITCH_ in front")
         return value
 
+    @property
+    def values_per_person(self) -> dict[str, int]:
+        """How many values of a kind one person may have, by kind, in the order in which persons are cut."""
+        limits = {kind: own[PER_PERSON] for kind, own in self.limits.items() if PER_PERSON in own}
+        return {**dict.fromkeys(self.unique_identifiers, 1), **limits}
+
     @model_validator(mode="after")
-    def _unique_ones_are_known(self) -> ProjectSettings:
+    def _kinds_are_known(self) -> ProjectSettings:
         known = ("user", *self.identifiers)
         if unknown := [kind for kind in self.unique_identifiers if kind not in known]:
             raise ValueError(f"unique_identifiers names '{unknown[0]}'; the kinds are: {', '.join(known)}")
+        for kind, limits in self.limits.items():
+            if kind not in ("device", *known):
+                raise ValueError(f"limits names '{kind}'; the kinds are: device, {', '.join(known)}")
+            self._check_limits(kind, limits)
+        if len(self.values_per_person) > MAX_UNIQUE_IDENTIFIERS:
+            raise ValueError(
+                f"unique_identifiers and limits may name {MAX_UNIQUE_IDENTIFIERS} kinds with values per person"
+            )
         if self.hash_key:
-            steps: dict[str, tuple[str, ...]] = {}
+            ways: dict[str, tuple[object, ...]] = {}
             for own in self.identifiers.values():
                 for path in own.paths:
-                    if steps.setdefault(path, own.normalise) != own.normalise:
+                    way = (own.normalise, own.valid, own.blocked)
+                    if ways.setdefault(path, way) != way:
                         raise ValueError(
-                            f"{path} is normalised in two ways, and with hash_key it holds one hash: take one away"
+                            f"{path} is read in two ways (normalise, valid, blocked), and with hash_key it holds one "
+                            "hash: take one away"
                         )
-        if len(set(self.unique_identifiers)) > MAX_UNIQUE_IDENTIFIERS:
-            raise ValueError(f"unique_identifiers may name {MAX_UNIQUE_IDENTIFIERS} kinds, not more")
         return self
+
+    def _check_limits(self, kind: str, limits: Mapping[str, int]) -> None:
+        others = [name for name in ("device", "user", *self.identifiers) if name != kind and "user" in (kind, name)]
+        others += [name for name in ("device", *self.identifiers) if "device" in (kind, name) and name != kind]
+        allowed = [*dict.fromkeys(others), *([PER_PERSON] if kind != "device" else [])]
+        for name, count in limits.items():
+            if (kind, name) == ("device", "user"):
+                raise ValueError("limits.device.user is no limit of its own: set max_users_per_device")
+            if name not in allowed:
+                raise ValueError(f"limits.{kind} names '{name}'; it can limit: {', '.join(allowed)}")
+            if name == PER_PERSON and kind in self.unique_identifiers and count != 1:
+                raise ValueError(f"limits.{kind}.{PER_PERSON} = {count}, but unique_identifiers names '{kind}'")
 
 
 # An address that may have a password, where none is expected.

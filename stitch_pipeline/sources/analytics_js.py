@@ -32,6 +32,22 @@ EVENT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "properties": ("properties",),
 }
 
+# `alias` says that `previousId`, a user id or an anonymous id, is the same as the event's user.
+# https://segment.com/docs/connections/spec/alias/
+EVENT_ALIAS: Mapping[str, tuple[str, ...]] = {"previous_id": ("previousId",)}
+TABLE_ALIAS: Mapping[str, tuple[str, ...]] = {"previous_id": ("previous_id",)}
+MERGING_TYPES = ("alias",)
+
+EVENT_IDENTIFIERS: Mapping[str, tuple[str, ...]] = {
+    "device_id": ("context.device.id",),
+    "advertising_id": ("context.device.advertisingId",),
+}
+
+TABLE_IDENTIFIERS: Mapping[str, tuple[str, ...]] = {
+    "device_id": ("context_device_id",),
+    "advertising_id": ("context_device_advertising_id",),
+}
+
 TABLE_FIELDS: Mapping[str, tuple[str, ...]] = {
     "event_id": ("id", "message_id"),
     "project_id": ("project_id",),
@@ -77,12 +93,21 @@ def warehouse_tables(platform: tuple[str, ...] = ()) -> tuple[Layout, ...]:
             file_names=patterns,
             default_platform="web",
             envelope=TABLE_ENVELOPE,
+            identifiers=TABLE_IDENTIFIERS,
         )
 
     return (
         table("pages", ("*pages*",), "page", event_name=("name",), properties=("*",)),
         table("screens", ("*screens*",), "screen", event_name=("name",), page_path=("name",), properties=("*",)),
         table("identifies", ("*identifies*",), "identify", traits=("*", "context_traits_*")),
+        Layout(
+            name="warehouse table aliases",
+            fields={**TABLE_FIELDS, **TABLE_ALIAS, "event_type": ("=alias",), "platform": platform},
+            recognised_by=("previous_id", "timestamp"),
+            file_names=("*aliases*",),
+            default_platform="web",
+            identifiers=TABLE_IDENTIFIERS,
+        ),
         Layout(
             name="warehouse table tracks, or of one event",
             fields={
@@ -95,5 +120,6 @@ def warehouse_tables(platform: tuple[str, ...] = ()) -> tuple[Layout, ...]:
             recognised_by=("event_text", "timestamp"),
             default_platform="web",
             envelope=TABLE_ENVELOPE,
+            identifiers=TABLE_IDENTIFIERS,
         ),
     )

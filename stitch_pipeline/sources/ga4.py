@@ -50,6 +50,10 @@ GA4 = Source(
             other_event_type="track",
             platforms={"ios": "mobile", "android": "mobile"},
             default_platform="web",
+            identifiers={
+                "advertising_id": ("device.advertising_id",),
+                "vendor_id": ("device.vendor_id",),
+            },
         ),
     ),
     load_times=("event_timestamp",),

@@ -5,15 +5,33 @@ stays). Warehouses and buckets, by default with the layout ``segment-single-tabl
 at the root: https://docs.jitsu.com/features/schema
 """
 
-from stitch_pipeline.sources.analytics_js import EVENT_FIELDS, TABLE_ENVELOPE, TABLE_FIELDS, warehouse_tables
+from stitch_pipeline.sources.analytics_js import (
+    EVENT_ALIAS,
+    EVENT_FIELDS,
+    EVENT_IDENTIFIERS,
+    MERGING_TYPES,
+    TABLE_ALIAS,
+    TABLE_ENVELOPE,
+    TABLE_FIELDS,
+    TABLE_IDENTIFIERS,
+    warehouse_tables,
+)
 from stitch_pipeline.sources.source import Layout, Source
 
 JITSU = Source(
     name="jitsu",
     documentation="https://docs.jitsu.com/features/schema",
     layouts=(
-        Layout(name="event JSON", fields=EVENT_FIELDS, recognised_by=("messageId", "type"), default_platform="web"),
-        *warehouse_tables()[:3],
+        Layout(
+            name="event JSON",
+            fields=EVENT_FIELDS,
+            recognised_by=("messageId", "type"),
+            default_platform="web",
+            merging_types=MERGING_TYPES,
+            fields_when_merging=EVENT_ALIAS,
+            identifiers=EVENT_IDENTIFIERS,
+        ),
+        *warehouse_tables()[:4],
         Layout(
             name="single table, nested",
             fields={
@@ -35,6 +53,12 @@ JITSU = Source(
             recognised_by=("message_id", "type", "context"),
             default_platform="web",
             envelope=(*TABLE_ENVELOPE, "context", "traits"),
+            merging_types=MERGING_TYPES,
+            fields_when_merging=TABLE_ALIAS,
+            identifiers={
+                "device_id": ("context.device.id",),
+                "advertising_id": ("context.device.advertising_id",),
+            },
         ),
         Layout(
             name="single table",
@@ -47,6 +71,9 @@ JITSU = Source(
             recognised_by=("message_id", "type"),
             default_platform="web",
             envelope=TABLE_ENVELOPE,
+            merging_types=MERGING_TYPES,
+            fields_when_merging=TABLE_ALIAS,
+            identifiers=TABLE_IDENTIFIERS,
         ),
     ),
     load_times=("loaded_at", "received_at"),

@@ -6,6 +6,8 @@
 ``contexts[0].userId``                 an element of a list, from 0
 ``params[key=page_title].value``       the first element of a list whose ``key`` is ``page_title``
 ``data[schema=iglu:a/b/*].data.id``    the first whose ``schema`` begins with ``iglu:a/b/``
+``page_url?aid``                       a parameter in the query of an address, decoded
+``page_url?_sp.0``                     its part before the first dot; ``.1`` is the part before the second, and so on
 ``context_traits_*``                   an object of all columns with this prefix, named without it
 ``*``                                  an object of all columns that no other field uses
 ``lookup:visitor_id``                  a column of the source's lookup table
@@ -42,9 +44,19 @@ class Match:
     is_prefix: bool
 
 
-Segment = Key | Index | Match
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter in the query of an address, or one of its parts between dots, from 0."""
+
+    name: str
+    part: int | None
+
+
+Segment = Key | Index | Match | Parameter
 
 _SEGMENT = re.compile(r"\.?(?:\[(?P<index>\d+)\]|\[(?P<key>[^=\[\]]+)=(?P<value>[^\]]+)\]|(?P<name>[^.\[\]]+))")
+
+_PARAMETER = re.compile(r"(?<=.)\?(?P<name>[\w~-]+)(?:\.(?P<part>\d))?$")
 
 
 def parse_path(path: str) -> tuple[Segment, ...]:
@@ -57,6 +69,9 @@ def parse_path(path: str) -> tuple[Segment, ...]:
     if is_constant(path) or is_lookup(path) or is_wildcard(path):
         return ()
     segments: list[Segment] = []
+    parameter = _PARAMETER.search(path)
+    if parameter is not None:
+        path = path[: parameter.start()]
     position = 0
     while position < len(path):
         found = _SEGMENT.match(path, position)
@@ -73,6 +88,8 @@ def parse_path(path: str) -> tuple[Segment, ...]:
         else:
             segments.append(Key(found["name"]))
         position = found.end()
+    if parameter is not None:
+        segments.append(Parameter(parameter["name"], int(parameter["part"]) if parameter["part"] else None))
     return tuple(segments)
 
 

@@ -4,6 +4,9 @@ Columns: https://posthog.com/docs/cdp/batch-exports/s3. ``distinct_id`` is the d
 id after it, so it is a user id only where it differs from the device's. An event of a server-side library has no device
 id, so its ``distinct_id`` counts as a device with that id. ``person_id`` is PostHog's own answer at the time and is not
 used. The S3 exports do not name the project; set ``project_id`` on the feed if you have several projects.
+
+``$create_alias`` and ``$merge_dangerously`` say that ``alias`` is the same as ``distinct_id``, which is a user id where
+a server sends them (https://posthog.com/docs/product-analytics/identify).
 """
 
 from stitch_pipeline.sources.source import Layout, Source
@@ -35,10 +38,22 @@ POSTHOG = Source(
                 "properties": ("properties",),
             },
             recognised_by=("uuid", "event", "distinct_id", "properties"),
-            event_types={"$pageview": "page", "$screen": "screen", "$identify": "identify"},
+            event_types={
+                "$pageview": "page",
+                "$screen": "screen",
+                "$identify": "identify",
+                "$create_alias": "alias",
+                "$merge_dangerously": "merge",
+            },
             other_event_type="track",
             default_platform="web",
             user_id_may_repeat_anonymous_id=True,
+            merging_types=("$create_alias", "$merge_dangerously"),
+            fields_when_merging={
+                "previous_id": ("properties.alias",),
+                "anonymous_id": ("properties.$anon_distinct_id", "properties.$device_id"),
+            },
+            identifiers={"device_id": ("properties.$device_id",)},
         ),
     ),
     load_times=("inserted_at", "_inserted_at", "created_at", "timestamp"),

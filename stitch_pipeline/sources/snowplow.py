@@ -28,6 +28,11 @@ _FIELDS = {
     "utm_medium": ("mkt_medium",),
     "utm_campaign": ("mkt_campaign",),
 }
+# `domain_userid` too: where it is not the device's id, as in a web view of an app.
+_IDENTIFIERS = {
+    "network_userid": ("network_userid",),
+    "domain_userid": ("domain_userid",),
+}
 _EVENT_TYPES = {
     "page_view": "page",
     "unstruct/screen_view": "screen",
@@ -79,6 +84,7 @@ SNOWPLOW = Source(
             recognised_by=("event_id", "app_id", "event"),
             event_types=_EVENT_TYPES,
             platforms=_PLATFORMS,
+            identifiers=_IDENTIFIERS,
         ),
         Layout(
             name="enriched TSV",
@@ -93,6 +99,7 @@ SNOWPLOW = Source(
             columns=tuple(_ENRICHED_COLUMNS.split()),
             event_types=_EVENT_TYPES,
             platforms=_PLATFORMS,
+            identifiers=_IDENTIFIERS,
         ),
     ),
     load_times=("load_tstamp", "collector_tstamp"),

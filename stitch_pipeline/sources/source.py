@@ -11,7 +11,7 @@ from typing import Literal
 from stitch_pipeline.sources.paths import parse_path
 
 # Columns of raw_events that a source may fill, in the table's order. `source`, `event_date` and `landing_file` are
-# not read from the event.
+# not read from the event, and `identifiers` is made of several fields.
 CANONICAL_FIELDS = (
     "event_id",
     "project_id",
@@ -32,7 +32,11 @@ CANONICAL_FIELDS = (
     "utm_campaign",
     "traits",
     "properties",
+    "previous_id",
 )
+
+# The fields that may stand elsewhere on an event that says that two ids are one.
+MERGING_FIELDS = ("anonymous_id", "previous_id")
 
 TimeFormat = Literal["iso8601", "seconds", "milliseconds", "microseconds"]
 
@@ -67,9 +71,16 @@ class Layout:
     """Patterns of columns that are neither traits nor properties, for layouts with a column per trait or property."""
     user_id_may_repeat_anonymous_id: bool = False
     """The tracker sends the anonymous id as the user id until it knows the user; a repeated id is not a user id."""
+    merging_types: tuple[str, ...] = ()
+    """The tracker's own types of events that say that two ids are one, in lower case."""
+    fields_when_merging: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Paths that replace those of ``fields`` on such events. Only MERGING_FIELDS can have some."""
+    identifiers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Paths of further ids by kind; the first with a value wins. A feed reads those that a project names
+    (``landing.zone``)."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.fields) - set(CANONICAL_FIELDS)
+        unknown = {*self.fields} - {*CANONICAL_FIELDS} | {*self.fields_when_merging} - {*MERGING_FIELDS}
         if unknown:
             raise ValueError(f"layout {self.name!r} maps columns that do not exist: {', '.join(sorted(unknown))}")
         for path in self.all_paths():
@@ -81,7 +92,13 @@ class Layout:
 
     def all_paths(self) -> tuple[str, ...]:
         """Every path of the layout, each once."""
-        own = (path for column in CANONICAL_FIELDS for path in self.paths(column))
+        further = (*self.fields_when_merging.values(), *self.identifiers.values())
+        several = (path for paths in (self.paths("previous_id"), *further) for path in paths)
+        return tuple(dict.fromkeys((*self.paths_of_fields(), *several)))
+
+    def paths_of_fields(self) -> tuple[str, ...]:
+        """The paths that a wildcard leaves out. A previous id or an identifier stays a trait or property as well."""
+        own = (path for column in CANONICAL_FIELDS if column != "previous_id" for path in self.paths(column))
         return tuple(dict.fromkeys((*own, *self.event_id_from)))
 
     def is_layout_of(self, landing_file: str, names: frozenset[str]) -> bool:

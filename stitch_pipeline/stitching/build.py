@@ -36,6 +36,8 @@ _TABLE_OF_GRAIN = {"sessions": "stitched_sessions", "page_views": "page_views"}
 # Models whose changes can make stored rows of every grain stale. A run that builds one looks at every grain, and a run
 # that builds the table of a grain looks at that grain.
 _DECIDE_ANSWERS = ("identity_map", "identifier_links", "persons")
+# Models with people who have no device. A re-stitch changes none of their events.
+_COUNT_PEOPLE = ("users", "visitor_stats")
 _FOLLOW_RULES = ("project_settings", "decisions", "persons")
 # Sorting and joining this many events takes about 2 GB.
 EVENTS_PER_STEP = 5_000_000
@@ -136,7 +138,11 @@ def build(
         step_days=days_per_step(window, events, EVENTS_PER_STEP),
         only_pending=options.only_pending,
         restitch_only=options.restitch_only,
-        exceptions={name: as_stored(value) for name, value in options.exceptions.items()},
+        exceptions={
+            column: stored
+            for name, value in options.exceptions.items()
+            for column, stored in as_stored(name, value).items()
+        },
         stale_grains=grains,
         just_built=[grain for grain in grains if builds[grain]],
     )
@@ -240,6 +246,8 @@ def _run(
         needed += ["project_settings", "decisions"]
     if _persons_may_change(warehouse):
         needed.append("persons")
+    if {*_COUNT_PEOPLE} & set(models) and not variables["only_pending"]:
+        needed.append("activity_without_device")
     if variables["stale_grains"]:
         needed.append("stale_partitions")
     results = dbt_project.run_models(engine, models={*models, *needed}, variables=variables, on_event=on_event)

@@ -19,7 +19,7 @@ from stitch_pipeline.warehouse.port import Warehouse
 _VIEW = "stitching_reasons"
 _NAMED_PER_REASON = 3
 # The large tables that the view reads. A trial reduces each to the device, and leaves the others, which are small.
-_TABLES_OF_DEVICES = ("raw_events", "identity_map", "sessions", "stitched_sessions", "page_views")
+_TABLES_OF_DEVICES = ("identity_map", "sessions", "stitched_sessions", "page_views")
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,23 @@ def trial_of_devices(
 ) -> Iterator[Warehouse]:
     """A trial in which the large tables hold only the rows of these devices. Raises as ``trial`` does."""
     in_project = f"project_id = {literal(project_id)}"
-    devices = literals(anonymous_ids)
+    devices = literals(anonymous_ids) or "null"  # a person may have none
     of_devices = f"{in_project} and anonymous_id in ({devices})"
     stored = engine_of(settings).dialect.stored
+    # Events of other devices, or of none, may name one of these as the previous id.
+    events = (
+        f"{stored('raw_events')} where {in_project} and (anonymous_id in ({devices}) or previous_id in ({devices}))"
+    )
     links = f"{stored('identifier_links')} where {in_project} and linked_kind = 'device' and linked_id in ({devices})"
     replaced = {
         **{table: f"select * from {stored(table)} where {of_devices}" for table in _TABLES_OF_DEVICES},
+        "raw_events": f"select * from {events}",
         "identifier_links": f"select * from {links}",
         # The devices, and the ids in their rows and links.
         "persons": (
             f"select * from {stored('persons')} where {in_project} and "
             f"(id in ({devices}) or id in (select id from {links}) "
-            f"or id in (select user_id from {stored('raw_events')} where {of_devices}) "
+            f"or id in (select user_id from {events}) "
             f"or id in (select other_id from {stored('decisions')} "
             f"where {in_project} and kind = 'same_person'))"
         ),
@@ -239,8 +244,8 @@ def _rules(warehouse: Warehouse, project_id: str) -> str:
     return "; ".join(
         [
             f"policy {rules['policy']}",
-            f"lookback {_days(rules['lookback_days'])}",
-            f"carry forward {_days(rules['carry_forward_days'])}",
+            f"lookback {_span(rules['lookback_days'], rules['lookback_minutes'])}",
+            f"carry forward {_span(rules['carry_forward_days'], rules['carry_forward_minutes'])}",
             f"shared with more than {rules['max_users_per_device']:,} users",
             *(["only identify events link"] if rules["link_on"] == "identify" else []),
             *(["stitching off"] if not rules["stitching"] else []),
@@ -249,8 +254,14 @@ def _rules(warehouse: Warehouse, project_id: str) -> str:
     )
 
 
-def _days(count: int) -> str:
-    return "unlimited" if count >= UNLIMITED_DAYS else f"{count:,} day{'s' * (count != 1)}"
+def _span(days: int | None, minutes: int | None) -> str:
+    if minutes is not None:
+        count, unit = (minutes // 60, "hour") if minutes and minutes % 60 == 0 else (minutes, "minute")
+    elif days is None or days >= UNLIMITED_DAYS:
+        return "unlimited"
+    else:
+        count, unit = days, "day"
+    return f"{count:,} {unit}{'s' * (count != 1)}"
 
 
 def _what_is_unknown(warehouse: Warehouse, project_id: str, anonymous_id: str) -> str:

@@ -35,7 +35,7 @@ def _facts_of(dialect: Dialect) -> dict[str, tuple[str, dict[str, str]]]:
             {
                 "rows": "count(*)",
                 "devices": _count_distinct(dialect, "anonymous_id"),
-                "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id)",
+                "blocked_ids": "count(blocked_anonymous_id) + count(blocked_user_id) + count(blocked_previous_id)",
             },
         ),
         "quarantined_events": (
@@ -117,7 +117,7 @@ def _events_that_do_not_link(warehouse: Warehouse, window: DayRange) -> dict[dat
         warehouse.rows(
             """
             select event_date, count(*) from raw_events
-            where event_date between $first and $last and event_type <> 'identify'
+            where event_date between $first and $last and event_type not in ('identify', 'alias', 'merge')
               and anonymous_id is not null and user_id is not null
               and project_id in (select project_id from project_settings where link_on = 'identify')
             group by event_date

@@ -206,6 +206,9 @@ def _projects(warehouse: Warehouse) -> list[Project]:
             for name, value in row.items():
                 if project:
                     setattr(project, name, value)
+    for project_id, people in warehouse.rows(_PEOPLE_WITHOUT_SESSIONS):
+        if project_id in found:
+            found[project_id].visitors += people
     for project_id, days in _days(warehouse).items():
         if project_id in found:
             found[project_id].days = days
@@ -299,11 +302,19 @@ _PAGE_VIEWS = f"""
     from page_views
     group by project_id
 """
+# Persons without a session have no device and no time to a login.
 _PERSONS = """
     select project_id, count(*) as persons, cast(sum(device_count) as bigint) as devices_of_persons
     from users
-    where is_identified
+    where is_identified and session_count > 0
     group by project_id
+"""
+_PEOPLE_WITHOUT_SESSIONS = """
+    select users.project_id, count(*) as people
+    from users
+    inner join project_settings as settings on users.project_id = settings.project_id
+    where settings.count_people_without_devices and users.session_count = 0
+    group by users.project_id
 """
 # A login inside the first session may have begun a moment before the first session that is credited to the user.
 _SECONDS_TO_LOGIN = "greatest(extract(epoch from (identified_at - first_seen_at)), 0)"
@@ -313,7 +324,7 @@ _LOGINS = f"""
       count(*) as persons_with_login,
       percentile_cont(0.5) within group (order by {_SECONDS_TO_LOGIN}) / {_HOUR} as median_hours_to_login
     from users
-    where is_identified and identified_at is not null
+    where is_identified and identified_at is not null and session_count > 0
     group by project_id
 """
 _DAYS = f"""
@@ -342,7 +353,7 @@ _DAYS = f"""
 _DEVICES_PER_PERSON = f"""
     select project_id, cast(least(device_count, {DEVICES_SHOWN}) as integer), count(*)
     from users
-    where is_identified
+    where is_identified and session_count > 0
     group by 1, 2
     order by 1, 2
 """
@@ -413,7 +424,7 @@ def _times_to_login() -> str:
         from (
           select project_id, {_SECONDS_TO_LOGIN} as seconds
           from users
-          where is_identified and identified_at is not null
+          where is_identified and identified_at is not null and session_count > 0
         ) as logins
         group by 1, 2
         order by 1, 2

@@ -56,6 +56,7 @@ _A_DECISION = "a decision about a forgotten id"
 @dataclass(frozen=True)
 class Place:
     """A column that holds ids. ``holds`` says of which kind; rows that do not meet ``condition`` hold something else.
+    The condition calls the table ``held``.
 
     A ``person`` is the name of a person: a user's id, or a kind and an identifier, as ``email:ann@example.com``.
     """
@@ -66,6 +67,14 @@ class Place:
     condition: str = "true"
 
 
+def _is_only_named(column: str, table: str, seen_as: str) -> str:
+    """Whether an id was only named as a previous id, of either kind, and never seen as what ``column`` takes it for."""
+    return (
+        f"not exists (select 1 from {table} as seen "
+        f"where seen.project_id = held.project_id and seen.{seen_as} = held.{column})"
+    )
+
+
 _OWN_ID = f"not ({IS_STITCHED})"
 PLACES = (
     *(
@@ -73,10 +82,19 @@ PLACES = (
         for table in ("raw_events", "duplicate_events", "sessions", "stitched_sessions", "page_views", "identity_map")
         for column, holds in (("user_id", "user"), ("anonymous_id", "device"))
     ),
+    # The previous id may be of either kind.
+    *(
+        Place(table, "previous_id", holds)
+        for table in ("raw_events", "duplicate_events")
+        for holds in ("device", "user")
+    ),
     Place("forgotten_events", "anonymous_id", "device"),
+    Place("activity_without_device", "user_id", "user"),
     Place("identifier_links", "linked_id", "user", "linked_kind = 'user'"),
     Place("identifier_links", "linked_id", "device", "linked_kind = 'device'"),
-    Place("identifier_links", "id", "identifier"),
+    Place("identifier_links", "id", "user", "id_kind = 'user'"),
+    Place("identifier_links", "id", "device", "id_kind = 'device'"),
+    Place("identifier_links", "id", "identifier", "id_kind not in ('user', 'device')"),
     Place("persons", "id", "user", "id_kind = 'user'"),
     Place("persons", "id", "device", "id_kind = 'device'"),
     Place("persons", "id", "identifier", "id_kind not in ('user', 'device')"),
@@ -91,6 +109,25 @@ PLACES = (
     Place("user_mapping_history", "user_id", "person"),
     Place("users", "stitched_user_id", "person", "is_identified"),
     Place("users", "stitched_user_id", "device", "not is_identified"),
+    Place("user_mapping_history", "anonymous_id", "user", _is_only_named("anonymous_id", "sessions", "anonymous_id")),
+    *(
+        Place(table, column, "device", _is_only_named(column, "raw_events", "user_id"))
+        for table, column in (
+            *(("user_mapping_history", "stitched_user_id"), ("user_mapping_history", "user_id")),
+            *(("person_name_history", "user_id"), ("person_name_history", "person_id")),
+        )
+    ),
+    *(
+        Place(table, column, holds, f"{kind} = '{of_kind}' and {_is_only_named(column, seen_in, seen_as)}")
+        for table, kind, column in (
+            *(("persons", "id_kind", "id"), ("pending_ids", "id_kind", "id")),
+            *(("identifier_links", "id_kind", "id"), ("identifier_links", "linked_kind", "linked_id")),
+        )
+        for holds, of_kind, seen_in, seen_as in (
+            ("device", "user", "raw_events", "user_id"),
+            ("user", "device", "sessions", "anonymous_id"),
+        )
+    ),
     Place("person_name_history", "user_id", "user"),
     Place("person_name_history", "person_id", "person"),
     Place("pending_devices", "anonymous_id", "device"),
@@ -103,14 +140,16 @@ PLACES = (
         place
         for table, kind in (("decisions", "kind"), ("configured_decisions", "kind"), ("decision_lines", "decision"))
         for place in (
-            Place(table, "id", "device", f"{kind} in ('wrong_link', 'shared_device')"),
+            Place(table, "id", "device", f"{kind} in ('wrong_link', 'shared_device', 'same_device')"),
             Place(table, "id", "user", f"{kind} in ('same_person', 'never_same')"),
-            Place(table, "other_id", "person", f"{kind} <> 'shared_device'"),
+            Place(table, "other_id", "person", f"{kind} not in ('shared_device', 'same_device')"),
+            Place(table, "other_id", "device", f"{kind} = 'same_device'"),
         )
     ),
-    Place("decision_history", "id", "device", "decision in ('wrong_link', 'shared_device')"),
+    Place("decision_history", "id", "device", "decision in ('wrong_link', 'shared_device', 'same_device')"),
     Place("decision_history", "id", "user", "decision in ('same_person', 'never_same')"),
-    Place("decision_history", "other_id", "person", "decision <> 'shared_device'"),
+    Place("decision_history", "other_id", "person", "decision not in ('shared_device', 'same_device')"),
+    Place("decision_history", "other_id", "device", "decision = 'same_device'"),
 )
 """Every place of an id, apart from texts that may contain one (``properties``, addresses, raw rows)."""
 
@@ -164,7 +203,7 @@ def _find_ids(warehouse: Warehouse, settings: Settings) -> None:
         if place.holds in kinds or (place.holds == "person" and "user" in kinds):
             kind = "user" if place.holds == "person" else place.holds
             candidates.append(
-                f"select project_id, {literal(kind)}, {place.column} from {place.table} where {place.condition}"
+                f"select project_id, {literal(kind)}, {place.column} from {place.table} as held where {place.condition}"
             )
     if kinds - set(OWN_KINDS):
         for table in ("identifier_links", "persons", "pending_ids"):
@@ -217,7 +256,13 @@ def _stored_identifiers(settings: Settings) -> dict[str, Mapping[str, Identifier
 
 def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
     """Note the files with rows of the ids as not loaded, those with a quarantined row of an id included."""
-    conditions = [_holds_found(column, kind) for column, kind in (("user_id", "user"), ("anonymous_id", "device"))]
+    conditions = [
+        _holds_found(column, kind)
+        for column, kind in (
+            *(("user_id", "user"), ("anonymous_id", "device")),
+            *(("previous_id", "user"), ("previous_id", "device")),
+        )
+    ]
     for (kind,) in warehouse.rows("select distinct kind from found_ids where kind not in ('user', 'device')"):
         conditions += [
             _holds_found(value, kind)
@@ -225,7 +270,7 @@ def _have_files_read_again(warehouse: Warehouse, settings: Settings) -> None:
         ]
     of_changed_projects = (
         "project_id in (select project_id from no_longer_listed) "
-        f"and (user_id like '{PREFIX}%' or anonymous_id like '{PREFIX}%')"
+        f"and (user_id like '{PREFIX}%' or anonymous_id like '{PREFIX}%' or previous_id like '{PREFIX}%')"
     )
     holds = " or ".join([*conditions, f"({of_changed_projects})"])
     quarantined = _files_with_quarantined_rows(settings, warehouse.dialect)
@@ -315,6 +360,7 @@ def _put_pseudonyms(warehouse: Warehouse) -> None:
         ("page_views", ("page_url", "page_title")),
         *((table, ("referrer",)) for table in ("sessions", "stitched_sessions")),
         ("identity_map", ("traits",)),
+        ("activity_without_device", ("traits", "referrer")),
     ):
         nulls = ", ".join(f"{column} = null" for column in columns)
         warehouse.execute(f"update {table} set {nulls} where user_id in ({names})")
@@ -344,8 +390,9 @@ def _forget_texts(warehouse: Warehouse) -> None:
     )
     lower = warehouse.dialect.lower
     for table, columns in (
-        *((table, ("traits", "properties")) for table in ("raw_events", "duplicate_events")),
+        *((table, ("traits", "properties", "identifiers")) for table in ("raw_events", "duplicate_events")),
         ("identity_map", ("traits",)),
+        ("activity_without_device", ("traits",)),
         ("users", ("traits",)),
     ):
         for column in columns:
@@ -373,6 +420,8 @@ def _queue(warehouse: Warehouse) -> None:
           union select project_id, anonymous_id from stitched_sessions where stitched_user_id in ({names})
           union select project_id, linked_id from identifier_links
             where linked_kind = 'device' and id in ({names})
+          union select project_id, previous_id from raw_events
+            where previous_id is not null and (user_id in ({names}) or previous_id in ({names}))
           union select project_id, id from persons where id_kind = 'device' and person_id in ({names})
           union select project_id, '' from found_ids
         ) as devices
@@ -513,6 +562,7 @@ _FATES = {
     "sessions": {},
     "stitched_sessions": {},
     "page_views": {},
+    "activity_without_device": {},
     "identifier_links": {},
     "persons": {},
     "users": {},
@@ -563,7 +613,7 @@ def look(warehouse: Warehouse, settings: Settings, request: Request) -> Concerne
         condition = f"{in_project} and ({' or '.join(conditions)})"
         parameters = {"value": value, "kind": request.kind, "project": request.project_id}
         ((count,),) = warehouse.rows(
-            f"select count(*) from {table} where {condition}",
+            f"select count(*) from {table} as held where {condition}",
             **{name: given for name, given in parameters.items() if f"${name}" in condition},
         )
         if count:
@@ -587,7 +637,9 @@ def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple
         query = (
             f"select {literal(other)}, {column} from {user_of_device} and {own} = $value union "
             f"select id_kind, id from {identifier_of} "
-            "project_id = $project and linked_kind = $kind and linked_id = $value"
+            "project_id = $project and linked_kind = $kind and linked_id = $value union "
+            f"select linked_kind, linked_id from {identifier_of} "
+            "project_id = $project and id_kind = $kind and id = $value"
         )
     else:
         query = (
@@ -601,8 +653,8 @@ def _seen_with(warehouse: Warehouse, request: Request, value: str) -> list[tuple
 def landing_lines(settings: Settings, request: Request) -> list[OwnFile]:
     """The lines of landed files whose rows carry the id or mention it; without lines where a file cannot be read."""
     value = checked_value(settings, request)
-    column = {"user": "user_id", "device": "anonymous_id"}.get(request.kind)
-    values = [column] if column else identifier_values_sql(_identifiers(settings), request.kind)
+    columns = {"user": ["user_id", "previous_id"], "device": ["anonymous_id", "previous_id"]}
+    values = columns.get(request.kind) or identifier_values_sql(_identifiers(settings), request.kind)
     carries = " or ".join([*(f"{one} = {literal(value)}" for one in values), f"contains(raw_row, {literal(value)})"])
     rules = replace(reading_rules(settings), forgetting=None, hashing=None)
     found = []

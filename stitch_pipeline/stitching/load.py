@@ -18,11 +18,10 @@ from stitch_pipeline.landing.index import IndexedFile
 from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_REMEDY, WHOLE_FILE
-from stitch_pipeline.landing.reading import EventBatch, ReadingRules
+from stitch_pipeline.landing.reading import EVENT_FIELDS, EventBatch, ReadingRules
 from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings.hashing import Hashing
-from stitch_pipeline.sources.source import CANONICAL_FIELDS
 from stitch_pipeline.stitching.hash_keys import follow_keys
 from stitch_pipeline.stitching.publish import note_changed
 from stitch_pipeline.warehouse.port import Warehouse
@@ -33,10 +32,13 @@ _QUARANTINE_DAYS = f"select distinct quarantine_date from quarantined_events whe
 # The first received wins. Ties are broken by the rows' contents and not by their place in storage, so that the winner
 # does not depend on the order of loading, nor on the engine.
 _FIRST_RECEIVED = "received_at nulls last, landing_file, occurred_at"
-_TEXTS = [name for name in CANONICAL_FIELDS if name not in ("occurred_at", "received_at")]
+_TEXTS = [name for name in EVENT_FIELDS if name not in ("occurred_at", "received_at")]
 _CONTENTS = f"md5(concat({', '.join(f'coalesce({name}, chr(1)), chr(2)' for name in _TEXTS)}))"
 _EVENT_COLUMNS = ", ".join(
-    ("source", "event_date", "landing_file", "blocked_anonymous_id", "blocked_user_id", *CANONICAL_FIELDS)
+    (
+        *("source", "event_date", "landing_file", "blocked_anonymous_id", "blocked_user_id", "blocked_previous_id"),
+        *EVENT_FIELDS,
+    )
 )
 
 _REPORT_SECONDS = 5.0

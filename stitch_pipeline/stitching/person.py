@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.explain import Explanation, explanation_of, parse_time, trial_of_devices
@@ -26,6 +27,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class WithoutDevice:
+    """What a user did in events without a device. No link is needed for these: each names the user. Times are UTC."""
+
+    event_count: int
+    page_view_count: int
+    first_seen_at: datetime
+    last_seen_at: datetime
+    stitched_user_id: str
+
+
+@dataclass(frozen=True)
 class PersonHistory:
     """The history of a user over all devices, or of one device."""
 
@@ -39,6 +51,8 @@ class PersonHistory:
     """By session and policy."""
     decisions: Sequence[str]
     """The lines of overrides.csv that name one of these devices or their users."""
+    without_device: WithoutDevice | None = None
+    """None if a device was asked for, or the user has no such event."""
 
     @property
     def policies(self) -> Sequence[str]:
@@ -46,21 +60,44 @@ class PersonHistory:
         return list(dict.fromkeys(policy for answers in self.answers.values() for policy in answers))
 
 
-def devices_of_user(settings: Settings, project_id: str, user_id: str) -> list[str]:
-    """The devices with a login of the user, or with a session that is credited to the person whom the user id names.
+def seen_of_user(settings: Settings, project_id: str, user_id: str) -> tuple[list[str], WithoutDevice | None]:
+    """The user's devices in the order of first sight, and what the user did without one.
 
-    In the order of first sight. Raises SettingsError if there are none, and WarehouseError as ``trial`` does.
+    A device is one with a login of the user, or with a session that is credited to the person whom the user id names.
+    Raises SettingsError if there is neither, and WarehouseError as ``trial`` does.
     """
     engine = engine_of(settings)
     with engine.open(read_only=True) as warehouse:
         refuse_other_views(warehouse, engine.place)
-        found = warehouse.rows(_DEVICES, project=project_id, user=settings.hashing.stored(project_id, user_id))
-    if not found:
+        stored = settings.hashing.stored(project_id, user_id)
+        devices = warehouse.rows(_DEVICES, project=project_id, user=stored)
+        without_device = _without_device(warehouse, project_id, stored)
+    if not devices and without_device is None:
         raise SettingsError(
-            f"Project '{project_id}' has no user '{user_id}' on any device: give the user id as the tracker sends it, "
-            "letter case included."
+            f"Project '{project_id}' has no user '{user_id}', on a device or without one: give the user id as the "
+            "tracker sends it, letter case included."
         )
-    return [device for device, _ in found]
+    return [device for device, _ in devices], without_device
+
+
+def _without_device(warehouse: Warehouse, project_id: str, user_id: str) -> WithoutDevice | None:
+    days = warehouse.rows(
+        "select event_count, page_view_count, first_seen_at, last_seen_at, event_date, first_event_id "
+        "from activity_without_device where project_id = $project and user_id = $user order by event_date",
+        project=project_id,
+        user=user_id,
+    )
+    if not days:
+        return None
+    events, views, first_seen, last_seen, dates, first_events = zip(*days, strict=True)
+    ((person,),) = warehouse.rows(
+        "select stitched_user_id from stitched_events "
+        "where project_id = $project and event_date = $day and event_id = $event",
+        project=project_id,
+        day=dates[0],
+        event=first_events[0],
+    )
+    return WithoutDevice(sum(events), sum(views), min(first_seen), max(last_seen), person)
 
 
 def person_history(
@@ -76,10 +113,11 @@ def person_history(
     Raises as ``explain`` does.
     """
     wanted = None if at is None else parse_time(at)
+    without_device = None
     if anonymous_id is not None:
         devices = [settings.hashing.stored(project_id, anonymous_id)]
     else:
-        devices = devices_of_user(settings, project_id, user_id or "")
+        devices, without_device = seen_of_user(settings, project_id, user_id or "")
     user_id = None if user_id is None else settings.hashing.stored(project_id, user_id)
     shown = devices[:DEVICES_SHOWN]
     with trial_of_devices(settings, project_id, shown, _VIEWS) as warehouse:
@@ -91,7 +129,8 @@ def person_history(
         ):
             answers.setdefault(session, {})[policy] = Answer(user, rule)
         decisions = _decisions(warehouse, project_id, _ids(explained, user_id))
-    return PersonHistory(project_id, user_id, explained, len(devices) - len(shown), answers, decisions)
+    left_out = len(devices) - len(shown)
+    return PersonHistory(project_id, user_id, explained, left_out, answers, decisions, without_device)
 
 
 def _ids(explained: Sequence[Explanation], user_id: str | None) -> set[str]:

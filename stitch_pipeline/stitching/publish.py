@@ -48,18 +48,20 @@ DAY_COLUMNS = {
     "stitched_sessions": "session_date",
     "page_views": "event_date",
     "visitor_stats": "stat_date",
+    # Plumbing, which the view `stitched_events` reads.
+    "activity_without_device": "event_date",
 }
 """The published tables by day, each with the column of the day."""
 WHOLE_TABLES = ("users", "persons", "user_mapping_history")
 """The published tables without days, each one file."""
 # The published views read these.
-_TABLES_OF_RULES = ("project_settings", "decisions", "conversion_events")
-# Python writes this one anew in every run, so its contents are compared.
-_COMPARED = "conversion_events"
+# Python writes these anew in every run, so their contents are compared.
+_COMPARED = ("conversion_events", "id_limits", "unique_identifiers")
+_TABLES_OF_RULES = ("project_settings", "decisions", *_COMPARED)
 TABLES = (*DAY_COLUMNS, *WHOLE_TABLES, *_TABLES_OF_RULES)
 VIEWS = (
-    *("user_mapping", "user_devices", "stitched_events", "page_views_live"),
-    *("user_first_touch", "user_conversions", "guard_report"),
+    *("user_mapping", "user_devices", "identity_link", "stitched_events", "page_views_live"),
+    *("user_first_touch", "user_conversions", "guard_report", "device_pairs"),
 )
 """The published views. The others of the warehouse read its queues or the list of files."""
 
@@ -77,7 +79,7 @@ class PublishingFailed(Exception):
 
 @dataclass(frozen=True)
 class _State:
-    """What ``published.json`` says: the token, digests of columns and of the compared table, and the owner."""
+    """What ``published.json`` says: the token, digests of columns and of the compared tables, and the owner."""
 
     token: str
     columns: str
@@ -195,7 +197,8 @@ def _publish(
             if not is_known:
                 _queue_everything(warehouse, copy)
             if is_changed:
-                _queue_days(warehouse, _COMPARED, [None])
+                for table in _COMPARED:
+                    _queue_days(warehouse, table, [None])
             warehouse.execute(f"delete from unpublished where table_name not in ({literals(TABLES)})")
             warehouse.execute("delete from published")
             warehouse.insert_rows("published", [(state.token, str(copy.directory))])
@@ -242,7 +245,7 @@ def _digest(value: object) -> str:
 
 
 def _compared(warehouse: Warehouse) -> str:
-    return _digest(warehouse.rows(f"select * from {_COMPARED} order by project_id, funnel_position, event_name"))
+    return _digest([sorted(warehouse.rows(f"select * from {table}")) for table in _COMPARED])
 
 
 def _queue_everything(warehouse: Warehouse, copy: _Copy) -> None:

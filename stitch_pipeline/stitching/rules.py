@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple
 
 from stitch_pipeline.landing.reading import BLOCKED_IDS
-from stitch_pipeline.planning.sql_text import json_path, literals
+from stitch_pipeline.planning.sql_text import any_of, json_path, literals
 from stitch_pipeline.settings import ProjectSettings, Settings
 from stitch_pipeline.settings.decisions import Decision, consequences
-from stitch_pipeline.settings.rules import StitchingRules, as_stored
+from stitch_pipeline.settings.rules import PER_PERSON, StitchingRules, as_stored
 from stitch_pipeline.stitching.hash_keys import refuse_other_keys
 from stitch_pipeline.warehouse.port import Row, Warehouse
 
@@ -87,9 +87,20 @@ def _write_what_belongs_to_rules(warehouse: Warehouse, rules: Mapping[str, Proje
         warehouse,
         "unique_identifiers",
         (
-            (project, cut, kind)
+            (project, cut, kind, count)
             for project, own in rules.items()
-            for cut, kind in enumerate(dict.fromkeys(own.unique_identifiers), start=1)
+            for cut, (kind, count) in enumerate(own.values_per_person.items(), start=1)
+        ),
+    )
+    _replace(
+        warehouse,
+        "id_limits",
+        (
+            (project, kind, other, count)
+            for project, own in rules.items()
+            for kind, limits in own.limits.items()
+            for other, count in limits.items()
+            if other != PER_PERSON
         ),
     )
     _replace(warehouse, "identifier_fields", _identifier_fields(rules))
@@ -119,8 +130,10 @@ def _replace(warehouse: Warehouse, table: str, rows: Iterator[Row] | map[Row], *
 def _rows_of_rules(rules: Mapping[str, ProjectSettings], crediting: Mapping[str, str]) -> Iterator[Row]:
     """Rows with the columns of ``tables.COLUMNS_OF_RULES``, in that order."""
     for project, own in rules.items():
-        values = (as_stored(getattr(own, name)) for name in StitchingRules.model_fields)
-        yield project, *values, own.resolves_persons, crediting.get(project, "")
+        values = (
+            value for name in StitchingRules.model_fields for value in as_stored(name, getattr(own, name)).values()
+        )
+        yield project, *values, own.resolves_persons, own.contested_ids, crediting.get(project, "")
 
 
 def _rows_of_decisions(decisions: Collection[Decision]) -> Iterator[Row]:
@@ -131,6 +144,8 @@ def _rows_of_decisions(decisions: Collection[Decision]) -> Iterator[Row]:
         yield project, "wrong_link", device, user, line
     for (project, device), line in follows.shared_devices.items():
         yield project, "shared_device", device, "", line
+    for (project, device), (first_device, line) in follows.same_devices.items():
+        yield project, "same_device", device, first_device, line
     for (project, person, other), line in follows.never_same.items():
         yield project, "never_same", person, other, line
 
@@ -140,7 +155,8 @@ def _identifier_fields(rules: Mapping[str, ProjectSettings]) -> Iterator[Row]:
         for kind, found in own.identifiers.items():
             for preference, path in enumerate(found.paths, start=1):
                 place, *names = path.split(".")
-                # A hashed identifier was normalised before it was hashed.
+                # A hashed identifier was normalised and screened before it was hashed.
                 normalise = () if own.hash_key else found.normalise
                 steps = ("trim" in normalise, "lower" in normalise, "digits" in normalise)
-                yield project, kind, place, json_path(names), preference, *steps
+                patterns = (None, None) if own.hash_key else (found.valid, any_of(found.blocked))
+                yield project, kind, place, json_path(names), preference, *steps, *patterns

@@ -21,7 +21,7 @@ from stitch_pipeline.warehouse.tables import TABLES_OF_RULES
 # The tables that a build of `persons` reads and writes.
 _TABLES_OF_PERSONS = (
     *("persons", "person_name_history", "changed_rows", "unpublished"),
-    *("pending_ids", "pending_devices", "pending_users"),
+    *("pending_ids", "pending_devices", "pending_users", "pending_days"),
 )
 
 

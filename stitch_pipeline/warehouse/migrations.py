@@ -6,6 +6,7 @@ Missing tables and new nullable columns need no step here (see ``tables.create_t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 
 from stitch_pipeline.warehouse.port import Warehouse, WarehouseError
 
@@ -39,8 +40,23 @@ def _rules_history_of_0_3(warehouse: Warehouse) -> None:
         warehouse.execute("alter table rules_history add column keep_own_user boolean default false")
 
 
+def _activity_without_device(warehouse: Warehouse) -> None:
+    """The days with events without a device are built again, which fills the new table."""
+    tables = _names(warehouse, "BASE TABLE")
+    if {"raw_events", "changed_days"} <= set(tables):
+        warehouse.execute(
+            "insert into changed_days select distinct event_date, $now::timestamp from raw_events "
+            "where anonymous_id is null and user_id is not null",
+            now=datetime.now(UTC).replace(tzinfo=None),
+        )
+
+
 # In this order, never changed and never removed: the number of a version is its place in the list.
-MIGRATIONS: tuple[Callable[[Warehouse], None], ...] = (_names_of_0_2, _rules_history_of_0_3)
+MIGRATIONS: tuple[Callable[[Warehouse], None], ...] = (
+    _names_of_0_2,
+    _rules_history_of_0_3,
+    _activity_without_device,
+)
 VERSION = len(MIGRATIONS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from stitch_pipeline.settings.rules import StitchingRules, as_stored
+from stitch_pipeline.settings.rules import StitchingRules, as_stored, is_window
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.migrations import migrate
 from stitch_pipeline.warehouse.port import Warehouse, WarehouseError
@@ -27,15 +27,24 @@ _CONSEQUENCE_COLUMNS = {
 }
 
 
-def _type_of(value: Any) -> str:
-    return "boolean" if isinstance(value, bool) else "integer" if isinstance(value, int) else "varchar"
+def _columns_of_rule(name: str, default: Any) -> dict[str, str]:
+    if is_window(name):
+        return dict.fromkeys(as_stored(name, default), "integer")
+    kind = "boolean" if isinstance(default, bool) else "integer" if isinstance(default, int) else "varchar"
+    return {name: f"{kind} not null"}
 
 
 COLUMNS_OF_RULES = {
     "project_id": "varchar not null",
-    **{name: f"{_type_of(as_stored(field.default))} not null" for name, field in StitchingRules.model_fields.items()},
+    **{
+        column: declared
+        for name, field in StitchingRules.model_fields.items()
+        for column, declared in _columns_of_rule(name, field.default).items()
+    },
     # Whether `persons` are resolved. A run exception does not change it.
     "resolves_persons": "boolean not null",
+    # Policy `graph`: who gets an id that is equally near to two persons.
+    "contested_ids": "varchar not null",
     # The rules that decide answers, as text: another text may mean other answers.
     "crediting_rules": "varchar not null",
 }
@@ -45,11 +54,19 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     # The rules of each project, as configured and as followed.
     "configured_rules": COLUMNS_OF_RULES,
     "project_settings": COLUMNS_OF_RULES,
-    # Policy `graph`: the kinds of ids with one value per person, in the order of their cuts.
+    # Policy `graph`: the kinds of ids with few values per person, in the order of their cuts.
     "unique_identifiers": {
         "project_id": "varchar not null",
         "cut": "integer not null",
         "id_kind": "varchar not null",
+        "max_values": "integer not null",
+    },
+    # Policy `graph`: how many ids of another kind an id may be tied to.
+    "id_limits": {
+        "project_id": "varchar not null",
+        "id_kind": "varchar not null",
+        "other_kind": "varchar not null",
+        "max_count": "integer not null",
     },
     # The places of further identifiers on an event, and the values that are not identifiers.
     "identifier_fields": {
@@ -61,6 +78,9 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "is_trimmed": "boolean not null",
         "is_lower": "boolean not null",
         "is_digits": "boolean not null",
+        # Regular expressions; null for none.
+        "valid_pattern": "varchar",
+        "blocked_pattern": "varchar",
     },
     "blocked_identifiers": {"project_id": "varchar not null", "value": "varchar not null"},
     # Decisions: the lines as written, the interval (UTC) in which each was followed, and their consequences as
@@ -114,6 +134,23 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
     "pending_ids": {"project_id": "varchar not null", "id_kind": "varchar not null", "id": "varchar not null"},
     "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},
     "pending_days": {"day": "date not null"},
+    # What users did on a day in events without a device, for `users` and `visitor_stats`: a row per user and day. The
+    # campaign and the referrer are those of the first of these events, the traits the last known.
+    "activity_without_device": {
+        "project_id": "varchar not null",
+        "event_date": "date not null",
+        "user_id": "varchar not null",
+        "first_seen_at": "timestamp not null",
+        "last_seen_at": "timestamp not null",
+        "event_count": "bigint not null",
+        "page_view_count": "bigint not null",
+        "first_event_id": "varchar not null",
+        "utm_source": "varchar",
+        "utm_medium": "varchar",
+        "utm_campaign": "varchar",
+        "referrer": "varchar",
+        "traits": "varchar",
+    },
     # Rows that the last run of each model wrote or deleted, per day.
     "changed_rows": {
         "model": "varchar not null",
@@ -140,6 +177,7 @@ TABLES_OF_RULES = (
     "project_settings",
     "conversion_events",
     "unique_identifiers",
+    "id_limits",
     "identifier_fields",
     "blocked_identifiers",
 )

@@ -46,6 +46,8 @@ class Scenario:
     usual: Usual | None
     overrides: Sequence[Mapping[str, str]] = ()
     """Lines of overrides.csv but for the project."""
+    users: Sequence[Mapping[str, str]] = ()
+    """The rows of ``users``, where the scenario is about them: the same under every policy."""
 
     def project(self, policy: str) -> str:
         return f"{self.name}-{policy}"
@@ -85,6 +87,7 @@ def read(path: Path) -> Scenario:
         device_answers=_answers(_table(document["devices"]), "device"),
         usual=None if usual is None else _usual(usual),
         overrides=_table(document.get("overrides", "decision")),
+        users=_table(document.get("users", "user")),
     )
 
 
@@ -111,6 +114,7 @@ def _event(row: Mapping[str, str]) -> dict[str, Any]:
         "event_type": row["type"],
         "anonymous_id": _meant(row["device"]),
         "user_id": _meant(row["user"]),
+        "previous_id": _meant(row.get("previous", _NOTHING)),
         "source_session_id": _meant(row.get("session", _NOTHING)),
         "properties": {name: row[name] for name in ("email", "phone") if _meant(row.get(name, _NOTHING))},
         "batch": int(row["batch"]),

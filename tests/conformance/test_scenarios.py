@@ -19,7 +19,7 @@ from warehouses import TABLES, Row, Warehouse, differences, ephemeral_warehouse
 
 SCENARIOS = read_all()
 BATCHES = sorted({event["batch"] for scenario in SCENARIOS for event in scenario.events})
-READ = ("stitched_events", "page_views", "page_views_live", "stitched_sessions", "user_mapping")
+READ = ("stitched_events", "page_views", "page_views_live", "stitched_sessions", "user_mapping", "users")
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,10 @@ def test_scenario(arrival: str, scenario: Scenario, request: pytest.FixtureReque
         assert found.credited("page_views_live", scenario, policy) == page_views, policy
         assert found.credited("stitched_sessions", scenario, policy) == sessions, policy
         assert found.credited("user_mapping", scenario, policy) == scenario.device_answers[policy], policy
+        counts = {"user": "stitched_user_id"} | {f"{what}s": f"{what}_count" for what in ("session", "device", "event")}
+        rows = found.of_project["users", scenario.project(policy)] if scenario.users else ()
+        users = [{name: str(row[column]) for name, column in counts.items()} for row in rows]
+        assert not differences(users, [dict(row) for row in scenario.users]), policy
 
 
 def test_the_order_of_arrival_leaves_no_trace(in_batches: Told, all_at_once: Told) -> None:

@@ -32,7 +32,9 @@ BY_POLICY = {
 }
 OTHER_RULES = {
     "lookback_days = 1": ["ann", "ann", "bob", "bob", "bob"],
+    'lookback_days = "48h"': ["ann", "bob", "bob", "bob", "bob"],
     "carry_forward_days = 0": ["bob", "bob", "bob", "bob", "a"],
+    'carry_forward_days = "1439m"': ["bob", "bob", "bob", "bob", "a"],
     "max_users_per_device = 1": ["a", "ann", "a", "bob", "a"],
     "session_stitching = false": ["a", "a", "a", "a", "a"],
 }

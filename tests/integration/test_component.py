@@ -392,7 +392,7 @@ def test_the_schema_refuses_a_wrong_value_and_says_what_is_expected(
         ("daily_cron: 1 15 * *", "daily_cron = '1 15 * *': is not a cron expression of five fields"),
         ("duckdb_path: data/stitch.duckdb", "must not be named after the schema 'stitch'"),
         ("key_prefix: a-b", "key_prefix = 'a-b': is not a prefix such as identity"),
-        ("lookback_days: many", "lookback_days = 'many': input should be a valid integer"),
+        ("lookback_days: many", "lookback_days = 'many': must be a number of days (0 to 36500), hours as"),
         ("project_file: nowhere.toml", "nowhere.toml', which does not exist"),
         ("feeds: {web: {source: sigment}}", "feeds.web.source = 'sigment': is no source; the sources are:"),
         ("triggers: [landing]", "triggers.0 = 'landing': input should be 'feeds_sensor'"),

@@ -23,12 +23,13 @@ from stitch_pipeline.warehouse.dbt_project import manifest
 PERSONAL = {
     *("anonymous_id", "user_id", "stitched_user_id", "stored_user_id", "candidate_user_id", "first_touch_anonymous_id"),
     *("id", "linked_id", "person_id", "component_id", "blocked_anonymous_id", "blocked_user_id", "found"),
+    *("previous_id", "blocked_previous_id", "identifiers"),
     *("traits", "properties", "raw_row", "page_url", "referrer", "first_touch_referrer"),
 }
 MODELS: dict[str, Any] = {
     "only_pending": False,
     "restitch_only": False,
-    **dict.fromkeys(("view_stitching", "session_stitching", "policy", "lookback_days"), "as_set"),
+    **dict.fromkeys(("view_stitching", "session_stitching", "policy", "keep_own_user", "lookback_days"), "as_set"),
 }
 LAUNCHPADS: dict[str, tuple[str, dict[str, Any]]] = {
     "build_job": ("stitch_models", MODELS),
@@ -39,7 +40,9 @@ LAUNCHPADS: dict[str, tuple[str, dict[str, Any]]] = {
         "try_rules",
         {
             "project_id": "",
-            **dict.fromkeys(("policy", "lookback_days", "carry_forward_days", "max_users_per_device"), "as_set"),
+            **dict.fromkeys(
+                ("policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device"), "as_set"
+            ),
         },
     ),
     "forget_job": (

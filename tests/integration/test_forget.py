@@ -271,6 +271,67 @@ def test_a_forgotten_identifier_takes_the_rows_that_carry_it(new_warehouse: NewW
     assert_as_from_nothing(warehouse, new_warehouse(stitch_toml=EMAIL))
 
 
+# Ann's browser is known from an alias of a server, her old id from another. Bob took over the old id of somebody.
+ALIASES = [
+    page_view("a0", "2026-03-01 12:00", anonymous_id="browser-31"),
+    page_view("a1", "2026-03-02 12:00", anonymous_id=None, user_id=ANN, event_type="alias", previous_id="browser-31"),
+    page_view("a2", "2026-03-03 12:00", anonymous_id="browser-31"),
+    page_view("o0", "2026-03-01 12:00", anonymous_id="tablet-77"),
+    page_view("b1", "2026-03-02 12:00", anonymous_id=None, user_id="bob", event_type="alias", previous_id="tablet-77"),
+    page_view("b2", "2026-03-03 12:00", anonymous_id="b", user_id="bob"),
+    page_view(
+        "b3",
+        "2026-03-03 13:00",
+        anonymous_id="b",
+        user_id="bob",
+        event_type="alias",
+        previous_id="olga-old-9",
+        properties={"alias": "olga-old-9"},
+    ),
+    page_view("g1", "2026-03-04 12:00", anonymous_id="handed-1"),
+    page_view("g2", "2026-03-04 12:00", anonymous_id="handed-2", event_type="alias", previous_id="handed-1"),
+]
+GRAPH_TOML = '[projects.shop]\npolicy = "graph"\n'
+
+
+def test_a_previous_id_is_forgotten_like_any_other(new_warehouse: NewWarehouse) -> None:
+    warehouse = new_warehouse(stitch_toml=GRAPH_TOML)
+    warehouse.land_events("jitsu/a.ndjson", ALIASES)
+    warehouse.settle()
+    before = {"a0": ANN, "a2": ANN, "o0": "bob", "b2": "bob", "g1": "handed-1"}
+    assert credited(warehouse) == before
+    with engine_of(warehouse.settings).open() as opened:
+        concerned = look(opened, warehouse.settings, Request("shop", "device", "tablet-77"))
+    assert ("user", "bob") in concerned.seen_with
+    assert [file.lines for file in concerned.landing_files] == [[4, 5]]
+    for kind, value, mode in (
+        ("user", ANN, Mode.delete),
+        ("device", "tablet-77", Mode.pseudonymise),
+        ("user", "olga-old-9", Mode.delete),
+        ("device", "handed-1", Mode.delete),
+    ):
+        forget(warehouse, value, kind, mode)
+    warehouse.settle()
+    # What Ann did stays with her browser, whoever comes next, and the totals of the tablet stay Bob's.
+    warehouse.land_events(
+        "jitsu/b.ndjson", [page_view("c1", "2026-03-05 12:00", anonymous_id="browser-31", user_id="cem")]
+    )
+    warehouse.settle()
+    assert credited(warehouse) == {"a0": "browser-31", "a2": "browser-31", "o0": "bob", "b2": "bob", "c1": "cem"}
+    for value in (ANN, "tablet-77", "olga-old-9", "handed-1"):
+        assert holding(warehouse, value) == {}, value
+    kept = warehouse.query("select event_id, previous_id from stitch.raw_events where previous_id is not null")
+    assert {row["event_id"]: row["previous_id"].split(":")[0] for row in kept} == dict.fromkeys(
+        ("b1", "b3", "g2"), "forgotten"
+    )
+    assert_as_from_nothing(warehouse, new_warehouse(stitch_toml=GRAPH_TOML))
+    (warehouse.directory / "forgotten.csv").unlink()
+    warehouse.load_settings()
+    warehouse.settle()
+    # Cem on her browser makes one person of the two again.
+    assert credited(warehouse) == {**before, "c1": ANN}
+
+
 def test_late_events_of_a_forgotten_user_stay_out(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED[:1])

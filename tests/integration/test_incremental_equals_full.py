@@ -23,7 +23,14 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.stitching.build import Options, build
 from stitch_pipeline.warehouse.engine import engine_of
 
-ORACLE_VIEWS = ("user_mapping", "stitched_events", "page_views_live", "user_devices", "user_first_touch")
+ORACLE_VIEWS = (
+    "user_mapping",
+    "stitched_events",
+    "page_views_live",
+    "user_devices",
+    "identity_link",
+    "user_first_touch",
+)
 
 
 def check(history: History) -> None:
@@ -78,24 +85,36 @@ def assert_nothing_is_lost(contents: dict[str, list[Row]], history: History) -> 
     assert landed == sum(kept.values()), kept
     with_device = sum(event["anonymous_id"] is not None for event in contents["raw_events"])
     assert with_device == sum(session["event_count"] for session in contents["sessions"])
-    assert with_device == sum(user["event_count"] for user in contents["users"])
+    of_somebody = sum(
+        event["anonymous_id"] is not None or event["user_id"] is not None for event in contents["raw_events"]
+    )
+    assert of_somebody == sum(user["event_count"] for user in contents["users"])
     bad = sorted(line for file in history.files.values() for line in file.bad_lines)
     assert sorted(row["raw_row"] for row in contents["quarantined_events"]) == bad
 
 
 def assert_tenants_are_apart(contents: dict[str, list[Row]], history: History) -> None:
     def values(project: str) -> set[tuple[str, Any]]:
-        return {
-            (name, event[name])
-            for event in contents["raw_events"]
-            if event["project_id"] == project
-            for name in ("event_id", "anonymous_id", "user_id")
-        } | {
-            ("email", f"email:{address.strip().lower()}")
-            for event in contents["raw_events"]
-            if event["project_id"] == project and event["properties"]
-            for address in map(str, json.loads(event["properties"]).values())
-        }
+        return (
+            {
+                (name, event[name])
+                for event in contents["raw_events"]
+                if event["project_id"] == project
+                for name in ("event_id", "anonymous_id", "user_id", "previous_id")
+            }
+            | {
+                ("machine", f"machine:{value}")
+                for event in contents["raw_events"]
+                if event["project_id"] == project and event["identifiers"]
+                for value in json.loads(event["identifiers"]).values()
+            }
+            | {
+                ("email", f"email:{address.strip().lower()}")
+                for event in contents["raw_events"]
+                if event["project_id"] == project and event["properties"]
+                for address in map(str, json.loads(event["properties"]).values())
+            }
+        )
 
     for project in {event["project_id"] for event in contents["raw_events"]}:
         own = {value for _, value in values(project)}

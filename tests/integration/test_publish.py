@@ -475,7 +475,7 @@ def test_query_says_what_is_wrong(
     assert main(["query", "from landing_files"]) == 1
     error = capsys.readouterr().err
     assert "landing_files does not exist" in error
-    assert "Published are: conversion_events, decisions, guard_report, " in error
+    assert "Published are: activity_without_device, conversion_events, decisions, device_pairs, " in error
     assert main(["query", "select usr from users"]) == 1
     assert 'Referenced column "usr" not found' in capsys.readouterr().err
     monkeypatch.setenv("STITCH_DUCKDB_PATH", str(tmp_path / "none.duckdb"))

@@ -24,13 +24,14 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "split": {"policy": "device_split"},
     "next": {"policy": "next_identify"},
     "graph": {"policy": "graph"},
+    "hours": {"lookback_days": "47h", "carry_forward_days": "24h"},
     "near": {"lookback_days": 1},
     "short": {"carry_forward_days": 0},
     "crowd": {"max_users_per_device": 1},
     "both": {"policy": "device_split", "lookback_days": 1, "carry_forward_days": 1},
 }
 UNTOUCHED = "untouched"
-THESE_HAVE = "these have: 'both', 'crowd', 'first', 'graph', 'near', 'next', 'short', 'split', 'untouched'."
+THESE_HAVE = "these have: 'both', 'crowd', 'first', 'graph', 'hours', 'near', 'next', 'short', 'split', 'untouched'."
 TABLES = ("stitched_sessions", "page_views", "users")
 IS_CREDITED = ("stitched_user_id", "stitched_by", "linked_at", "link_event_id")
 
@@ -231,7 +232,10 @@ def test_the_command_says_the_same(
     assert main(["preview", "--project", "nowhere'"]) == 2
     assert capsys.readouterr().err == f"error: There is no project 'nowhere'' with events; {THESE_HAVE}\n"
     for arguments, complaint in (
-        (["--lookback-days", "-1"], "'-1' is not a number of days (0 to 36500) or 'unlimited'"),
+        (
+            ["--lookback-days", "-1"],
+            "'-1' must be a number of days (0 to 36500), hours as 24h, minutes as 30m, or unlimited",
+        ),
         (["--max-users-per-device", "0"], "'0' is not a whole number of at least 1"),
         (["--policy", "last"], "invalid choice: 'last' (choose from"),
     ):
@@ -245,7 +249,10 @@ def test_the_command_says_the_same(
     ("config", "sentence"),
     [
         ({"project_id": "nowhere"}, f"There is no project 'nowhere' with events; {THESE_HAVE}"),
-        ({"lookback_days": -1}, "lookback_days = '-1': input should be greater than or equal to 0."),
+        (
+            {"lookback_days": -1},
+            "lookback_days = '-1': must be a number of days (0 to 36500), hours as 24h, minutes as 30m, or unlimited.",
+        ),
     ],
 )
 def test_what_cannot_be_tried_fails_the_run_with_one_sentence(

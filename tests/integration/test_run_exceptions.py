@@ -152,7 +152,7 @@ def test_a_wrong_value_fails_the_run_with_one_sentence(warehouse: Warehouse) -> 
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failure.user_failure_data is not None
     assert failure.user_failure_data.description == (
-        "lookback_days = '-1': input should be greater than or equal to 0."
+        "lookback_days = '-1': must be a number of days (0 to 36500), hours as 24h, minutes as 30m, or unlimited."
     )
 
 

@@ -129,17 +129,27 @@ def test_a_project_may_be_left_unstitched_altogether(new_warehouse: NewWarehouse
     assert {row["user_id"] for row in warehouse.rows("user_mapping")} == {None}
 
 
+def stitched_users_with(warehouse: Warehouse, **exceptions: int | str) -> dict[tuple[int, str], str]:
+    """The stitched user of each session, by day and device, after a build with these rules."""
+    warehouse.build(START, at("2026-03-10").date(), run_config=models_config(**exceptions))
+    sessions = warehouse.rows("stitched_sessions")
+    return {(row["session_date"].day, row["anonymous_id"]): row["stitched_user_id"] for row in sessions}
+
+
 def test_session_stitching_and_lookback_may_differ_for_one_run(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", HISTORY + LOGIN)
     days = (START, at("2026-03-10").date())
-    config = {"ops": {"stitch_models": {"config": {"lookback_days": 2}}}}
-    warehouse.build(*days, run_config=config)
-    by_day = {
-        (row["session_date"].day, row["anonymous_id"]): row["stitched_user_id"]
-        for row in warehouse.rows("stitched_sessions")
-    }
+    by_day = stitched_users_with(warehouse, lookback_days=2)
     assert by_day == {(2, "a"): "a", (4, "a"): "u", (4, "b"): "b", (6, "a"): "u"}
+    # Two whole days are 48 hours from noon to noon.
+    assert stitched_users_with(warehouse, lookback_days="48h") == by_day
+    assert stitched_users_with(warehouse, lookback_days="47h") == {**by_day, (4, "a"): "a"}
+    warehouse.write_stitch_toml('lookback_days = "47h"\n')
+    assert stitched_users_with(warehouse) == {**by_day, (4, "a"): "a"}
+    assert stitched_users_with(warehouse, lookback_days=2) == by_day
+    assert stitched_users_with(warehouse, lookback_days="unlimited") == {**by_day, (2, "a"): "u"}
+    warehouse.write_stitch_toml("")
     warehouse.build(*days, run_config=models_config(session_stitching=False))
     assert {row["stitched_by"] for row in warehouse.rows("stitched_sessions")} == {"off"}
     # The views read the settings, and one run's exception must not stay behind in them.

@@ -25,6 +25,7 @@ GUARDS = {
     "off": "stitching = false",
     "sessions-off": "session_stitching = false",
     "identify-only": 'link_on = "identify"',
+    "windowed": 'lookback_days = "71h"\ncarry_forward_days = "90m"',
     "stale": "",
     "own-kept": 'policy = "first"\nkeep_own_user = true',
 }
@@ -164,12 +165,19 @@ def test_what_the_guards_held_back_says_so(told: list[Row]) -> None:
     assert set(reasons(told, "identify-only", "e1").values()) == {only_identify}
     kept = reasons(told, "own-kept", "e6")
     assert set(kept.values()) == {"own user decides: the project keeps own users"}
+    too_far = "outside the lookback of 71 hours"
+    assert reasons(told, "windowed", "e1") == {"ann": LAST, "bob": too_far, "cem": too_far}
+    assert reasons(told, "windowed", "e3") == {
+        "ann": "expired: carried forward 90 minutes only",
+        "bob": LAST,
+        "cem": too_far,
+    }
     assert reasons(told, "latest", "p1") == {"null": "no link: blocked id 'null'"}
     assert reasons(told, "latest", "t1") == {
         "ann": "no link: bob was seen at the same instant with the greater event id",
         "bob": LAST,
     }
-    assert [row["reason"] for row in told if row["row_id"] == "n1"] == ["no event on this device names a user"] * 10
+    assert [row["reason"] for row in told if row["row_id"] == "n1"] == ["no event on this device names a user"] * 11
 
 
 def test_reasons_agree_with_what_is_stitched(warehouse: Warehouse, told: list[Row]) -> None:
@@ -224,6 +232,8 @@ def test_a_person_reads_which_link_and_file_made_it_so(warehouse: Warehouse, why
         "device_split, device laptop: policy device_split; lookback 5 days; carry forward 2 days; "
         "shared with more than 10 users"
     )
+    _, printed, _ = why("windowed", "laptop", "--at", "2026-03-04")
+    assert "; lookback 71 hours; carry forward 90 minutes; " in " ".join(printed.split())
     (ann,) = [line for line in lines if line.startswith("1 ann")]
     (loaded,) = warehouse.query(
         "select loaded_at from stitch.landing_files where landing_file = 'jitsu/device_split.ndjson'"

@@ -75,11 +75,14 @@ def test_what_is_no_key_is_refused_and_not_shown(tmp_path: Path, monkeypatch: py
     assert "tooshort" not in str(raised.value)
 
 
-def test_two_kinds_with_one_path_must_normalise_it_alike(tmp_path: Path) -> None:
+def test_two_kinds_with_one_path_must_read_it_alike(tmp_path: Path) -> None:
     kinds = '[projects."a shop".identifiers]\nemail = {paths = "traits.login", normalise = "lower"}\n'
     settings_of(tmp_path, TOML + kinds + 'login = {paths = "traits.login", normalise = "lower"}\n')
-    with pytest.raises(SettingsError, match=r"traits\.login is normalised in two ways"):
+    with pytest.raises(SettingsError, match=r"traits\.login is read in two ways"):
         settings_of(tmp_path, TOML + kinds + 'login = {paths = "traits.login"}\n')
+    login = 'login = {paths = "traits.login", normalise = "lower", blocked = "0+"}\n'
+    with pytest.raises(SettingsError, match=r"traits\.login is read in two ways"):
+        settings_of(tmp_path, TOML + kinds + login)
 
 
 def test_decisions_name_what_tables_hold() -> None:
@@ -88,6 +91,8 @@ def test_decisions_name_what_tables_hold() -> None:
     lines = [
         Decision("a", DecisionKind.same_person, "ann", hashing.stored("a", "bob"), "she said so"),
         Decision("a", DecisionKind.wrong_link, "laptop", "email:x@example.com", ""),
+        Decision("a", DecisionKind.wrong_link, "laptop", "device:phone", ""),
+        Decision("a", DecisionKind.same_device, "laptop", "phone", ""),
         Decision("a", DecisionKind.wrong_link, "laptop", "login:x", ""),
         Decision("a", DecisionKind.shared_device, "laptop", "", ""),
         Decision("gone", DecisionKind.shared_device, "laptop", "", ""),
@@ -98,6 +103,8 @@ def test_decisions_name_what_tables_hold() -> None:
     assert [(one.id, one.other_id, one.reason) for one in found] == [
         (ann, bob, ""),
         (laptop, f"email:{hashing.stored('a', 'x@example.com')}", ""),
+        (laptop, f"device:{hashing.stored('a', 'phone')}", ""),
+        (laptop, hashing.stored("a", "phone"), ""),
         (laptop, hashing.stored("a", "login:x"), ""),
         (laptop, "", ""),
         ("laptop", "", "a kiosk"),

@@ -15,7 +15,15 @@ SQL = [
 # Macros that stand for a subquery.
 SUBQUERIES = (
     *("shared_devices", "wrong_links", "never_same", "decided_names", "graph_names", "person_names"),
-    *("names_of_both_kinds", "identifiers_in_force", "links_in_force", "all_policies", "decisions_of"),
+    *(
+        "same_devices",
+        "people_without_device",
+        "names_of_both_kinds",
+        "identifiers_in_force",
+        "links_in_force",
+        "all_policies",
+        "decisions_of",
+    ),
 )
 
 

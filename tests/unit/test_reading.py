@@ -296,3 +296,138 @@ def test_names_and_values_with_quotes_do_not_become_sql(con: duckdb.DuckDBPyConn
     path.write_text('event_id,"x""y\'",app_id,event,derived_tstamp\n"a\'b",1,shop,page_view,2025-01-10 00:00:00\n')
     (row,) = rows(con, landed(path, "snowplow"))
     assert (row["event_id"], row["reason"]) == ("a'b", None)
+
+
+ENVELOPE = {"messageId": "m1", "projectId": "shop", "timestamp": "2025-01-10T12:00:00Z"}
+POSTHOG = {"uuid": "e1", "timestamp": "2025-01-10T12:00:00Z", "team_id": "shop"}
+# What each vendor sends: the canonical type of the event, its device, its user and its previous id.
+MERGING: dict[str, tuple[str, dict[str, Any], tuple[str | None, ...]]] = {
+    # https://segment.com/docs/connections/spec/alias/
+    "alias of a user": (
+        "segment",
+        {**ENVELOPE, "type": "alias", "previousId": "jen@email.com", "userId": "507f191e81"},
+        ("alias", None, "507f191e81", "jen@email.com"),
+    ),
+    # https://www.rudderstack.com/docs/event-spec/standard-events/alias/: either of the two ids may be missing.
+    "alias without a user": (
+        "rudderstack",
+        {**ENVELOPE, "type": "alias", "previousId": "old", "anonymousId": "new"},
+        ("alias", "new", None, "old"),
+    ),
+    "no alias": (
+        "jitsu",
+        {**ENVELOPE, "type": "track", "previousId": "old", "anonymousId": "new"},
+        ("track", "new", None, None),
+    ),
+    "previous id that is none": (
+        "segment",
+        {**ENVELOPE, "type": "alias", "previousId": {"id": 1}, "userId": "ann"},
+        ("alias", None, "ann", None),
+    ),
+    "single table": (
+        "jitsu",
+        {"message_id": "m1", "timestamp": "2025-01-10T12:00:00Z", "type": "alias", "user_id": "u", "previous_id": "d"},
+        ("alias", None, "u", "d"),
+    ),
+    # https://posthog.com/docs/product-analytics/identify: sent by a server, with a user's id in both places.
+    "merge of a server": (
+        "posthog",
+        {**POSTHOG, "event": "$merge_dangerously", "distinct_id": "keep", "properties": {"alias": "merged"}},
+        ("merge", None, "keep", "merged"),
+    ),
+    "alias in a browser": (
+        "posthog",
+        {
+            **POSTHOG,
+            "event": "$create_alias",
+            "distinct_id": "ann",
+            "properties": {"$device_id": "d1", "alias": "backend-1"},
+        },
+        ("alias", "d1", "ann", "backend-1"),
+    ),
+    "alias in a browser without a login": (
+        "posthog",
+        {**POSTHOG, "event": "$create_alias", "distinct_id": "d1", "properties": {"$device_id": "d1", "alias": "d2"}},
+        ("alias", "d1", None, "d2"),
+    ),
+    "property of that name": (
+        "posthog",
+        {**POSTHOG, "event": "$pageview", "distinct_id": "d1", "properties": {"alias": "d2"}},
+        ("page", "d1", None, None),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MERGING)
+def test_events_that_say_that_two_ids_are_one(case: str, con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    source, event, expected = MERGING[case]
+    (row,) = rows(con, landed(ndjson(tmp_path / "a.ndjson", event), source))
+    assert row["reason"] is None
+    assert tuple(row[name] for name in ("event_type", "anonymous_id", "user_id", "previous_id")) == expected
+
+
+def test_a_table_of_aliases_is_read(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    (tmp_path / "aliases.csv").write_text("id,timestamp,user_id,previous_id\nm1,2025-01-10 12:00:00,ann,d1\n")
+    (row,) = rows(con, landed(tmp_path / "aliases.csv", "segment"))
+    assert (row["event_type"], row["user_id"], row["previous_id"]) == ("alias", "ann", "d1")
+
+
+@pytest.mark.parametrize("value", BLOCKED[1:4])
+def test_a_blocked_previous_id_is_none(value: str, con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    event = {**ENVELOPE, "type": "alias", "previousId": value, "userId": "ann"}
+    (row,) = rows(con, landed(ndjson(tmp_path / "a.ndjson", event), "segment"))
+    assert (row["previous_id"], row["blocked_previous_id"]) == (None, value)
+
+
+def test_properties_of_a_table_are_as_without_a_previous_id(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    event = {"message_id": "m1", "timestamp": "2025-01-10T12:00:00Z", "type": "track", "previous_id": "p", "color": "c"}
+    (row,) = rows(con, landed(ndjson(tmp_path / "a.ndjson", event), "jitsu"))
+    assert (row["previous_id"], row["properties"]) == (None, '{"previous_id":"p","color":"c"}')
+
+
+IDENTIFIERS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+    "segment": (
+        "segment",
+        {
+            **ENVELOPE,
+            "type": "track",
+            "context": {
+                "device": {"id": "B5372DB0", "advertisingId": "7A3CBEA0"},
+                "externalIds": [{"id": "a@example.com", "type": "email"}, {"id": "x-1", "type": "cross_domain_id"}],
+            },
+        },
+        {"device_id": "B5372DB0", "advertising_id": "7A3CBEA0", "cross_domain_id": "x-1"},
+    ),
+    # https://www.rudderstack.com/docs/event-spec/standard-events/merge/
+    "rudderstack": (
+        "rudderstack",
+        {
+            **ENVELOPE,
+            "type": "merge",
+            "userId": "1hKOmRA4GRlm",
+            "mergeProperties": [
+                {"type": "email", "value": "alex@example.com"},
+                {"type": "mobile", "value": "+1-202-555-0146"},
+            ],
+        },
+        {"email": "alex@example.com", "mobile": "+1-202-555-0146"},
+    ),
+    "snowplow": (
+        "snowplow",
+        {**SNOWPLOW_EVENT, "domain_userid": "web-1", "network_userid": "n-1"},
+        {"network_userid": "n-1", "domain_userid": "web-1"},
+    ),
+    "posthog": (
+        "posthog",
+        {**POSTHOG, "event": "$pageview", "distinct_id": "ann", "properties": {"$device_id": "d1"}},
+        {"device_id": "d1"},
+    ),
+    "none of them": ("segment", {**ENVELOPE, "type": "track", "context": {}}, {}),
+}
+
+
+@pytest.mark.parametrize("case", IDENTIFIERS)
+def test_identifiers_of_an_event(case: str, con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    source, event, expected = IDENTIFIERS[case]
+    (row,) = rows(con, landed(ndjson(tmp_path / "a.ndjson", event), source))
+    assert json.loads(row["identifiers"] or "{}") == expected

@@ -6,6 +6,9 @@ import pytest
 
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.settings.environment import paths_relative_to
+from stitch_pipeline.settings.rules import as_stored
+
+A_WINDOW = r"must be a number of days \(0 to 36500\), hours as 24h, minutes as 30m, or unlimited"
 
 
 def project_file(tmp_path: Path, text: str) -> Path:
@@ -33,6 +36,37 @@ def test_an_unlimited_lookback_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "held", "stored"),
+    [
+        ("24h", "24h", (None, 1440)),
+        ("24 hours", "24h", (None, 1440)),
+        ("1hour", "1h", (None, 60)),
+        ("30m", "30m", (None, 30)),
+        ("90 minutes", "90m", (None, 90)),
+        ("0h", "0h", (None, 0)),
+        ("0", 0, (0, None)),
+        ("36500", None, (36500, None)),
+        ("unlimited", None, (36500, None)),
+        ("876000h", "876000h", (None, 52_560_000)),
+    ],
+)
+def test_a_window_is_counted_in_days_or_by_the_clock(
+    written: str, held: int | str | None, stored: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STITCH_LOOKBACK_DAYS", written)
+    rules = Settings.load().rules("shop")
+    assert rules.lookback_days == held
+    assert as_stored("lookback_days", held) == dict(zip(("lookback_days", "lookback_minutes"), stored, strict=True))
+
+
+@pytest.mark.parametrize("written", ["1.5", "-1h", "24 h ours", "1d", "36501", "876001h", "true", "٣x"])
+def test_other_windows_are_refused(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STITCH_CARRY_FORWARD_DAYS", written)
+    with pytest.raises(SettingsError, match=A_WINDOW):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
         (
@@ -41,7 +75,7 @@ def test_an_unlimited_lookback_is_null(monkeypatch: pytest.MonkeyPatch) -> None:
             r"^The environment variable STITCH_LOOKBAK_DAYS is not a setting: did you mean STITCH_LOOKBACK_DAYS\?$",
         ),
         ("STITCH_XYZZY", "3", "STITCH_XYZZY is not a setting: `stitch settings --markdown` lists the settings.$"),
-        ("STITCH_LOOKBACK_DAYS", "soon", "STITCH_LOOKBACK_DAYS = 'soon': input should be a valid integer"),
+        ("STITCH_LOOKBACK_DAYS", "soon", rf"STITCH_LOOKBACK_DAYS = 'soon': {A_WINDOW}"),
         ("STITCH_VIEW_STITCHING", "weekly", "STITCH_VIEW_STITCHING = 'weekly': is not a cron expression"),
         ("STITCH_DAILY_CRON", "61 * * * *", "STITCH_DAILY_CRON = '61 \\* \\* \\* \\*': is not a cron expression"),
         ("STITCH_START_DATE", "first of May", "STITCH_START_DATE = 'first of May'"),
@@ -72,7 +106,7 @@ def test_a_wrong_variable_is_named_with_its_value(
         ),
         ("start_dat = 2026-01-01\n", r"stitch.toml: start_dat is not a setting: did you mean start_date\?$"),
         ("[project.shop]\npolicy = 'first'\n", r"stitch.toml: project is not a setting: did you mean projects\?$"),
-        ("lookback_days = -1\n", r"stitch.toml: lookback_days = '-1': input should be greater than or equal to 0"),
+        ("lookback_days = -1\n", rf"stitch.toml: lookback_days = '-1': {A_WINDOW}"),
         ('start_date = "May"\n', r"stitch.toml: start_date = 'May': "),
         ('project_file = "x"\n', "project_file cannot be set here: set STITCH_PROJECT_FILE in the environment"),
         ('forget_key = "x"\n', "forget_key cannot be set here: set STITCH_FORGET_KEY in the environment"),
@@ -147,7 +181,7 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_environment_comes_before_the_env_file_and_that_before_the_project_file(
     deployment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lookback_days() -> int | None:
+    def lookback_days() -> int | str | None:
         return Settings.load().lookback_days
 
     assert lookback_days() == 30
@@ -208,7 +242,7 @@ def test_the_project_file_sets_a_default_that_a_project_overrides(deployment: Pa
             "STITCH_LOOKBAK_DAYS=3\n",
             r"^\.env: STITCH_LOOKBAK_DAYS is not a setting: did you mean STITCH_LOOKBACK_DAYS\?$",
         ),
-        ("STITCH_LOOKBACK_DAYS=soon\n", r"^\.env: STITCH_LOOKBACK_DAYS = 'soon': input should be a valid integer"),
+        ("STITCH_LOOKBACK_DAYS=soon\n", rf"^\.env: STITCH_LOOKBACK_DAYS = 'soon': {A_WINDOW}"),
         ("STITCH_FORGET_KEY=\nSTITCH_START_DATE=May\n", r"^\.env: STITCH_START_DATE = 'May': "),
         ("STITCH_PROJECT_FILE=no.toml\n", "STITCH_PROJECT_FILE names 'no.toml', which does not exist"),
     ],

@@ -59,12 +59,14 @@ def test_the_launchpad_has_the_rules_that_may_be_given_for_one_run() -> None:
     fields = ModelsConfig.to_fields_dict()
     assert {"session_stitching", "policy", "lookback_days"} <= fields.keys()
     assert fields["lookback_days"].description == (
-        "Days before a login within which anonymous rows are credited, or `unlimited`. `as_set`: as the settings say, "
-        "per project."
+        "Days before a login within which anonymous rows are credited, `unlimited`, or a time as `24h` or `30m`. "
+        "`as_set`: as the settings say, per project."
     )
     for unlimited in (UNLIMITED_DAYS, "unlimited"):
         config = ModelsConfig.model_validate({"policy": "first", "lookback_days": unlimited})
         assert config.options.exceptions == {"policy": Policy.first, "lookback_days": None}
+    config = ModelsConfig.model_validate({"lookback_days": "24 hours"})
+    assert config.options.exceptions == {"lookback_days": "24h"}
     for nothing in (None, "", "as_set"):
         assert ModelsConfig.model_validate({"lookback_days": nothing}).options.exceptions == {}
     assert ModelsConfig().options.exceptions == {}

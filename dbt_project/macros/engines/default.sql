@@ -45,6 +45,13 @@
 {% macro days_later(day, count) %}{{ return(adapter.dispatch('days_later')(day, count)) }}{% endmacro %}
 {% macro default__days_later(day, count) %}({{ day }} + {{ count }}){% endmacro %}
 
+{# Whether a regular expression matches the whole text. #}
+{% macro matches(text, pattern) %}{{ return(adapter.dispatch('matches')(text, pattern)) }}{% endmacro %}
+{% macro default__matches(text, pattern) %}regexp_like({{ text }}, '^(?:' || {{ pattern }} || ')$'){% endmacro %}
+
+{% macro minutes_later(time, count) %}{{ return(adapter.dispatch('minutes_later')(time, count)) }}{% endmacro %}
+{% macro default__minutes_later(time, count) %}({{ time }} + {{ count }} * interval '1 minute'){% endmacro %}
+
 {# `left` joined with the latest row of `right` whose `right_time` is not after `left_time`. #}
 {% macro join_latest(left, right, keys, left_time, right_time) %}{{ return(adapter.dispatch('join_latest')(left, right, keys, left_time, right_time)) }}{% endmacro %}
 {% macro default__join_latest(left, right, keys, left_time, right_time) -%}
@@ -97,29 +104,34 @@
 {% macro rounds_of_contraction() %}{{ return(adapter.dispatch('rounds_of_contraction')()) }}{% endmacro %}
 {% macro default__rounds_of_contraction() %}{{ return(200) }}{% endmacro %}
 
-{# Creates the temporary table `name`: the nearest seed of each node that a seed can reach; null if two are equally near.
+{# Creates the temporary table `name`: the place of the nearest seed of each node that a seed can reach. If two are equally
+   near, that is null, or the lesser place if the seeds keep what is contested.
    The search starts from all seeds at once and goes one edge further per step. The first seed to reach a node is the
    nearest. A node that is reached through one with two nearest seeds has two as well. #}
 {% macro find_nearest_seeds(name, seeds, edges) %}{{ return(adapter.dispatch('find_nearest_seeds')(name, seeds, edges)) }}{% endmacro %}
 {% macro default__find_nearest_seeds(name, seeds, edges) -%}
-    {#- Nodes are numbered from 1, so 0 can mean two or more seeds. -#}
-    {{ graph_step(name, 'select node, node as seed from ' ~ seeds) }}
-    {{ graph_step('person_frontier', 'select node, seed from ' ~ name) }}
+    {#- Places are numbered from 1, so 0 can mean two or more seeds. -#}
+    {{ graph_step(name, 'select node, place, keeps_contested from ' ~ seeds) }}
+    {{ graph_step('person_frontier', 'select node, place, keeps_contested from ' ~ name) }}
     {%- set search = namespace(goes_on=true) -%}
     {%- for step in range(10000) if search.goes_on -%}
         {%- set further -%}
             select
                 edges.b as node,
-                case when min(frontier.seed) = max(frontier.seed) then min(frontier.seed) else 0 end as seed
+                case
+                    when min(frontier.place) = max(frontier.place) or frontier.keeps_contested then min(frontier.place)
+                    else 0
+                end as place,
+                frontier.keeps_contested
             from person_frontier as frontier
             inner join {{ edges }} as edges on frontier.node = edges.a
             where not exists (select 1 from {{ name }} as known where known.node = edges.b)
-            group by edges.b
+            group by edges.b, frontier.keeps_contested
         {%- endset -%}
         {{ graph_step('person_frontier', further) }}
-        {%- do run_query('insert into ' ~ name ~ ' select node, seed from person_frontier') -%}
+        {%- do run_query('insert into ' ~ name ~ ' select node, place, keeps_contested from person_frontier') -%}
         {%- set search.goes_on = has_rows('person_frontier') -%}
     {%- endfor -%}
     {{ drop_steps(['person_frontier']) }}
-    {{ graph_step(name, 'select node, nullif(seed, 0) as seed from ' ~ name) }}
+    {{ graph_step(name, 'select node, nullif(place, 0) as place from ' ~ name) }}
 {%- endmacro %}

@@ -33,6 +33,8 @@
     )
 {%- endmacro %}
 
+{% macro duckdb__matches(text, pattern) %}regexp_full_match({{ text }}, {{ pattern }}){% endmacro %}
+
 {% macro duckdb__not_materialized() %}not materialized{% endmacro %}
 
 {% macro duckdb__create_temporary(name, query, kind) -%}
@@ -62,18 +64,24 @@
 
 {% macro duckdb__find_nearest_seeds(name, seeds, edges) -%}
     {%- set nearest -%}
-    with recursive reached (node, seed) using key (node) as (
-        select node, node as seed from {{ seeds }}
+    with recursive reached (node, place, keeps_contested) using key (node) as (
+        select node, place, keeps_contested from {{ seeds }}
         union
-        -- Nodes are numbered from 1, so 0 can mean two or more seeds.
-        select edges.b as node, case when min(reached.seed) = max(reached.seed) then min(reached.seed) else 0 end as seed
+        -- Places are numbered from 1, so 0 can mean two or more seeds.
+        select
+            edges.b as node,
+            case
+                when min(reached.place) = max(reached.place) or reached.keeps_contested then min(reached.place)
+                else 0
+            end as place,
+            reached.keeps_contested
         from reached
         inner join {{ edges }} as edges on reached.node = edges.a
         where not exists (select 1 from recurring.reached as known where known.node = edges.b)
-        group by edges.b
+        group by edges.b, reached.keeps_contested
     )
 
-    select node, nullif(seed, 0) as seed from reached
+    select node, nullif(place, 0) as place from reached
     {%- endset -%}
     {{ graph_step(name, nearest) }}
 {%- endmacro %}

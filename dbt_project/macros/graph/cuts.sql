@@ -27,7 +27,7 @@
     {%- endif -%}
     {%- set unique_kinds = run_query('select coalesce(max(cut), 0) from ' ~ internal_table('unique_identifiers')) -%}
     {%- for position in range(1, unique_kinds.rows[0][0] | int + 1) -%}
-        {{ cut(cells_with_several(ids_of_unique_kind(position)), ids_of_unique_kind(position)) }}
+        {{ cut(cells_with_too_many(position), ids_of_unique_kind(position)) }}
     {%- endfor -%}
     {{ cut(too_large_cells(), "select node from person_nodes where id_kind = 'user'") }}
 {% endmacro %}
@@ -76,12 +76,14 @@
         on nodes.project_id = kinds.project_id and nodes.id_kind = kinds.id_kind and kinds.cut = {{ position }}
 {% endmacro %}
 
-{% macro cells_with_several(seeds) %}
+{% macro cells_with_too_many(position) %}
     select cells.cell
     from person_cells as cells
-    inner join ({{ seeds }}) as seeds on cells.node = seeds.node
+    inner join person_nodes as nodes on cells.node = nodes.node
+    inner join {{ internal_table('unique_identifiers') }} as kinds
+        on nodes.project_id = kinds.project_id and nodes.id_kind = kinds.id_kind and kinds.cut = {{ position }}
     group by cells.cell
-    having count(*) > 1
+    having count(*) > max(kinds.max_values)
 {% endmacro %}
 
 {% macro too_large_cells() %}
@@ -96,8 +98,9 @@
 {% endmacro %}
 
 {#
-  Cut the given cells, each of which holds several of the given seeds. Every node goes to the cell of the nearest seed,
-  or to none if two are equally near. A new cell has the number of its seed.
+  Cut the given cells, each of which holds several of the given seeds. Every node goes to the cell of the nearest seed. If
+  two are equally near, it goes to none, or to that of the seed that was seen first (contested_ids). A new cell has the
+  number of its seed.
 #}
 {% macro cut(cells, seeds) %}
     {{ graph_step('person_crowded', person_crowded(cells)) }}
@@ -121,9 +124,15 @@
 {% endmacro %}
 
 {% macro person_crowded_seeds(seeds) %}
-    select seeds.node
+    select
+        seeds.node,
+        places.place,
+        person_settings.contested_ids = 'first' as keeps_contested
     from ({{ seeds }}) as seeds
     inner join person_crowded as crowded on seeds.node = crowded.node
+    inner join person_nodes as nodes on seeds.node = nodes.node
+    inner join person_places as places on seeds.node = places.node
+    inner join person_settings on nodes.project_id = person_settings.project_id
 {% endmacro %}
 
 {% macro person_crowded_halves() %}
@@ -146,9 +155,10 @@
 {% macro person_cut_cells() %}
     select
         cells.node,
-        case when crowded.node is null then cells.cell else nearest.seed end as cell,
+        case when crowded.node is null then cells.cell else seeds.node end as cell,
         cells.label_node
     from person_cells as cells
     left join person_crowded as crowded on cells.node = crowded.node
     left join person_nearest as nearest on cells.node = nearest.node
+    left join person_crowded_seeds as seeds on nearest.place = seeds.place
 {% endmacro %}

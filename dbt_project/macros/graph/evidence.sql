@@ -4,12 +4,14 @@
     select
         project_id,
         max_users_per_device,
-        max_ids_per_person
+        max_ids_per_person,
+        contested_ids
     from {{ internal_table('project_settings') }}
     where resolves_persons
 {% endmacro %}
 
-{# An edge goes from a device or identifier, which may be a hub, to an id that it ties. #}
+{# An edge goes from a device, an identifier or the previous id of a user, which may be a hub, to an id that it ties. An
+   edge between two devices is there in both directions. #}
 {% macro person_evidence(scope) %}
     select evidence.*
     from (
@@ -33,16 +35,23 @@ select
         'user' as other_kind,
         person_id as other_id,
         first_seen_at,
+        last_seen_at,
+        event_count,
         first_event_id
     from {{ links_in_force(decided_names()) }} as links
     union all
     select
         links.project_id,
         case when links.linked_kind = 'device' then 'device' else links.id_kind end as id_kind,
-        case when links.linked_kind = 'device' then links.linked_id else links.id end as id,
+        case
+            when links.linked_kind = 'device' then links.linked_id
+            else coalesce(previous_names.person_id, links.id)
+        end as id,
         case when links.linked_kind = 'device' then links.id_kind else 'user' end as other_kind,
         case when links.linked_kind = 'device' then links.id else coalesce(names.person_id, links.linked_id) end as other_id,
         links.first_seen_at,
+        links.last_seen_at,
+        links.event_count,
         links.first_event_id
     from {{ identifiers_in_force() }} as links
     left join {{ decided_names() }} as names
@@ -50,6 +59,15 @@ select
             links.linked_kind = 'user'
             and links.project_id = names.project_id
             and links.linked_id = names.user_id
+    left join {{ decided_names() }} as previous_names
+        on
+            links.id_kind = 'user'
+            and links.project_id = previous_names.project_id
+            and links.id = previous_names.user_id
+    -- Two users who are one id by decision need no edge.
+    where
+        links.id_kind != 'user'
+        or coalesce(previous_names.person_id, links.id) != coalesce(names.person_id, links.linked_id)
 {%- endmacro %}
 
 {# Numbers for ids: they compare and join several times as fast as text, and take a fraction of the memory. Which id
@@ -61,17 +79,23 @@ select
         ids.id_kind,
         ids.id,
         ids.first_seen_at,
+        ids.is_seen,
         {{ is_among(scope, 'ids', 'id_kind', 'id') if scope else 'true' }} as is_in_scope
     from (
         select
             project_id,
             id_kind,
             id,
-            min(first_seen_at) as first_seen_at
+            min(first_seen_at) as first_seen_at,
+            max(is_seen) = 1 as is_seen
         from (
-            select project_id, id_kind, id, first_seen_at from person_evidence
+            -- A user who was only named as the previous id was never seen.
+            select
+                project_id, id_kind, id, first_seen_at,
+                case when id_kind = 'user' then 0 else 1 end as is_seen
+            from person_evidence
             union all
-            select project_id, other_kind as id_kind, other_id as id, first_seen_at from person_evidence
+            select project_id, other_kind as id_kind, other_id as id, first_seen_at, 1 as is_seen from person_evidence
         ) as ends
         group by project_id, id_kind, id
     ) as ids
@@ -110,15 +134,39 @@ select
     from (
         select
             a as node,
+            other_kind,
+            true as is_limited_by_default,
             count(*) as neighbour_count
         from person_edges
         group by a, other_kind
         -- No limit is below one, so ids with one neighbour, which are most, need no join.
         having count(*) > 1
+        {%- if has_rows(internal_table('id_limits')) %}
+        union all
+        -- Seen from the other end, an id may be tied to any number of others unless a limit says otherwise.
+        select
+            edges.b as node,
+            starts.id_kind as other_kind,
+            false as is_limited_by_default,
+            count(*) as neighbour_count
+        from person_edges as edges
+        inner join person_ids as starts on edges.a = starts.node and edges.other_kind != starts.id_kind
+        group by edges.b, starts.id_kind
+        having count(*) > 1
+        {%- endif %}
     ) as neighbours
     inner join person_ids as ids on neighbours.node = ids.node
     inner join person_settings on ids.project_id = person_settings.project_id
-    where neighbours.neighbour_count > person_settings.max_users_per_device
+    left join {{ internal_table('id_limits') }} as limits
+        on
+            ids.project_id = limits.project_id
+            and ids.id_kind = limits.id_kind
+            and neighbours.other_kind = limits.other_kind
+    where
+        neighbours.neighbour_count > coalesce(
+            limits.max_count,
+            case when neighbours.is_limited_by_default then person_settings.max_users_per_device end
+        )
     union
     select ids.node
     from {{ shared_devices() }} as decided
@@ -136,7 +184,8 @@ select
     select
         edges.a,
         edges.b,
-        edges.is_of_device
+        edges.is_of_device,
+        edges.is_of_device and edges.other_kind = 'device' as is_between_devices
     from person_edges as edges
     {%- if scope %}
     inner join person_ids as ones on edges.a = ones.node and ones.is_in_scope
@@ -147,7 +196,8 @@ select
         and not exists (select 1 from person_hubs as hubs where hubs.node = edges.b)
 {% endmacro %}
 
-{# Devices with one neighbour tie nothing together: only the other ids need to be searched. #}
+{# Devices with one neighbour tie nothing together: only the other ids need to be searched. Not if the neighbour is a
+   device, which may have no other neighbour either. #}
 {% macro person_leaf_devices() %}
     select
         a as node,
@@ -155,7 +205,7 @@ select
     from person_ties
     where is_of_device
     group by a
-    having count(*) = 1
+    having count(*) = 1 and max(case when is_between_devices then 1 else 0 end) = 0
 {% endmacro %}
 
 {% macro person_leaves() %}
@@ -171,7 +221,9 @@ select
         a,
         b
     from person_ties as ties
-    where not exists (select 1 from person_leaf_devices as leaf where leaf.node = ties.a)
+    where
+        not exists (select 1 from person_leaf_devices as leaf where leaf.node = ties.a)
+        and not (is_between_devices and a > b)
 {% endmacro %}
 
 {# Each edge in both directions. #}
@@ -189,6 +241,7 @@ select
         ids.id_kind,
         ids.id,
         ids.first_seen_at,
+        ids.is_seen,
         1 + coalesce(leaves.leaf_count, 0) as id_count
     from person_ids as ids
     left join person_leaves as leaves on ids.node = leaves.node

@@ -1,15 +1,22 @@
 {# Step 5 of resolve.sql: the person of each id. Also the names of persons, for other models. #}
 
 {#
-  The order in which ids name their component and their cell: users first, then by the time of first sight. At one
-  instant the kind decides, then the id of the event, and not how the id is written: ids may be hashed.
+  The order in which ids name their component and their cell, and keep what is contested: users first, then users who were
+  never seen and only named as the previous id of others, then identifiers, then devices; each by the time of first sight.
+  At one instant the kind decides, then the id of the event, and not how the id is written: ids may be hashed. Only
+  devices that are tied to devices alone may differ in nothing else.
 #}
 {% macro person_places() %}
     select
         nodes.node,
         row_number() over (
             order by
-                case when nodes.id_kind = 'user' then 0 else 1 end,
+                case
+                    when nodes.id_kind = 'device' then 3
+                    when nodes.id_kind != 'user' then 2
+                    when nodes.is_seen then 0
+                    else 1
+                end,
                 nodes.first_seen_at,
                 nodes.id_kind,
                 events.first_event_id,
@@ -17,7 +24,6 @@
         ) as place
     from person_nodes as nodes
     left join person_first_events as events on nodes.node = events.node
-    where nodes.id_kind != 'device'
 {% endmacro %}
 
 {# Ids of one kind and component that were first seen at one instant. #}
@@ -46,7 +52,11 @@
         min(evidence.first_event_id) as first_event_id
     from person_tied as tied
     inner join (
-        select project_id, id_kind, id, first_seen_at, first_event_id from person_evidence
+        -- A user that is the previous id of another comes after it, where one event was the first of both.
+        select
+            project_id, id_kind, id, first_seen_at,
+            case when id_kind = 'user' then first_event_id || '~' else first_event_id end as first_event_id
+        from person_evidence
         union all
         select project_id, other_kind as id_kind, other_id as id, first_seen_at, first_event_id from person_evidence
     ) as evidence
@@ -58,7 +68,7 @@
     group by tied.node
 {% endmacro %}
 
-{# The id that names each cell: its first user, or without one its first identifier. #}
+{# The id that names each cell: its first user, or without one its first identifier. A cell of devices has no name. #}
 {% macro person_named_cells() %}
     select
         named.cell,
@@ -68,11 +78,11 @@
     from (
         select
             cells.cell,
-            {{ first_known_by('cells.node', 'places.place') }} as node,
+            {{ first_known_by('cells.node', "case when nodes.id_kind != 'device' then places.place end") }} as node,
             sum(nodes.id_count) as id_count
         from person_cells as cells
         inner join person_nodes as nodes on cells.node = nodes.node
-        left join person_places as places on cells.node = places.node
+        inner join person_places as places on cells.node = places.node
         where cells.cell is not null
         group by cells.cell
     ) as named
@@ -134,6 +144,11 @@
 {# The name of a person who is named after this id. #}
 {% macro person_name(id) -%}
 case {{ id }}.id_kind when 'user' then {{ id }}.id else {{ id }}.id_kind || ':' || {{ id }}.id end
+{%- endmacro %}
+
+{# Whether a row of `persons` is in a component that holds more than devices: such a component is not named after one. #}
+{% macro is_not_of_devices_only(row) -%}
+({{ row }}.component_id is null or {{ row }}.component_id not like 'device:%')
 {%- endmacro %}
 
 {# The canonical id of every user under `graph`, without users that keep their own. #}

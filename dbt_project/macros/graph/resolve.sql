@@ -3,12 +3,14 @@
   its edges, and a connected component is one person, except that
 
   - a hub ties nothing together and has no person: a device or identifier with more than max_users_per_device users (or
-    values of another kind) over all time.
+    values of another kind, or for a device other devices) over all time, a user id that is the previous one of more
+    users than that, and what has more neighbours than a limit of its kind says (limits). A user stays a person alone.
   - decisions (overrides.csv) count: wrong links are left out, shared devices are hubs, and two users who are never the
     same are cut apart like two values of a unique kind.
-  - a component with several values of a unique kind is cut (unique_identifiers, one kind after the other). Each id goes
-    to the nearest value. An id that is equally near to two ties nothing together and has no person, unless it is a user,
-    who stays a person alone.
+  - a component with several values of a unique kind, or more than a person may have, is cut (unique_identifiers and
+    limits, one kind after the other). Each id goes to the nearest value. An id that is equally near to two goes to the
+    one that was seen first, or (contested_ids) ties nothing together and has no person, unless it is a user, who stays a
+    person alone.
   - a person of several users with more than max_ids_per_person ids is cut as if `user` were unique.
 
   A person is named after its earliest user, or without one after its earliest identifier, as `email:ann@example.com`.
@@ -19,8 +21,8 @@
   millions of links:
 
     1. The links that count become edges between numbered ids.                                       evidence.sql
-    2. Hubs are left out. A device with one neighbour, as most have, is put aside and takes its
-       neighbour's person; what remains is the graph.                                                evidence.sql
+    2. Hubs are left out. A device with one neighbour that is none, as most have, is put aside and
+       takes its neighbour's person; what remains is the graph.                                      evidence.sql
     3. Connected components: contracted by a constant factor per round, then walked.                 components.sql
     4. Cells: components, cut where they hold too much.                                              cuts.sql
     5. Each cell gets the name of one of its ids, each id the name of its cell.                      names.sql

@@ -47,13 +47,18 @@
     hubs as (
         select distinct neighbours.project_id, neighbours.id_kind, neighbours.id
         from (
-            select project_id, id_kind, id, count(distinct other_id) as neighbour_count
+            select project_id, id_kind, id, other_kind, count(distinct other_id) as neighbour_count
             from evidence
             where {{ is_among('ends', 'evidence', 'id_kind', 'id') }}
             group by project_id, id_kind, id, other_kind
         ) as neighbours
         inner join {{ internal_table('project_settings') }} as settings on neighbours.project_id = settings.project_id
-        where neighbours.neighbour_count > settings.max_users_per_device
+        left join {{ internal_table('id_limits') }} as limits
+            on
+                neighbours.project_id = limits.project_id
+                and neighbours.id_kind = limits.id_kind
+                and neighbours.other_kind = limits.other_kind
+        where neighbours.neighbour_count > coalesce(limits.max_count, settings.max_users_per_device)
         union
         select project_id, 'device' as id_kind, anonymous_id as id from {{ shared_devices() }} as shared
     ),

@@ -41,6 +41,13 @@
         select project_id, id_kind, id from {{ changed }} as changed
         union
         select project_id, linked_kind as id_kind, linked_id as id from {{ changed }} as changed
+        union
+        -- The evidence has users by their decided names.
+        select changed.project_id, 'user' as id_kind, names.person_id as id
+        from {{ changed }} as changed
+        inner join {{ decided_names() }} as names
+            on changed.project_id = names.project_id and names.user_id in (changed.id, changed.linked_id)
+        where changed.id_kind = 'user'
     {%- endset -%}
     {%- set devices -%}
         select project_id, linked_id as anonymous_id from {{ changed }} as changed
@@ -54,7 +61,8 @@
 {% endmacro %}
 
 {# persons: every device on which a renamed id was seen (and '' if it has rows without a device) may have rows to
-   re-stitch. The old and the new person each need a new row of `users`. #}
+   re-stitch. The old and the new person each need a new row of `users`, and days on which a renamed user has no device
+   new rows of `visitor_stats`. #}
 {% macro note_renamed_persons(added, gone) %}
     {%- set renamed -%}
         select project_id, id_kind, id, person_id from (
@@ -70,6 +78,14 @@
         ) as renamed
     {%- endset -%}
     {%- set renamed = create_temporary('renamed_ids', renamed) -%}
+    {%- set users -%}
+        select project_id, id as user_id from renamed_ids where id_kind = 'user'
+        union
+        select names.project_id, names.user_id
+        from {{ decided_names() }} as names
+        inner join renamed_ids as renamed
+            on names.project_id = renamed.project_id and renamed.id_kind = 'user' and names.person_id = renamed.id
+    {%- endset -%}
     {%- set devices -%}
         select project_id, id as anonymous_id from renamed_ids where id_kind = 'device'
         union
@@ -79,22 +95,23 @@
         union
         select events.project_id, coalesce(events.anonymous_id, '') as anonymous_id
         from {{ source('landing', 'raw_events') }} as events
-        inner join (
-            select project_id, id from renamed_ids where id_kind = 'user'
-            union
-            select names.project_id, names.user_id as id
-            from {{ decided_names() }} as names
-            inner join renamed_ids as renamed
-                on names.project_id = renamed.project_id and renamed.id_kind = 'user' and names.person_id = renamed.id
-        ) as users
-            on events.project_id = users.project_id and events.user_id = users.id
+        inner join ({{ users }}) as users
+            on events.project_id = users.project_id and events.user_id = users.user_id
     {%- endset -%}
     {%- set persons -%}
         select project_id, person_id as stitched_user_id from renamed_ids where person_id is not null
         union
         select project_id, id as stitched_user_id from renamed_ids where id_kind = 'user'
     {%- endset -%}
-    {{ return([renamed, add_pending_devices(devices), add_pending_users(persons)] + remember_names()) }}
+    {{ return(
+        [
+            renamed,
+            add_pending_devices(devices),
+            add_pending_users(persons),
+            add_pending_days(days_without_device(users)),
+        ]
+        + remember_names()
+    ) }}
 {% endmacro %}
 
 {# stitched_sessions: the old and the new stitched user of a session each need a new row of `users`, and its day new
@@ -113,6 +130,35 @@
     {{ return([add_pending_users(users), add_pending_days(days)]) }}
 {% endmacro %}
 
+{# activity_without_device: the users need a new row of `users`, and the days new rows of `visitor_stats`. Users are queued
+   by their own ids; the model `users` looks up their persons. #}
+{% macro note_changed_activity(added, gone) %}
+    {%- set changed -%}
+        select project_id, event_date, user_id from {{ added }} as added
+        union
+        select project_id, event_date, user_id from {{ gone }} as gone
+    {%- endset -%}
+    {%- set users -%} select project_id, user_id as stitched_user_id from ({{ changed }}) as changed {%- endset -%}
+    {%- set days -%}
+        select event_date as day from ({{ changed }}) as changed
+        where project_id in ({{ projects_that_count_people() }})
+    {%- endset -%}
+    {{ return([add_pending_users(users), add_pending_days(days)]) }}
+{% endmacro %}
+
+{% macro projects_that_count_people() -%}
+    select project_id from {{ internal_table('project_settings') }} where count_people_without_devices
+{%- endmacro %}
+
+{# The days on which these users, given as a query with (project_id, user_id), may count as visitors without a device. #}
+{% macro days_without_device(users) -%}
+    select activity.event_date as day
+    from {{ internal_table('activity_without_device') }} as activity
+    where
+        activity.project_id in ({{ projects_that_count_people() }})
+        and (activity.project_id, activity.user_id) in (select project_id, user_id from ({{ users }}) as users)
+{%- endmacro %}
+
 {# page_views: the next view stitch must look at views that are written without stitching, and at those without a
    device if their user has another canonical id. #}
 {% macro note_unstitched_views(added, gone) %}
@@ -130,7 +176,8 @@
 {% endmacro %}
 
 {# project_settings: if crediting rules of a project changed, all its devices may have rows to re-stitch. If it resolves
-   persons, or did, all its ids may belong to other persons. With `reconcile` this holds for every project. #}
+   persons, or did, all its ids may belong to other persons. With `reconcile` this holds for every project. If who is
+   counted changed, days on which a user has no device need new rows of `visitor_stats`. #}
 {% macro note_changed_rules(added, gone) %}
     {%- set history = internal_table('rules_history') -%}
     {%- set changed -%}
@@ -168,7 +215,23 @@
         from ({{ known_ids() }}) as found
         where found.project_id in (select project_id from changed_rules where has_persons)
     {%- endset -%}
-    {{ return([changed, add_pending_devices(devices), add_pending_ids(ids)] + end_and_begin(
+    {%- set counts = 'count_people_without_devices' -%}
+    {%- set days -%}
+        select event_date as day from {{ internal_table('activity_without_device') }} as activity
+        where
+            project_id in (
+                select project_id
+                from (
+                    select project_id, {{ counts }} from {{ added }} as added
+                    union all
+                    select project_id, {{ counts }} from {{ gone }} as gone
+                ) as rules
+                where {{ counts }}
+                group by project_id
+                having count(*) = 1
+            )
+    {%- endset -%}
+    {{ return([changed, add_pending_devices(devices), add_pending_ids(ids), add_pending_days(days)] + end_and_begin(
         history,
         ['project_id', 'policy', 'stitching', 'keep_own_user', 'rules'],
         "select project_id, policy, stitching, keep_own_user, crediting_rules as rules from " ~ this ~ " as settings",
@@ -237,6 +300,9 @@
     {%- set devices -%}
         select project_id, id as anonymous_id from concerned where kind = 'device'
         union
+        select project_id, substr(other_id, 8) as anonymous_id from changed_decisions
+        where kind = 'wrong_link' and other_id like 'device:%'
+        union
         select found.project_id, found.anonymous_id
         from (
             select project_id, anonymous_id, user_id from {{ internal_table('identity_map') }}
@@ -250,12 +316,27 @@
     {%- set ids -%}
         select project_id, case kind when 'device' then 'device' else 'user' end as id_kind, id from concerned
         union
+        -- What is no link of a device may be a previous id that is no user's.
+        select concerned.project_id, 'user' as id_kind, coalesce(names.person_id, concerned.id) as id
+        from concerned
+        left join names_before_and_after as names
+            on concerned.project_id = names.project_id and concerned.id = names.user_id
+        where concerned.kind = 'device'
+        union
         -- Ids that are linked with these users may have another number of users now, and so become hubs or cease to be.
         select links.project_id, links.id_kind, links.id
         from {{ internal_table('identifier_links') }} as links
         inner join concerned
             on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
         where links.linked_kind = 'user'
+        union
+        select links.project_id, 'user' as id_kind, names.person_id as id
+        from {{ internal_table('identifier_links') }} as links
+        inner join concerned
+            on links.project_id = concerned.project_id and links.linked_id = concerned.id and concerned.kind != 'device'
+        inner join names_before_and_after as names
+            on links.project_id = names.project_id and links.id = names.user_id
+        where links.id_kind = 'user'
         union
         select links.project_id, 'device' as id_kind, links.anonymous_id as id
         from {{ internal_table('identity_map') }} as links
@@ -264,9 +345,21 @@
     {%- endset -%}
     {%- set persons -%}
         select project_id, id as stitched_user_id from concerned where kind = 'person'
+        union
+        -- Devices are counted as one, or no longer.
+        select sessions.project_id, sessions.stitched_user_id
+        from {{ internal_table('stitched_sessions') }} as sessions
+        inner join (
+            select project_id, id as anonymous_id from changed_decisions where kind = 'same_device'
+            union
+            select project_id, other_id as anonymous_id from changed_decisions where kind = 'same_device'
+        ) as devices
+            on sessions.project_id = devices.project_id and sessions.anonymous_id = devices.anonymous_id
     {%- endset -%}
+    {%- set days = days_without_device("select project_id, id as user_id from concerned where kind = 'user'") -%}
     {{ return(
         [changed, names, concerned, add_pending_devices(devices), add_pending_ids(ids), add_pending_users(persons)]
+        + [add_pending_days(days)]
         + remember_decisions()
         + remember_names(is_before_persons=true)
     ) }}

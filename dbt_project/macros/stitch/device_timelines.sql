@@ -1,7 +1,7 @@
 {#
   The stitched user that an anonymous row of a device would have, at every time. It is a step function of the row's
-  time: it can change only where a link begins, on the first day of a link's lookback, and on the day after the last day
-  of its carry forward. So `stitch` computes it once per step.
+  time: it can change only where a link begins, where its lookback begins, and just after its carry forward ends. So
+  `stitch` computes it once per step.
 
   Gives the CTEs up to `timelines`: one row per pending device and interval with one answer. Devices without a link that
   counts have no rows, unless they are shared by decision.
@@ -13,13 +13,22 @@ timeline_links as (
         links.anonymous_id,
         links.event_date,
         links.first_seen_at,
+        links.last_seen_at,
         settings.lookback_days,
-        settings.carry_forward_days
+        settings.lookback_minutes,
+        settings.carry_forward_days,
+        settings.carry_forward_minutes
     from (
-        select project_id, anonymous_id, event_date, first_seen_at, true as is_of_user
+        select project_id, anonymous_id, event_date, first_seen_at, last_seen_at, true as is_of_user
         from {{ links_in_force() }} as of_users
         union all
-        select project_id, linked_id as anonymous_id, event_date, first_seen_at, false as is_of_user
+        select
+            project_id,
+            linked_id as anonymous_id,
+            event_date,
+            first_seen_at,
+            last_seen_at,
+            false as is_of_user
         from {{ identifiers_in_force() }} as of_identifiers
         where linked_kind = 'device'
     ) as links
@@ -38,16 +47,24 @@ timeline_steps as (
     select
         project_id,
         anonymous_id,
-        cast({{ days_later('event_date', '-lookback_days') }} as timestamp) as step_at
+        case
+            when lookback_minutes is null then cast({{ days_later('event_date', '-lookback_days') }} as timestamp)
+            else {{ minutes_later('first_seen_at', '-lookback_minutes') }}
+        end as step_at
     from timeline_links
-    where lookback_days < {{ unlimited_days() }}
+    where lookback_minutes is not null or lookback_days < {{ unlimited_days() }}
     union
     select
         project_id,
         anonymous_id,
-        cast({{ days_later('event_date', 'carry_forward_days + 1') }} as timestamp) as step_at
+        case
+            when carry_forward_minutes is null
+                then cast({{ days_later('event_date', 'carry_forward_days + 1') }} as timestamp)
+            -- At the edge itself the link still counts.
+            else {{ minutes_later('last_seen_at', 'carry_forward_minutes') }} + {{ least_time() }}
+        end as step_at
     from timeline_links
-    where carry_forward_days < {{ unlimited_days() }}
+    where carry_forward_minutes is not null or carry_forward_days < {{ unlimited_days() }}
 ),
 
 timeline_moments as (

@@ -34,7 +34,7 @@ policy_beginnings as (
         links.anonymous_id,
         kinds.counts_identifiers,
         links.linked_at as since_at,
-        links.link_day as since_day,
+        links.link_last_seen_at as last_seen_at,
         {{ is_forgotten('links.link_user_id') }} as is_forgotten
     from {{ links }} as links
     inner join policy_forgotten_devices as devices
@@ -46,7 +46,7 @@ policy_beginnings as (
         links.linked_id as anonymous_id,
         true as counts_identifiers,
         links.first_seen_at as since_at,
-        links.event_date as since_day,
+        links.last_seen_at,
         {{ is_forgotten('links.id') }} as is_forgotten
     from {{ identifiers_in_force() }} as links
     inner join policy_forgotten_devices as devices
@@ -58,7 +58,7 @@ policy_beginnings as (
         devices.anonymous_id,
         kinds.counts_identifiers,
         {{ beginning_of_time() }} as since_at,
-        cast(null as date) as since_day,
+        cast(null as timestamp) as last_seen_at,
         false as is_forgotten
     from policy_forgotten_devices as devices
     cross join (select false as counts_identifiers union all select true as counts_identifiers) as kinds
@@ -70,20 +70,20 @@ policy_forgotten_around as (
         anonymous_id,
         counts_identifiers,
         since_at,
-        since_day,
+        last_seen_at,
         is_forgotten,
-        min(case when is_forgotten then since_day end) over (
+        min(case when is_forgotten then since_at end) over (
             partition by project_id, anonymous_id, counts_identifiers
             order by since_at
             rows between 1 following and unbounded following
-        ) as next_forgotten_day
+        ) as next_forgotten_at
     from (
         select
             project_id,
             anonymous_id,
             counts_identifiers,
             since_at,
-            max(since_day) as since_day,
+            max(last_seen_at) as last_seen_at,
             max(case when is_forgotten then 1 else 0 end) = 1 as is_forgotten
         from policy_beginnings
         group by project_id, anonymous_id, counts_identifiers, since_at
@@ -104,7 +104,6 @@ policy_held as (
     select
         policy_takeovers.project_id,
         policy_takeovers.anonymous_id,
-        policy_takeovers.subject_day,
         policy_takeovers.subject_at,
         policy_takeovers.policy
     from {{ join_latest(
@@ -112,7 +111,7 @@ policy_held as (
         'subject_at', 'since_at'
     ) }}
     where
-        (policy_forgotten_around.is_forgotten and policy_forgotten_around.since_day >= policy_takeovers.first_link_day)
-        or policy_forgotten_around.next_forgotten_day <= policy_takeovers.last_link_day
+        (policy_forgotten_around.is_forgotten and policy_forgotten_around.last_seen_at >= policy_takeovers.first_link_at)
+        or policy_forgotten_around.next_forgotten_at <= policy_takeovers.last_link_at
 )
 {%- endmacro %}

@@ -9,11 +9,11 @@
         project_id,
         anonymous_id,
         linked_at as since_at,
-        link_day as before_day,
+        link_last_seen_at as before_last_seen_at,
         link_user_id as before_user_id,
         link_event_id as before_event_id,
         lead(linked_at) over device_in_time as after_linked_at,
-        lead(link_day) over device_in_time as after_day,
+        lead(link_last_seen_at) over device_in_time as after_last_seen_at,
         lead(link_user_id) over device_in_time as after_user_id,
         lead(link_event_id) over device_in_time as after_event_id
     from (
@@ -21,8 +21,8 @@
             project_id,
             anonymous_id,
             link_user_id,
-            link_day,
             linked_at,
+            link_last_seen_at,
             link_event_id
         from {{ links }}
         union all
@@ -30,8 +30,8 @@
             project_id,
             anonymous_id,
             cast(null as varchar) as link_user_id,
-            cast(null as date) as link_day,
             {{ beginning_of_time() }} as linked_at,
+            cast(null as timestamp) as link_last_seen_at,
             cast(null as varchar) as link_event_id
         from {{ links }}
     ) as beginnings

@@ -4,8 +4,8 @@
 
   policy_p(lookups, links)
       Gives the CTE `p_candidates`: all columns of `lookups` (a device and a time, with the window within which a link
-      counts) and the one link that the policy picks for each: link_user_id, link_day, candidate_linked_at and
-      candidate_event_id, all null for no link. `links` holds the links of these devices.
+      counts) and the one link that the policy picks for each: link_user_id, candidate_linked_at,
+      link_last_seen_at and candidate_event_id, all null for no link. `links` holds the links of these devices.
 
   policy_p_traits()
       The traits of the policy. A trait that is not named is false.

@@ -23,6 +23,8 @@
 
 {% macro literal(value) -%}
     {%- if value is string -%} '{{ value | replace("'", "''") }}'
+    {#- Which rules have no value: a window is counted in days or in minutes. PostgreSQL takes a bare null for a text. -#}
+    {%- elif value is none -%} cast(null as integer)
     {%- else -%} {{ value | lower }}
     {%- endif -%}
 {%- endmacro %}

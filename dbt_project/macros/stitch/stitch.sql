@@ -56,12 +56,11 @@ policy_lookups as (
     select distinct
         subjects.project_id,
         subjects.anonymous_id,
-        subjects.subject_day,
         subjects.subject_at,
         subjects.policy,
         subjects.max_users_per_device,
-        subjects.last_link_day,
-        subjects.first_link_day
+        subjects.first_link_at,
+        subjects.last_link_at
     from policy_subjects as subjects
 ),
 
@@ -72,8 +71,8 @@ policy_links as (
         links.anonymous_id,
         links.user_id as link_user_id,
         links.person_id as link_person_id,
-        links.event_date as link_day,
         links.first_seen_at as linked_at,
+        links.last_seen_at as link_last_seen_at,
         links.first_event_id as link_event_id
     from {{ links_in_force(decided_names()) }} as links
     where exists (
@@ -96,21 +95,22 @@ policy_crowded_devices as (
     having count(distinct policy_links.link_person_id) > settings.max_users_per_device
 ),
 
-{{ days_shared_by_decision('policy_lookups', 'policy_links') }},
+{{ windows_shared_by_decision('policy_lookups', 'policy_links') }},
 
--- Counting users within the window is expensive, so do it only for the few devices with many users.
-policy_shared_device_days as (
+-- Counting users within a window is expensive, so do it only for the few devices with many users. All rows of a day have
+-- one window, unless it is counted in hours or minutes.
+policy_shared_windows as (
     select
         subjects.project_id,
         subjects.anonymous_id,
-        subjects.subject_day
+        subjects.first_link_at,
+        subjects.last_link_at
     from (
         select distinct
             policy_lookups.project_id,
             policy_lookups.anonymous_id,
-            policy_lookups.subject_day,
-            policy_lookups.first_link_day,
-            policy_lookups.last_link_day,
+            policy_lookups.first_link_at,
+            policy_lookups.last_link_at,
             policy_lookups.max_users_per_device
         from policy_lookups
         inner join policy_crowded_devices
@@ -122,23 +122,29 @@ policy_shared_device_days as (
         on
             subjects.project_id = policy_links.project_id
             and subjects.anonymous_id = policy_links.anonymous_id
-            and policy_links.link_day between subjects.first_link_day and subjects.last_link_day
-    group by subjects.project_id, subjects.anonymous_id, subjects.subject_day, subjects.max_users_per_device
+            and {{ counts_for('policy_links.linked_at', 'policy_links.link_last_seen_at', 'subjects') }}
+    group by
+        subjects.project_id,
+        subjects.anonymous_id,
+        subjects.first_link_at,
+        subjects.last_link_at,
+        subjects.max_users_per_device
     having count(distinct policy_links.link_person_id) > subjects.max_users_per_device
     union
     select
         project_id,
         anonymous_id,
-        subject_day
-    from policy_days_shared_by_decision
+        first_link_at,
+        last_link_at
+    from policy_windows_shared_by_decision
 ),
 
 policy_answers as (
     select
         subjects.*,
         candidates.link_user_id,
-        candidates.link_day,
         candidates.candidate_linked_at,
+        candidates.link_last_seen_at,
         candidates.candidate_event_id,
         held.project_id is not null as is_held,
         shared.project_id is not null
@@ -150,21 +156,20 @@ policy_answers as (
         on
             subjects.project_id = candidates.project_id
             and subjects.anonymous_id = candidates.anonymous_id
-            and subjects.subject_day = candidates.subject_day
             and subjects.subject_at = candidates.subject_at
             and subjects.policy = candidates.policy
     left join policy_held as held
         on
             subjects.project_id = held.project_id
             and subjects.anonymous_id = held.anonymous_id
-            and subjects.subject_day = held.subject_day
             and subjects.subject_at = held.subject_at
             and subjects.policy = held.policy
-    left join policy_shared_device_days as shared
+    left join policy_shared_windows as shared
         on
             subjects.project_id = shared.project_id
             and subjects.anonymous_id = shared.anonymous_id
-            and subjects.subject_day = shared.subject_day
+            and subjects.first_link_at = shared.first_link_at
+            and subjects.last_link_at = shared.last_link_at
     {%- for name in shared_by_policies %}
     left join {{ name }}_shared_devices as {{ name }}_shared
         on
@@ -176,8 +181,8 @@ policy_answers as (
     select
         subjects.*,
         null as link_user_id,
-        null as link_day,
         null as candidate_linked_at,
+        null as link_last_seen_at,
         null as candidate_event_id,
         false as is_held,
         false as is_on_shared_device
@@ -209,7 +214,7 @@ policy_rules as (
     from (
         select
             *,
-            coalesce(link_day between first_link_day and last_link_day, false) as has_link
+            coalesce({{ counts_for('candidate_linked_at', 'link_last_seen_at', 'policy_answers') }}, false) as has_link
         from policy_answers
     ) as answers
 ),
@@ -255,8 +260,8 @@ stitched as (
         settings.keep_own_user or {{ has_trait(policy, 'keeps_own_user') }} as keeps_own_user,
         {{ switch }} as is_stitched,
         settings.max_users_per_device,
-        {{ days_later('subjects.subject_day', 'settings.lookback_days') }} as last_link_day,
-        {{ days_later('subjects.subject_day', '-settings.carry_forward_days') }} as first_link_day
+        {{ first_link_at('subjects', 'settings') }} as first_link_at,
+        {{ last_link_at('subjects', 'settings') }} as last_link_at
     from {{ subjects }} as subjects
     inner join {{ project_settings() }} as settings on subjects.project_id = settings.project_id
 {%- endmacro %}

@@ -19,6 +19,15 @@ with blocked_ids as (
         occurred_at
     from {{ source('landing', 'raw_events') }}
     where blocked_user_id is not null
+    union all
+    select
+        project_id,
+        'blocked id' as guard,
+        'previous_id' as field,
+        blocked_previous_id as found,
+        occurred_at
+    from {{ source('landing', 'raw_events') }}
+    where blocked_previous_id is not null
 ),
 
 links as (
@@ -79,11 +88,12 @@ shared_devices as (
         stitched.anonymous_id as found,
         stitched.subject_at as occurred_at
     from stitched
-    left join policy_days_shared_by_decision as decided
+    left join policy_windows_shared_by_decision as decided
         on
             stitched.project_id = decided.project_id
             and stitched.anonymous_id = decided.anonymous_id
-            and stitched.subject_day = decided.subject_day
+            and stitched.first_link_at = decided.first_link_at
+            and stitched.last_link_at = decided.last_link_at
     where stitched.stitched_by = 'shared device'
 ),
 
@@ -101,7 +111,30 @@ wrong_links as (
             and events.anonymous_id = wrong.anonymous_id
             and events.user_id = wrong.user_id
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
-    where events.event_type = 'identify' or settings.link_on = 'any'
+    where {{ may_link('events') }}
+    union all
+    select
+        events.project_id,
+        'wrong link' as guard,
+        'previous_id' as field,
+        events.previous_id as found,
+        events.occurred_at
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ wrong_links() }} as wrong
+        on
+            events.project_id = wrong.project_id
+            and (
+                (events.previous_id = wrong.anonymous_id and events.user_id = wrong.user_id)
+                or (
+                    events.user_id is null
+                    and (
+                        (events.previous_id = wrong.anonymous_id and 'device:' || events.anonymous_id = wrong.user_id)
+                        or (events.anonymous_id = wrong.anonymous_id and 'device:' || events.previous_id = wrong.user_id)
+                    )
+                )
+            )
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where {{ has_previous_id('events') }} and {{ may_link('events') }}
 ),
 
 -- Where only identify events link: users of other events who were never identified on the same device.
@@ -139,6 +172,104 @@ bad_times as (
     where problem in ('before_start_date', 'in_the_future')
 ),
 
+-- Policy `graph`: every tie between two ids, from both ends.
+ties as (
+    select
+        evidence.*,
+        true as is_limited_by_default
+    from ({{ all_evidence() }}) as evidence
+    union all
+    select
+        evidence.project_id,
+        evidence.other_kind as id_kind,
+        evidence.other_id as id,
+        evidence.id_kind as other_kind,
+        evidence.id as other_id,
+        evidence.first_seen_at,
+        evidence.last_seen_at,
+        evidence.event_count,
+        evidence.first_event_id,
+        false as is_limited_by_default
+    from ({{ all_evidence() }}) as evidence
+    where evidence.id_kind != evidence.other_kind
+),
+
+-- Hubs by a limit. A device with too many users is a shared device above.
+crowded_ids as (
+    select
+        ties.project_id,
+        ties.id_kind || '.' || ties.other_kind as field,
+        ties.id as found,
+        ties.event_count,
+        ties.first_seen_at,
+        ties.last_seen_at
+    from ties
+    inner join (
+        select
+            ties.project_id,
+            ties.id_kind,
+            ties.id,
+            ties.other_kind
+        from ties
+        inner join {{ project_settings() }} as settings
+            on ties.project_id = settings.project_id and settings.resolves_persons
+        left join {{ internal_table('id_limits') }} as limits
+            on
+                ties.project_id = limits.project_id
+                and ties.id_kind = limits.id_kind
+                and ties.other_kind = limits.other_kind
+        group by
+            ties.project_id, ties.id_kind, ties.id, ties.other_kind, ties.is_limited_by_default, limits.max_count,
+            settings.max_users_per_device
+        having
+            count(distinct ties.other_id) > coalesce(
+                limits.max_count,
+                case when ties.is_limited_by_default and ties.id_kind != 'device' then settings.max_users_per_device end
+            )
+    ) as crowded
+        on
+            ties.project_id = crowded.project_id
+            and ties.id_kind = crowded.id_kind
+            and ties.id = crowded.id
+            and ties.other_kind = crowded.other_kind
+),
+
+-- The values of a kind of which one person would have too many.
+parted_ids as (
+    select
+        ties.project_id,
+        ties.id_kind || '.per_person' as field,
+        ties.id as found,
+        ties.event_count,
+        ties.first_seen_at,
+        ties.last_seen_at
+    from ties
+    inner join {{ ref('persons') }} as ids
+        on ties.project_id = ids.project_id and ties.id_kind = ids.id_kind and ties.id = ids.id
+    inner join (
+        select
+            persons.project_id,
+            persons.id_kind,
+            persons.component_id
+        from {{ ref('persons') }} as persons
+        inner join {{ internal_table('unique_identifiers') }} as kinds
+            on persons.project_id = kinds.project_id and persons.id_kind = kinds.id_kind
+        where persons.component_id is not null
+        group by persons.project_id, persons.id_kind, persons.component_id, kinds.max_values
+        having count(*) > kinds.max_values
+    ) as parted
+        on
+            ids.project_id = parted.project_id
+            and ids.id_kind = parted.id_kind
+            and ids.component_id = parted.component_id
+),
+
+limited as (
+    select * from crowded_ids
+    union all
+    select * from parted_ids
+),
+
 guarded as (
     select * from blocked_ids
     union all
@@ -161,3 +292,14 @@ select
     max(occurred_at) as last_seen_at
 from guarded
 group by project_id, guard, field, found
+union all
+select
+    project_id,
+    'over the limit' as guard,
+    field,
+    found,
+    cast(sum(event_count) as bigint) as event_count,
+    min(first_seen_at) as first_seen_at,
+    max(last_seen_at) as last_seen_at
+from limited
+group by project_id, field, found

@@ -15,7 +15,7 @@
 
 -- depends_on: {{ ref('decisions') }}, {{ ref('identity_map') }}, {{ ref('identifier_links') }}, {{ ref('persons') }}
 -- depends_on: {{ ref('user_mapping_history') }}, {{ ref('stitched_sessions') }}, {{ ref('page_views') }}
--- depends_on: {{ ref('users') }}, {{ ref('visitor_stats') }}
+-- depends_on: {{ ref('users') }}, {{ ref('visitor_stats') }}, {{ ref('activity_without_device') }}
 select
     grain,
     day,
@@ -38,14 +38,34 @@ select
     'users' as grain,
     {{ last_session_day }} as day,
     count(*) as row_count
-from {{ internal_table('pending_users') }} as pending
-where
-    exists (
-        select 1 from {{ ref('stitched_sessions') }} as sessions
-        where
-            sessions.project_id = pending.project_id
-            and sessions.stitched_user_id = pending.stitched_user_id
-    )
+from (
+    select
+        pending.project_id,
+        pending.stitched_user_id
+    from {{ internal_table('pending_users') }} as pending
+    where
+        exists (
+            select 1 from {{ ref('stitched_sessions') }} as sessions
+            where
+                sessions.project_id = pending.project_id
+                and sessions.stitched_user_id = pending.stitched_user_id
+        )
+    union
+    -- By either name: the row of the one is to be written, or that of the other to be deleted.
+    select
+        pending.project_id,
+        pending.stitched_user_id
+    from {{ internal_table('pending_users') }} as pending
+    inner join {{ people_without_device() }} as people
+        on pending.project_id = people.project_id and pending.stitched_user_id = people.stitched_user_id
+    union
+    select
+        pending.project_id,
+        pending.stitched_user_id
+    from {{ internal_table('pending_users') }} as pending
+    inner join {{ ref('activity_without_device') }} as activity
+        on pending.project_id = activity.project_id and pending.stitched_user_id = activity.user_id
+) as users
 having count(*) > 0
 union all
 select

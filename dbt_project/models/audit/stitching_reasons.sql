@@ -33,28 +33,46 @@ with device_rows as (
     switch="case when subjects.grain = 'session' then settings.stitching and settings.session_stitching else settings.stitching end"
 ) }},
 
-identified_events as (
+-- An event names a user of its device, and of the device that its previous id may be.
+named_users as (
     select
         events.project_id,
         events.anonymous_id,
         events.user_id,
         events.event_id,
-        events.event_type,
         events.event_date,
         events.occurred_at,
-        settings.link_on = 'identify' and events.event_type != 'identify' as is_kept_from_linking,
-        last_value(events.user_id) over (
-            partition by
-                events.project_id,
-                events.anonymous_id,
-                events.occurred_at,
-                settings.link_on = 'identify' and events.event_type != 'identify'
-            order by events.event_id
-            rows between unbounded preceding and unbounded following
-        ) as user_of_instant
+        {{ may_link('events') }} as may_link
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where events.anonymous_id is not null and events.user_id is not null
+    union all
+    select
+        events.project_id,
+        events.previous_id as anonymous_id,
+        events.user_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        {{ may_link('events') }} as may_link
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where
+        {{ has_previous_id('events') }}
+        and events.previous_id is distinct from events.anonymous_id
+        and events.user_id is not null
+),
+
+identified_events as (
+    select
+        *,
+        not may_link as is_kept_from_linking,
+        last_value(user_id) over (
+            partition by project_id, anonymous_id, occurred_at, may_link
+            order by event_id
+            rows between unbounded preceding and unbounded following
+        ) as user_of_instant
+    from named_users
 ),
 
 -- All that could have given the device a user: its links, and events that a guard kept from being links.
@@ -63,7 +81,6 @@ candidates as (
         links.project_id,
         links.anonymous_id,
         links.user_id as candidate_user_id,
-        links.event_date as candidate_day,
         links.first_seen_at as candidate_at,
         links.last_seen_at as candidate_last_seen_at,
         links.event_count as candidate_event_count,
@@ -81,7 +98,6 @@ candidates as (
         links.project_id,
         links.linked_id as anonymous_id,
         links.id_kind || ':' || links.id as candidate_user_id,
-        links.event_date as candidate_day,
         links.first_seen_at as candidate_at,
         links.last_seen_at as candidate_last_seen_at,
         links.event_count as candidate_event_count,
@@ -102,7 +118,6 @@ candidates as (
         project_id,
         anonymous_id,
         user_id as candidate_user_id,
-        event_date as candidate_day,
         min(occurred_at) as candidate_at,
         max(occurred_at) as candidate_last_seen_at,
         count(*) as candidate_event_count,
@@ -116,7 +131,6 @@ candidates as (
         project_id,
         anonymous_id,
         user_id as candidate_user_id,
-        event_date as candidate_day,
         occurred_at as candidate_at,
         occurred_at as candidate_last_seen_at,
         count(*) as candidate_event_count,
@@ -130,7 +144,6 @@ candidates as (
         project_id,
         anonymous_id,
         blocked_user_id as candidate_user_id,
-        min(event_date) as candidate_day,
         min(occurred_at) as candidate_at,
         max(occurred_at) as candidate_last_seen_at,
         count(*) as candidate_event_count,
@@ -146,33 +159,32 @@ users_in_window as (
     select
         stitched.project_id,
         stitched.anonymous_id,
-        stitched.subject_day,
+        stitched.first_link_at,
+        stitched.last_link_at,
         count(distinct links.person_id) as user_count
     from (
         select distinct
             project_id,
             anonymous_id,
-            subject_day,
-            first_link_day,
-            last_link_day
+            first_link_at,
+            last_link_at
         from stitched
     ) as stitched
     inner join {{ links_in_force(decided_names()) }} as links
         on
             stitched.project_id = links.project_id
             and stitched.anonymous_id = links.anonymous_id
-            and links.event_date between stitched.first_link_day and stitched.last_link_day
-    group by stitched.project_id, stitched.anonymous_id, stitched.subject_day
+            and {{ counts_for('links.first_seen_at', 'links.last_seen_at', 'stitched') }}
+    group by stitched.project_id, stitched.anonymous_id, stitched.first_link_at, stitched.last_link_at
 ),
 
 compared as (
     select
         stitched.*,
-        settings.lookback_days,
-        settings.carry_forward_days,
         settings.keep_own_user,
+        {{ duration_text('settings.lookback_days', 'settings.lookback_minutes') }} as lookback,
+        {{ duration_text('settings.carry_forward_days', 'settings.carry_forward_minutes') }} as carry_forward,
         candidates.candidate_user_id,
-        candidates.candidate_day,
         candidates.candidate_at,
         candidates.candidate_last_seen_at,
         candidates.candidate_event_count,
@@ -194,7 +206,7 @@ compared as (
         stitched.is_held
         or (
             {{ is_forgotten('stitched.link_user_id') }}
-            and stitched.link_day between stitched.first_link_day and stitched.last_link_day
+            and {{ counts_for('stitched.candidate_linked_at', 'stitched.link_last_seen_at', 'stitched') }}
             and not (stitched.keeps_own_user and stitched.user_id is not null)
         ) as is_kept_for_forgotten,
         -- The link that the policy picked, whether or not it then counted.
@@ -209,7 +221,8 @@ compared as (
         on
             stitched.project_id = users_in_window.project_id
             and stitched.anonymous_id = users_in_window.anonymous_id
-            and stitched.subject_day = users_in_window.subject_day
+            and stitched.first_link_at = users_in_window.first_link_at
+            and stitched.last_link_at = users_in_window.last_link_at
     left join {{ ref('persons') }} as device_persons
         on
             {{ has_trait('stitched.policy', 'resolves_persons') }}
@@ -226,12 +239,12 @@ compared as (
             {{ has_trait('stitched.policy', 'resolves_persons') }}
             and stitched.project_id = candidate_persons.project_id
             and coalesce(candidate_names.person_id, candidates.candidate_user_id) = {{ person_name('candidate_persons') }}
-            and candidate_persons.id_kind != 'device'
-    left join policy_days_shared_by_decision as decided
+    left join policy_windows_shared_by_decision as decided
         on
             stitched.project_id = decided.project_id
             and stitched.anonymous_id = decided.anonymous_id
-            and stitched.subject_day = decided.subject_day
+            and stitched.first_link_at = decided.first_link_at
+            and stitched.last_link_at = decided.last_link_at
     -- Only for the candidate by which the row is credited.
     left join {{ decided_names() }} as names
         on
@@ -272,10 +285,10 @@ reasons as (
             {{ reasons_of_policies('cut', "coalesce(candidate_person_id, '') != coalesce(device_person_id, '')") }}
             {{ reasons_of_policies('decides', 'decides') }}
             {{ reasons_of_policies('loses_before_window') }}
-            when candidate_day > last_link_day
-                then 'outside the lookback of ' || lookback_days || ' days'
-            when candidate_day < first_link_day
-                then 'expired: carried forward ' || carry_forward_days || ' days only'
+            when candidate_at > last_link_at
+                then 'outside the lookback of ' || lookback
+            when candidate_last_seen_at < first_link_at
+                then 'expired: carried forward ' || carry_forward || ' only'
             {{ reasons_of_policies('loses_within_window') }}
         end as reason
     from compared

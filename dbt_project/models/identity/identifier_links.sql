@@ -6,67 +6,17 @@
 ) }}
 
 -- depends_on: {{ ref('decisions') }}
--- The first join leaves out projects without configured identifiers, so that no JSON is parsed for them.
-with found as (
-    select
-        events.project_id,
-        events.event_id,
-        events.event_date,
-        events.occurred_at,
-        events.anonymous_id,
-        events.user_id,
-        fields.id_kind,
-        fields.preference,
-        fields.is_trimmed,
-        fields.is_lower,
-        fields.is_digits,
-        case
-            when fields.place = 'traits' then {{ json_text('events.traits', 'fields.json_path') }}
-            else {{ json_text('events.properties', 'fields.json_path') }}
-        end as sent
-    from {{ source('landing', 'raw_events') }} as events
-    inner join {{ internal_table('identifier_fields') }} as fields on events.project_id = fields.project_id
-    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
-    where
-        {{ is_in_window('events.event_date') }}
-        and (events.anonymous_id is not null or events.user_id is not null)
-        and (events.event_type = 'identify' or settings.link_on = 'any')
-),
-
-trimmed as (
-    select
-        *,
-        case when is_trimmed then trim(sent, {{ white_space() }}) else sent end as trimmed_value
-    from found
-),
-
-normalised as (
-    select
-        *,
-        case
-            when is_digits then {{ digits_of('trimmed_value') }}
-            when is_lower then {{ lower_of('trimmed_value') }}
-            else trimmed_value
-        end as id
-    from trimmed
-),
+with {{ sent_identifiers(is_in_window('events.event_date')) }},
 
 identities as (
     select
-        normalised.*,
+        *,
         row_number() over (
-            partition by normalised.project_id, normalised.event_id, normalised.id_kind
-            order by normalised.preference
+            partition by project_id, event_id, id_kind
+            order by preference
         ) as position
-    from normalised
-    where
-        trim(normalised.id, {{ white_space() }}) != ''
-        and not exists (
-            select 1 from {{ internal_table('blocked_identifiers') }} as blocked
-            where
-                blocked.project_id = normalised.project_id
-                and blocked.value = {{ lower_of("trim(normalised.id, " ~ white_space() ~ " || '\"''`')") }}
-        )
+    from sent_identifiers
+    where not is_blocked
 ),
 
 ends as (
@@ -113,7 +63,55 @@ seen_together as (
         {{ is_in_window('events.event_date') }}
         and events.anonymous_id is not null
         and events.id is not null
-        and (events.event_type = 'identify' or settings.link_on = 'any')
+        and {{ may_link_forgotten('events') }}
+),
+
+previous_ids as (
+    select
+        events.project_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        events.anonymous_id,
+        events.user_id,
+        events.previous_id
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and {{ has_previous_id('events') }}
+        and {{ may_link('events') }}
+),
+
+-- A previous id ties two ids of one kind. As a device of the user it is a link of identity_map.
+same_ids as (
+    select
+        *,
+        'user' as id_kind,
+        previous_id as id,
+        'user' as linked_kind,
+        user_id as linked_id
+    from previous_ids
+    where user_id is not null
+    union all
+    select
+        *,
+        'device' as id_kind,
+        previous_id as id,
+        'device' as linked_kind,
+        anonymous_id as linked_id
+    from previous_ids
+    where user_id is null and anonymous_id is not null
+    union all
+    -- Either device is linked with the other: a link decides rows of the device that it is linked with.
+    select
+        *,
+        'device' as id_kind,
+        anonymous_id as id,
+        'device' as linked_kind,
+        previous_id as linked_id
+    from previous_ids
+    where user_id is null and anonymous_id is not null
 ),
 
 numbered as (
@@ -123,7 +121,20 @@ numbered as (
             partition by project_id, event_date, id_kind, id, linked_kind, linked_id
             order by occurred_at, event_id
         ) as event_number
-    from seen_together
+    from (
+        select * from seen_together
+        union all
+        select
+            project_id,
+            event_id,
+            event_date,
+            occurred_at,
+            id_kind,
+            id,
+            linked_kind,
+            linked_id
+        from same_ids
+    ) as found_together
 )
 
 select

@@ -22,7 +22,26 @@ with identified_events as (
         {{ is_in_window('events.event_date') }}
         and events.anonymous_id is not null
         and events.user_id is not null
-        and (events.event_type = 'identify' or settings.link_on = 'any')
+        and {{ may_link('events') }}
+    union all
+    -- The previous id may be a device, and is then the user's.
+    select
+        events.project_id,
+        events.event_date,
+        events.previous_id as anonymous_id,
+        events.user_id,
+        events.occurred_at,
+        events.event_id,
+        events.traits
+    from {{ source('landing', 'raw_events') }} as events
+    inner join {{ project_settings() }} as settings
+        on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and {{ has_previous_id('events') }}
+        and events.previous_id is distinct from events.anonymous_id
+        and events.user_id is not null
+        and {{ may_link('events') }}
     union all
     -- A forgotten user's links stay, without the user: they keep the rows around them from passing to another user.
     select
@@ -40,7 +59,7 @@ with identified_events as (
         {{ is_in_window('events.event_date') }}
         and events.anonymous_id is not null
         and events.user_id is not null
-        and (events.event_type = 'identify' or settings.link_on = 'any')
+        and {{ may_link_forgotten('events') }}
 ),
 
 -- A device has one user at any instant: of events at the same time, the one with the greatest event id counts.

@@ -20,7 +20,23 @@ links as (
             partition by project_id, person_id
             order by last_seen_at, first_event_id
         ) as position
-    from {{ links_in_force() }} as links
+    from (
+        select
+            project_id,
+            person_id,
+            traits,
+            last_seen_at,
+            first_event_id
+        from {{ links_in_force() }} as links
+        union all
+        select
+            project_id,
+            stitched_user_id as person_id,
+            traits,
+            last_seen_at,
+            first_event_id
+        from {{ people_without_device() }} as people
+    ) as named
 ),
 
 latest_traits as (

@@ -10,19 +10,19 @@ device_split_candidates as (
     select
         {{ lookups }}.*,
         case
-            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.before_user_id
+            when device_split_around.before_last_seen_at >= {{ lookups }}.first_link_at then device_split_around.before_user_id
             else device_split_around.after_user_id
         end as link_user_id,
         case
-            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.before_day
-            else device_split_around.after_day
-        end as link_day,
-        case
-            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.since_at
+            when device_split_around.before_last_seen_at >= {{ lookups }}.first_link_at then device_split_around.since_at
             else device_split_around.after_linked_at
         end as candidate_linked_at,
         case
-            when device_split_around.before_day >= {{ lookups }}.first_link_day then device_split_around.before_event_id
+            when device_split_around.before_last_seen_at >= {{ lookups }}.first_link_at then device_split_around.before_last_seen_at
+            else device_split_around.after_last_seen_at
+        end as link_last_seen_at,
+        case
+            when device_split_around.before_last_seen_at >= {{ lookups }}.first_link_at then device_split_around.before_event_id
             else device_split_around.after_event_id
         end as candidate_event_id
     from {{ join_latest(

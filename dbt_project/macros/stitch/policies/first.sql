@@ -9,7 +9,7 @@ first_links_of_devices as (
         anonymous_id,
         {{ first_known_by('link_user_id', 'linked_at') }} as link_user_id,
         {{ first_known_by('link_event_id', 'linked_at') }} as link_event_id,
-        min(link_day) as link_day,
+        {{ first_known_by('link_last_seen_at', 'linked_at') }} as link_last_seen_at,
         min(linked_at) as linked_at
     from {{ links }}
     group by project_id, anonymous_id
@@ -19,8 +19,8 @@ first_candidates as (
     select
         {{ lookups }}.*,
         first_links_of_devices.link_user_id,
-        first_links_of_devices.link_day,
         first_links_of_devices.linked_at as candidate_linked_at,
+        first_links_of_devices.link_last_seen_at,
         first_links_of_devices.link_event_id as candidate_event_id
     from {{ lookups }}
     left join first_links_of_devices

@@ -9,8 +9,8 @@ next_identify_candidates as (
     select
         {{ lookups }}.*,
         next_identify_around.after_user_id as link_user_id,
-        next_identify_around.after_day as link_day,
         next_identify_around.after_linked_at as candidate_linked_at,
+        next_identify_around.after_last_seen_at as link_last_seen_at,
         next_identify_around.after_event_id as candidate_event_id
     from {{ join_latest(
         lookups, 'next_identify_around', ['project_id', 'anonymous_id'], 'subject_at', 'since_at'
