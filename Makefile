@@ -9,7 +9,8 @@ ZENSICAL_VERSION := 0.0.73
 # A subset of what passes there: what decides answers, and the most of it per minute.
 ON_POSTGRES := tests/conformance tests/integration/test_documents_examples.py \
     tests/integration/test_incremental_equals_full.py tests/integration/test_graph.py \
-    tests/integration/test_guards.py tests/integration/test_why.py tests/integration/test_overrides.py
+    tests/integration/test_guards.py tests/integration/test_why.py tests/integration/test_overrides.py \
+    tests/integration/test_limits.py tests/integration/test_previous_ids.py
 # The UI has no login. Said here too, because DAGSTER_WEBSERVER_HOST would change Dagster's default.
 LOOPBACK := --host 127.0.0.1
 

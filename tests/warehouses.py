@@ -51,6 +51,7 @@ VIEWS = (
     "user_first_touch",
     "user_conversions",
     "guard_report",
+    "identifier_guard_report",
     "device_pairs",
     "policy_preview_sessions",
     "policy_preview_events",

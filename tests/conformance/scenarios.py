@@ -55,12 +55,13 @@ class Scenario:
     def stitch_toml(self, policy: str) -> str:
         # By default the columns `latest` and `first` show what links decide.
         settings = {"policy": policy, "keep_own_user": False, **self.settings}
-        identifiers = settings.pop("identifiers", {})
+        tables = {name: settings.pop(name, {}) for name in ("identifiers", "limits")}
         # TOML writes strings, numbers and lists of these as JSON does.
         lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
-        for kind, found in identifiers.items():
-            lines.append(f"[projects.{self.project(policy)}.identifiers.{kind}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in found.items()]
+        for name, by_kind in tables.items():
+            for kind, found in by_kind.items():
+                lines.append(f"[projects.{self.project(policy)}.{name}.{kind}]")
+                lines += [f"{key} = {json.dumps(value)}" for key, value in found.items()]
         return f"[projects.{self.project(policy)}]\n" + "\n".join(lines) + "\n"
 
     def override_lines(self, policy: str) -> list[str]:

@@ -23,7 +23,7 @@ from stitch_pipeline.warehouse.dbt_project import manifest
 PERSONAL = {
     *("anonymous_id", "user_id", "stitched_user_id", "stored_user_id", "candidate_user_id", "first_touch_anonymous_id"),
     *("id", "linked_id", "person_id", "component_id", "blocked_anonymous_id", "blocked_user_id", "found"),
-    *("previous_id", "blocked_previous_id", "identifiers"),
+    *("previous_id", "blocked_previous_id", "identifiers", "other_anonymous_id", "proposed_decision"),
     *("traits", "properties", "raw_row", "page_url", "referrer", "first_touch_referrer"),
 }
 MODELS: dict[str, Any] = {

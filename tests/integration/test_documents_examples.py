@@ -258,8 +258,11 @@ def test_j7_u5_without_an_anonymous_id_an_event_is_kept_and_never_stitched(told:
         "where project_id = 'no-consent' order by event_id"
     )
     assert rows(told, views) == [("c1", None, "c1"), ("c2", None, "c2"), ("c3", None, "member")]
-    for table in ("sessions", "identity_map", "users"):
+    for table in ("sessions", "identity_map"):
         assert rows(told, f"select * from stitch.{table} where project_id = 'no-consent'") == []
+    # Who says who they are is a user, with no device.
+    users = "select stitched_user_id, device_count, event_count from stitch.users where project_id = 'no-consent'"
+    assert rows(told, users) == [("member", 0, 1)]
 
 
 def test_s9_sessions_before_during_and_after_login_on_several_devices(told: dict[str, Any]) -> None:

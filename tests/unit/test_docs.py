@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -33,3 +34,12 @@ def test_the_examples_are_what_the_settings_take(tmp_path: Path, monkeypatch: py
     assert (settings.rules("app").policy, set(settings.rules("app").identifiers)) == (Policy.graph, {"email"})
     assert settings.feed("tills").source == "custom"
     assert {decision.kind for decision in settings.decisions} == set(DecisionKind)
+
+
+def test_every_rule_of_another_tool_has_a_scenario() -> None:
+    page = (DOCS / "other-tools.md").read_text("utf-8")
+    (table,) = re.findall(r"\| tool \| .*? \| scenario \|\n\| --- .*\n((?:\|.*\n)+)", page)
+    named = [re.findall(r"`([a-z0-9_]+)`", line.split("|")[-2]) for line in table.splitlines()]
+    assert all(named)
+    scenarios = {path.stem for path in (DOCS.parent / "tests" / "conformance" / "scenarios").glob("*.yaml")}
+    assert {name for names in named for name in names} <= scenarios

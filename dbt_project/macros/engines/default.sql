@@ -47,7 +47,7 @@
 
 {# Whether a regular expression matches the whole text. #}
 {% macro matches(text, pattern) %}{{ return(adapter.dispatch('matches')(text, pattern)) }}{% endmacro %}
-{% macro default__matches(text, pattern) %}regexp_like({{ text }}, '^(?:' || {{ pattern }} || ')$'){% endmacro %}
+{% macro default__matches(text, pattern) %}({{ text }} ~ ('^(?:' || {{ pattern }} || ')$')){% endmacro %}
 
 {% macro minutes_later(time, count) %}{{ return(adapter.dispatch('minutes_later')(time, count)) }}{% endmacro %}
 {% macro default__minutes_later(time, count) %}({{ time }} + {{ count }} * interval '1 minute'){% endmacro %}

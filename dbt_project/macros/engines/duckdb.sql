@@ -33,8 +33,6 @@
     )
 {%- endmacro %}
 
-{% macro duckdb__matches(text, pattern) %}regexp_full_match({{ text }}, {{ pattern }}){% endmacro %}
-
 {% macro duckdb__not_materialized() %}not materialized{% endmacro %}
 
 {% macro duckdb__create_temporary(name, query, kind) -%}

@@ -206,25 +206,25 @@ crowded_ids as (
     from ties
     inner join (
         select
-            ties.project_id,
-            ties.id_kind,
-            ties.id,
-            ties.other_kind
-        from ties
+            counted.project_id,
+            counted.id_kind,
+            counted.id,
+            counted.other_kind
+        from ties as counted
         inner join {{ project_settings() }} as settings
-            on ties.project_id = settings.project_id and settings.resolves_persons
+            on counted.project_id = settings.project_id and settings.resolves_persons
         left join {{ internal_table('id_limits') }} as limits
             on
-                ties.project_id = limits.project_id
-                and ties.id_kind = limits.id_kind
-                and ties.other_kind = limits.other_kind
+                counted.project_id = limits.project_id
+                and counted.id_kind = limits.id_kind
+                and counted.other_kind = limits.other_kind
         group by
-            ties.project_id, ties.id_kind, ties.id, ties.other_kind, ties.is_limited_by_default, limits.max_count,
-            settings.max_users_per_device
+            counted.project_id, counted.id_kind, counted.id, counted.other_kind, counted.is_limited_by_default,
+            limits.max_count, settings.max_users_per_device
         having
-            count(distinct ties.other_id) > coalesce(
+            count(distinct counted.other_id) > coalesce(
                 limits.max_count,
-                case when ties.is_limited_by_default and ties.id_kind != 'device' then settings.max_users_per_device end
+                case when counted.is_limited_by_default and counted.id_kind != 'device' then settings.max_users_per_device end
             )
     ) as crowded
         on

@@ -18,7 +18,8 @@ device_split_candidates as (
             else device_split_around.after_linked_at
         end as candidate_linked_at,
         case
-            when device_split_around.before_last_seen_at >= {{ lookups }}.first_link_at then device_split_around.before_last_seen_at
+            when device_split_around.before_last_seen_at >= {{ lookups }}.first_link_at
+                then device_split_around.before_last_seen_at
             else device_split_around.after_last_seen_at
         end as link_last_seen_at,
         case
