@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +36,7 @@ _DIGEST = "parsed_sources.sha256"
 _DUCKDB = "duckdb"
 _TARGET = "DBT_STITCH_TARGET"  # the variable that `profiles.yml` reads
 # The same in every run. Parsing needs them too, because they decide what the models refer to.
+_RELEASE_SECONDS = 30
 _POLICIES = {"policies": [policy.value for policy in Policy]}
 
 DbtEvent = Mapping[str, Any]
@@ -275,13 +277,25 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _release_connections() -> None:
-    """Close the adapter's connection, which would otherwise hold the file's lock until the process ends."""
+    """Close the adapter's connection, which would otherwise hold the file's lock until the process ends.
+
+    A thread of dbt's may still be inside a call on it, and DuckDB 2.0 refuses to close a busy connection. So this waits
+    for the end of that call, for half a minute at most.
+    """
+    import duckdb
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
     environment = DuckDBConnectionManager._ENV
     DuckDBConnectionManager.close_all_connections()
-    if environment is not None:
-        environment.close()
+    give_up_at = time.monotonic() + _RELEASE_SECONDS
+    while environment is not None:
+        try:
+            environment.close()
+            return
+        except duckdb.Error as error:
+            if type(error).__name__ != "ResourceInUseException" or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)
 
 
 def _sources_digest() -> str:

@@ -12,17 +12,37 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from dbt.adapters.duckdb import environments
+from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from engines import of_duckdb
 from warehouses import Warehouse
 
 from stitch_pipeline.orchestration.resource import DuckDBWarehouseResource
 from stitch_pipeline.orchestration.settle import settle
+from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.duckdb import DuckDBEngine
 from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseError
 
 pytestmark = of_duckdb("the lock of its file")
 
 HOLD = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.readline()"
+
+
+def test_dbt_s_connection_is_closed_when_its_last_call_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "warehouse.duckdb"
+    environment = environments.create(DuckDBCredentials(database="warehouse", schema="main", path=str(path)))
+    environment.handle()
+    DuckDBConnectionManager._ENV = environment
+    slow = "select sum(a.i * b.i % 7) from range(30000) as a (i), range(20000) as b (i)"
+    call = threading.Thread(target=lambda: environment.conn.execute(slow).fetchall())
+    call.start()
+    time.sleep(0.3)  # the call has begun
+    dbt_project._release_connections()
+    assert environment.conn is None
+    call.join()
+    with held_by_another_process(path):
+        pass  # nobody has the file any more
 
 
 @contextmanager
