@@ -195,6 +195,30 @@ ties as (
 ),
 
 -- Hubs by a limit. A device with too many users is a shared device above.
+crowded as (
+    select
+        counted.project_id,
+        counted.id_kind,
+        counted.id,
+        counted.other_kind
+    from ties as counted
+    inner join {{ project_settings() }} as settings
+        on counted.project_id = settings.project_id and settings.resolves_persons
+    left join {{ internal_table('id_limits') }} as limits
+        on
+            counted.project_id = limits.project_id
+            and counted.id_kind = limits.id_kind
+            and counted.other_kind = limits.other_kind
+    group by
+        counted.project_id, counted.id_kind, counted.id, counted.other_kind, counted.is_limited_by_default,
+        limits.max_count, settings.max_users_per_device
+    having
+        count(distinct counted.other_id) > coalesce(
+            limits.max_count,
+            case when counted.is_limited_by_default and counted.id_kind != 'device' then settings.max_users_per_device end
+        )
+),
+
 crowded_ids as (
     select
         ties.project_id,
@@ -204,29 +228,7 @@ crowded_ids as (
         ties.first_seen_at,
         ties.last_seen_at
     from ties
-    inner join (
-        select
-            counted.project_id,
-            counted.id_kind,
-            counted.id,
-            counted.other_kind
-        from ties as counted
-        inner join {{ project_settings() }} as settings
-            on counted.project_id = settings.project_id and settings.resolves_persons
-        left join {{ internal_table('id_limits') }} as limits
-            on
-                counted.project_id = limits.project_id
-                and counted.id_kind = limits.id_kind
-                and counted.other_kind = limits.other_kind
-        group by
-            counted.project_id, counted.id_kind, counted.id, counted.other_kind, counted.is_limited_by_default,
-            limits.max_count, settings.max_users_per_device
-        having
-            count(distinct counted.other_id) > coalesce(
-                limits.max_count,
-                case when counted.is_limited_by_default and counted.id_kind != 'device' then settings.max_users_per_device end
-            )
-    ) as crowded
+    inner join crowded
         on
             ties.project_id = crowded.project_id
             and ties.id_kind = crowded.id_kind
