@@ -169,7 +169,9 @@ def test_changed_rules_build_what_depends_on_them_again(new_warehouse: NewWareho
     warehouse.write_stitch_toml('[projects.shop]\nlink_on = "identify"\n')
     warehouse.settle()
     assert warehouse.rows("identity_map") == []
-    assert {row["stitched_user_id"] for row in warehouse.rows("stitched_sessions")} == {"a"}
+    # No link is left: the session that names a user is that user's, and the other the device's.
+    stitched = warehouse.rows("stitched_sessions")
+    assert {(row["user_id"], row["stitched_user_id"]) for row in stitched} == {("u", "u"), (None, "a")}
     assert warehouse.settle().runs == []
 
 

@@ -208,6 +208,7 @@ def test_the_command_says_the_same(
     for name, value in environment(warehouse.settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("STITCH_PROJECT_FILE", str(warehouse.settings.project_file))
+    monkeypatch.setenv("STITCH_KEEP_OWN_USER", "false")  # as in the warehouse
     assert main(["preview", "--project", UNTOUCHED, "--policy", "first"]) == 0
     printed = capsys.readouterr().out
     said = told.metadata["first"]
