@@ -121,7 +121,7 @@ candidates as (
         min(occurred_at) as candidate_at,
         max(occurred_at) as candidate_last_seen_at,
         count(*) as candidate_event_count,
-        {{ first_known_by('event_id', 'occurred_at') }} as candidate_id,
+        {{ first_known_by('event_id', place_in_time('occurred_at', 'event_id')) }} as candidate_id,
         'no link: only identify events link in this project' as no_link_reason
     from identified_events
     where is_kept_from_linking
@@ -147,7 +147,7 @@ candidates as (
         min(occurred_at) as candidate_at,
         max(occurred_at) as candidate_last_seen_at,
         count(*) as candidate_event_count,
-        {{ first_known_by('event_id', 'occurred_at') }} as candidate_id,
+        {{ first_known_by('event_id', place_in_time('occurred_at', 'event_id')) }} as candidate_id,
         'no link: blocked id ''' || blocked_user_id || '''' as no_link_reason
     from {{ source('landing', 'raw_events') }}
     where anonymous_id is not null and blocked_user_id is not null
