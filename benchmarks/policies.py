@@ -40,13 +40,13 @@ ACCOUNTS, LOGINS, VISITS = 2 / 3, 1 / 3, 1 / 3
 """The share of people with an account, of their visits with a login, and of days with a visit."""
 POPULATIONS = ("owners", "households", "turns", "library", "two accounts")
 LINK_POLICIES = ("latest", "first", "device_split", "next_identify")
-VARIANTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "": ({}, LINK_POLICIES),
-    ", own users kept": ({"keep_own_user": True}, ("latest", "first")),
-    " ": ({"policy": "graph"}, ("graph",)),
-    ", unique users": ({"policy": "graph", "unique_identifiers": ("user",)}, ("graph",)),
-}
-"""By what follows the policy's name: other rules, and the policies that are tried with them."""
+VARIANTS: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
+    ("", {"keep_own_user": False}, LINK_POLICIES),
+    (", own users kept", {"keep_own_user": True}, ("latest", "first")),
+    ("", {"policy": "graph"}, ("graph",)),
+    (", unique users", {"policy": "graph", "unique_identifiers": ("user",)}, ("graph",)),
+)
+"""What follows a policy's name, other rules, and the policies that are tried with them."""
 
 
 Truth = dict[tuple[str, str], list[str]]
@@ -119,7 +119,7 @@ def measure(people: int) -> dict[str, Any]:
         deployment.settle("--view-stitching")
         os.environ.update(deployment.environment)
         settings = Settings.load()
-        for suffix, (rules, policies) in VARIANTS.items():
+        for suffix, rules, policies in VARIANTS:
             with rules_trial(settings, ["policy_preview_events"]) as trial:
                 trial.follow({name: settings.rules(name).changed_by(rules) for name in POPULATIONS}, ())
                 for policy in policies:
@@ -130,7 +130,7 @@ def measure(people: int) -> dict[str, Any]:
                     )
                     for population in POPULATIONS:
                         own = [answer for answer in answers if answer[0] == population]
-                        found[population][policy + suffix.rstrip()] = _shares(own, truth)
+                        found[population][policy + suffix] = _shares(own, truth)
     return {"people_per_population": people, "events": len(truth), "populations": found}
 
 

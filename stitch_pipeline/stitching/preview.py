@@ -126,10 +126,11 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         if proposal.project_id is not None and proposal.project_id not in known:
             raise SettingsError(no_such_project(proposal.project_id, known))
         concerned = known if proposal.project_id is None else [proposal.project_id]
+        hashing = settings.hashing
         for decision in settings.decisions:
             if decision.project_id in concerned:
                 # Raises SettingsError if its key is missing: nobody can tell then what the decision is about.
-                settings.hashing.stored(decision.project_id, decision.id)
+                hashing.stored(decision.project_id, decision.id)
         in_force = {project: settings.rules(project) for project in concerned}
         proposed = {project: own.changed_by(proposal.rules) for project, own in in_force.items()}
         _keep_differing(trial, settings, in_force, "due")

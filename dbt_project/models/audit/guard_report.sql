@@ -172,25 +172,29 @@ bad_times as (
     where problem in ('before_start_date', 'in_the_future')
 ),
 
+evidence as (
+    {{ all_evidence() }}
+),
+
 -- Policy `graph`: every tie between two ids, from both ends.
 ties as (
     select
-        evidence.*,
+        *,
         true as is_limited_by_default
-    from ({{ all_evidence() }}) as evidence
+    from evidence
     union all
     select
-        evidence.project_id,
-        evidence.other_kind as id_kind,
-        evidence.other_id as id,
-        evidence.id_kind as other_kind,
-        evidence.id as other_id,
-        evidence.first_seen_at,
-        evidence.last_seen_at,
-        evidence.event_count,
-        evidence.first_event_id,
+        project_id,
+        other_kind as id_kind,
+        other_id as id,
+        id_kind as other_kind,
+        id as other_id,
+        first_seen_at,
+        last_seen_at,
+        event_count,
+        first_event_id,
         false as is_limited_by_default
-    from ({{ all_evidence() }}) as evidence
+    from evidence
     where evidence.id_kind != evidence.other_kind
 ),
 

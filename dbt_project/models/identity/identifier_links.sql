@@ -35,37 +35,6 @@ ends as (
     where position = 1 and user_id is not null
 ),
 
-seen_together as (
-    select
-        project_id,
-        event_id,
-        event_date,
-        occurred_at,
-        id_kind,
-        id,
-        linked_kind,
-        linked_id
-    from ends
-    union all
-    -- As in identity_map: what is left of a forgotten identifier.
-    select
-        events.project_id,
-        events.event_id,
-        events.event_date,
-        events.occurred_at,
-        events.id_kind,
-        events.id,
-        'device' as linked_kind,
-        events.anonymous_id as linked_id
-    from {{ internal_table('forgotten_events') }} as events
-    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
-    where
-        {{ is_in_window('events.event_date') }}
-        and events.anonymous_id is not null
-        and events.id is not null
-        and {{ may_link_forgotten('events') }}
-),
-
 previous_ids as (
     select
         events.project_id,
@@ -114,6 +83,48 @@ same_ids as (
     where user_id is null and anonymous_id is not null
 ),
 
+seen_together as (
+    select
+        project_id,
+        event_id,
+        event_date,
+        occurred_at,
+        id_kind,
+        id,
+        linked_kind,
+        linked_id
+    from ends
+    union all
+    -- As in identity_map: what is left of a forgotten identifier.
+    select
+        events.project_id,
+        events.event_id,
+        events.event_date,
+        events.occurred_at,
+        events.id_kind,
+        events.id,
+        'device' as linked_kind,
+        events.anonymous_id as linked_id
+    from {{ internal_table('forgotten_events') }} as events
+    inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
+    where
+        {{ is_in_window('events.event_date') }}
+        and events.anonymous_id is not null
+        and events.id is not null
+        and {{ may_link_forgotten('events') }}
+    union all
+    select
+        project_id,
+        event_id,
+        event_date,
+        occurred_at,
+        id_kind,
+        id,
+        linked_kind,
+        linked_id
+    from same_ids
+),
+
 numbered as (
     select
         *,
@@ -121,20 +132,7 @@ numbered as (
             partition by project_id, event_date, id_kind, id, linked_kind, linked_id
             order by occurred_at, event_id
         ) as event_number
-    from (
-        select * from seen_together
-        union all
-        select
-            project_id,
-            event_id,
-            event_date,
-            occurred_at,
-            id_kind,
-            id,
-            linked_kind,
-            linked_id
-        from same_ids
-    ) as found_together
+    from seen_together
 )
 
 select
