@@ -106,9 +106,9 @@ class History:
     @property
     def landed(self) -> list[Event]:
         """The valid rows of the landing zone at the end, as canonical events."""
-        are_read = any("machine" in own.identifiers for own in self.rules.values())
+        naming = {project for project, own in self.rules.items() if "machine" in own.identifiers}
         return [
-            as_read(event, name, identifiers_are_read=are_read)
+            as_read(event, name, identifiers_are_read=event["project_id"] in naming)
             for name, file in self.files.items()
             for event in file.events
         ]

@@ -24,7 +24,7 @@ from stitch_pipeline.stitching import publish
 from stitch_pipeline.stitching.published import opened, query
 from stitch_pipeline.stitching.rules import configure, project_ids
 from stitch_pipeline.stitching.views import rules_trial
-from stitch_pipeline.warehouse import dbt_project
+from stitch_pipeline.warehouse import dbt_project, port
 from stitch_pipeline.warehouse.engine import engine_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -73,6 +73,7 @@ class Warehouse:
         self.instance = instance
         self.directory = directory
         self.own_settings = {**engine_settings(), **settings}
+        self.reader: port.Warehouse | None = None
         self.load_settings()
 
     def load_settings(self, **settings: Any) -> None:
@@ -159,9 +160,22 @@ class Warehouse:
             changed |= numbers_of(event.asset_observation_data.asset_observation.metadata).rows_changed
         return changed
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """One connection for all queries of the body, which must not write: to open one takes longer than a query."""
+        if self.reader is not None:
+            yield
+            return
+        with engine_of(self.settings).open(read_only=True) as self.reader:
+            try:
+                yield
+            finally:
+                self.reader = None
+
     def query(self, sql: str) -> list[Row]:
-        with engine_of(self.settings).open(read_only=True) as warehouse:
-            return warehouse.records(sql)
+        with self.reading():
+            assert self.reader is not None
+            return self.reader.records(sql)
 
     def write(self, *statements: str) -> None:
         """Run statements by hand, each in a transaction of its own."""
@@ -220,11 +234,13 @@ class Warehouse:
 
     def assert_is_published(self, tables: Iterable[str] = (*publish.TABLES, *publish.VIEWS)) -> None:
         """The published tables and views hold what those of the warehouse hold."""
-        for table in tables:
-            assert not differences(self.published_rows(table), self.rows(table)), f"{table} is not as published"
+        with self.reading():
+            for table in tables:
+                assert not differences(self.published_rows(table), self.rows(table)), f"{table} is not as published"
 
     def contents(self, tables: Iterable[str] = TABLES) -> dict[str, list[Row]]:
-        return {table: self.rows(table) for table in tables}
+        with self.reading():
+            return {table: self.rows(table) for table in tables}
 
 
 @contextmanager

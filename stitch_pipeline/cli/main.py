@@ -38,6 +38,7 @@ from stitch_pipeline.cli import (
 from stitch_pipeline.cli.command import COMPONENT_HELP, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_WRONG_SETTINGS
 from stitch_pipeline.deployment import deployment
 from stitch_pipeline.landing.index import IndexUnusable
+from stitch_pipeline.planning.interruption import interruptible
 from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.settings.environment import in_force, paths_relative_to
 from stitch_pipeline.warehouse.port import WarehouseError
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, stderr=options.json)
     try:
-        with _settings_of(options):
+        with _settings_of(options), interruptible():
             return int(options.run(options, console))
     except SettingsError as error:
         _complain(error)

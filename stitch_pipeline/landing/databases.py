@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 
 from stitch_pipeline.planning.error_text import without_values
+from stitch_pipeline.planning.interruption import closing
 from stitch_pipeline.planning.sql_text import file_pattern, identifier, literal, literals, split_name
 
 Position = datetime | int
@@ -346,6 +347,7 @@ class _Postgres(Database):
 
     def close(self) -> None:
         if self._writer is not None:
+            self._writer.interrupt()
             self._writer.close()
         self._connection.close()
 
@@ -518,7 +520,7 @@ _DATABASE = "feed"
 def _opened_duckdb(path: Path, memory_limit: str | None) -> Iterator[Database]:
     if not path.is_file():
         raise TableUnreadable(f"There is no DuckDB file '{path}' with the feed's table: correct its path.")
-    with _scratch(memory_limit) as connection:
+    with closing(_scratch(memory_limit)) as connection:
         try:
             connection.execute(f"attach {literal(str(path))} as {_DATABASE} (read_only, type duckdb)")
         except duckdb.Error as error:

@@ -27,6 +27,7 @@ from stitch_pipeline.landing.landed_file import (
 from stitch_pipeline.landing.problems import REFUSED_LINE, REFUSED_LINE_REMEDY, WHOLE_LINE
 from stitch_pipeline.landing.reading import REJECTS_TABLE, EventBatch, ReadingRules
 from stitch_pipeline.planning.error_text import without_values
+from stitch_pipeline.planning.interruption import closing, interruptible
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.sources.source import Lookup
 
@@ -99,7 +100,8 @@ class Parser:
     def _connection(self) -> duckdb.DuckDBPyConnection:
         """Opened at the first query, because most runs only need the shapes of text files, which take none."""
         # By default the parsers of several processes share the directory `.tmp` below the current directory.
-        connection = self._opened.enter_context(duckdb.connect(config={"temp_directory": str(self._scratch)}))
+        opened = duckdb.connect(config={"temp_directory": str(self._scratch)})
+        connection = self._opened.enter_context(closing(opened))
         if self._memory_limit is not None:
             connection.execute(f"set memory_limit = {literal(self._memory_limit)}")
         # Times without an offset are UTC; the machine's zone must not matter.
@@ -261,7 +263,8 @@ class Parser:
     @contextmanager
     def _unreadable(self) -> Iterator[None]:
         try:
-            yield
+            with interruptible():
+                yield
         except (duckdb.FatalException, duckdb.InternalException) as error:
             self.__dict__.pop("_connection", None)  # unusable from now on: the next query opens another
             raise UnreadableFile(_sentence(error)) from error

@@ -75,6 +75,8 @@ class ReadingRules:
     """(project, value) pairs, in addition to BLOCKED_IDS."""
     blocked_patterns: tuple[tuple[str, str], ...] = ()
     """By project the regular expression of its further blocked ids."""
+    identifiers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """By project the kinds of an event's ``identifiers`` that it names; it gets no others."""
     forgetting: Forgetting | None = None
     """None if nobody was forgotten."""
     hashing: HashedReading | None = None
@@ -240,6 +242,25 @@ def _object(values: Mapping[str, str]) -> str:
     entries = ", ".join(f"{{'key': {literal(key)}, 'value': {value}}}" for key, value in values.items())
     known = f"list_filter([{entries}], lambda entry: entry.value is not null)"
     return f"to_json(map_from_entries({known}))::varchar"
+
+
+def _own_identifiers(batch: EventBatch) -> str:
+    """SQL for the ``identifiers`` of an event's own project: files hold what any project names."""
+    read = batch.shape.layout.identifiers
+    projects: dict[tuple[str, ...], list[str]] = {}
+    for project, kinds in batch.rules.identifiers:
+        if own := tuple(kind for kind in read if kind in kinds):
+            projects.setdefault(own, []).append(project)
+    if not projects:
+        return "null::varchar"
+
+    def values(own: Sequence[str]) -> str:
+        if len(own) == len(read):
+            return "identifiers_text"
+        return _object({kind: f"json_extract_string(identifiers_text, {literal('$.' + kind)})" for kind in own})
+
+    cases = " ".join(f"when project_id in ({literals(named)}) then {values(own)}" for own, named in projects.items())
+    return f"nullif(case {cases} end, '{{}}')"
 
 
 def lookup_sql(paths: Sequence[Path], lookup: Lookup) -> str:
@@ -418,7 +439,7 @@ select
   nullif(nullif(traits_text, '{{}}'), '[]') as traits,
   nullif(nullif(properties_text, '{{}}'), '[]') as properties,
   case when not previous_id_is_blocked then previous_id_text end as previous_id,
-  nullif(identifiers_text, '{{}}') as identifiers,
+  {_own_identifiers(batch)} as identifiers,
   landing_file,
   case when anonymous_id_is_blocked then anonymous_id_text end as blocked_anonymous_id,
   case when user_id_is_blocked then user_id_text end as blocked_user_id,

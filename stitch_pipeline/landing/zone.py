@@ -37,6 +37,7 @@ def reading_rules(settings: Settings) -> ReadingRules:
             for project, own in sorted(settings.projects.items())
             if (pattern := any_of(own.blocked_patterns)) is not None
         ),
+        identifiers=tuple((project, tuple(kinds)) for project, kinds in settings.read_identifiers.items()),
         forgetting=forgetting(settings.forgotten, settings.projects),
         hashing=hashed_reading(settings.hashing, settings.projects),
     )
@@ -204,7 +205,8 @@ def _source(settings: Settings, feed: str) -> Source | None:
     source = SOURCES.get(own.source or feed)
     if source is None:
         return None
-    layouts = tuple(_overridden(layout, own, settings.read_identifiers) for layout in source.layouts)
+    of_some_project = {kind for kinds in settings.read_identifiers.values() for kind in kinds}
+    layouts = tuple(_overridden(layout, own, sorted(of_some_project)) for layout in source.layouts)
     return replace(source, layouts=layouts)
 
 

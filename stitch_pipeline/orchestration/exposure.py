@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from dagster import MetadataValue
 
 from stitch_pipeline.planning.error_text import without_values
+from stitch_pipeline.planning.interruption import interruptible
 from stitch_pipeline.settings import Settings
 from stitch_pipeline.warehouse.dbt_project import DbtError
 
@@ -67,7 +68,8 @@ def hides_values(settings: Settings) -> Callable[[Callable[_P, _R]], Callable[_P
 @contextmanager
 def _hidden(settings: Settings) -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except Exception as error:
         if isinstance(error, DbtError):
             raise DbtError(shown(settings, str(error))).with_traceback(error.__traceback__) from None

@@ -28,6 +28,8 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100
+# What Dagster raises for a signal, and what a query of DuckDB does.
+_INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ def _run(
         rows_stale=numbers.rows_stale,
         partitions_stale=numbers.partitions_stale,
         failed_checks=[check.check_name for check in result.get_asset_check_evaluations() if not check.passed],
-        was_interrupted=error is not None and error.cls_name == "DagsterExecutionInterruptedError",
+        was_interrupted=error is not None and error.cls_name in _INTERRUPTIONS,
         error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
     )
     report(summary)

@@ -336,9 +336,13 @@ class Settings(StitchingRules, BaseSettings):
         return found
 
     @property
-    def read_identifiers(self) -> tuple[str, ...]:
-        """The kinds of an event's ``identifiers`` that some project names; no others are read."""
-        return tuple(sorted({kind for _, kind in _named_identifiers(self.projects)}))
+    def read_identifiers(self) -> Mapping[str, list[str]]:
+        """By project the kinds of an event's ``identifiers`` that it names; no others are read."""
+        return {
+            project: sorted({kind for _, kind in named})
+            for project, own in sorted(self.projects.items())
+            if (named := list(_named_identifiers(project, own)))
+        }
 
     @property
     def building_rules(self) -> str:
@@ -429,19 +433,19 @@ class Settings(StitchingRules, BaseSettings):
         return loaded
 
 
-def _named_identifiers(projects: Mapping[str, ProjectSettings]) -> Iterator[tuple[str, str]]:
-    """The kinds of an event's ``identifiers`` that projects name, each with the setting that names it."""
-    for project, own in projects.items():
-        for name, found in own.identifiers.items():
-            for path in found.paths:
-                if path.startswith("identifiers."):
-                    yield f"projects.{project}.identifiers.{name}", path.removeprefix("identifiers.")
+def _named_identifiers(project: str, own: ProjectSettings) -> Iterator[tuple[str, str]]:
+    """The kinds of an event's ``identifiers`` that the project names, each with the setting that names it."""
+    for name, found in own.identifiers.items():
+        for path in found.paths:
+            if path.startswith("identifiers."):
+                yield f"projects.{project}.identifiers.{name}", path.removeprefix("identifiers.")
 
 
 def _refuse_unknown_identifiers(settings: Settings) -> None:
     """Raise SettingsError if a project names a kind of which nothing says where it is."""
     known = kinds_of_identifiers(settings.feeds)
-    for setting, kind in _named_identifiers(settings.projects):
+    named = (one for project, own in settings.projects.items() for one in _named_identifiers(project, own))
+    for setting, kind in named:
         if kind not in known:
             raise SettingsError(
                 f"{setting} names 'identifiers.{kind}', and neither a source nor a feed says where that is: add it to "

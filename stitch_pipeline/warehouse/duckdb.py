@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import duckdb
 
 from stitch_pipeline.planning.functions import DuckDBFunctions
+from stitch_pipeline.planning.interruption import closing, interruptible
 from stitch_pipeline.planning.sql_text import file_pattern, identifier, literal, literals
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.settings.folder import prepare_folder
@@ -88,12 +89,15 @@ class DuckDBWarehouse:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
 
+    @interruptible()
     def execute(self, sql: str, **parameters: Any) -> None:
         self.connection.execute(sql, parameters or None)
 
+    @interruptible()
     def rows(self, sql: str, **parameters: Any) -> list[Row]:
         return self.connection.execute(sql, parameters or None).fetchall()
 
+    @interruptible()
     def result(self, sql: str, **parameters: Any) -> tuple[list[str], list[Row]]:
         found = self.connection.execute(sql, parameters or None)
         return [column[0] for column in found.description], found.fetchall()
@@ -118,9 +122,11 @@ class DuckDBWarehouse:
         self.connection.execute(f"create schema if not exists {_SCHEMA}")
         self.connection.execute(f"set schema = '{_SCHEMA}'")
 
+    @interruptible()
     def create_temporary(self, name: str, definition: str) -> None:
         self.connection.execute(f"create or replace temp table {name} {definition}")
 
+    @interruptible()
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         rows = list(rows)
         # A list per column: with a parameter per value, 30,000 rows took thirteen times as long.
@@ -128,11 +134,13 @@ class DuckDBWarehouse:
             columns = [list(values) for values in zip(*rows[start : start + 10_000], strict=True)]
             self.connection.execute(f"insert into {table} select {', '.join(['unnest(?)'] * len(columns))}", columns)
 
+    @interruptible()
     def insert_frame(self, table: str, frame: DataFrame) -> None:
         self.connection.register("frame_to_insert", frame)
         self.connection.execute(f"insert into {table} by name select * from frame_to_insert")
         self.connection.unregister("frame_to_insert")
 
+    @interruptible()
     def marker(self) -> str:
         # Closing the file would write the rest, and so change the marker.
         self.connection.execute("checkpoint")
@@ -149,6 +157,7 @@ class DuckDBWarehouse:
             )
         }
 
+    @interruptible()
     def write_parquet(self, query: str, path: Path) -> None:
         try:
             # Bloom filters would cost a sixth more.
@@ -178,6 +187,7 @@ class DuckDBWarehouse:
                     rows[path.name] = None
             return rows
 
+    @interruptible()
     def load_events(self, batch: EventBatch) -> None:
         # Otherwise DuckDB copies the parsing of JSON into each filter above it, and parses every line two or three
         # times.
@@ -249,20 +259,18 @@ class DuckDBEngine:
         self._refuse_wrong_file()
         if not read_only:
             self._create_if_missing()
-        connection = self._wait_for(lambda: duckdb.connect(str(self.path), read_only=read_only))
-        try:
-            self._prepare(connection)
-            # A file without the schema is no warehouse yet: reading it says which table is missing.
-            with suppress(duckdb.CatalogException):
-                connection.execute(f"set schema = '{_SCHEMA}'")
-            yield DuckDBWarehouse(connection)
-        except duckdb.Error as error:
-            problem = self.problem(str(error))
-            if problem is None:
-                raise
-            raise problem from error
-        finally:
-            connection.close()
+        with closing(self._wait_for(lambda: duckdb.connect(str(self.path), read_only=read_only))) as connection:
+            try:
+                self._prepare(connection)
+                # A file without the schema is no warehouse yet: reading it says which table is missing.
+                with suppress(duckdb.CatalogException):
+                    connection.execute(f"set schema = '{_SCHEMA}'")
+                yield DuckDBWarehouse(connection)
+            except duckdb.Error as error:
+                problem = self.problem(str(error))
+                if problem is None:
+                    raise
+                raise problem from error
 
     def problem(self, message: str) -> WarehouseError | None:
         if _FULL.search(message):
@@ -330,13 +338,12 @@ class DuckDBEngine:
 
     @contextmanager
     def _scratch(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with TemporaryDirectory(prefix="stitch-rewrite-") as directory:
-            connection = duckdb.connect(config={"temp_directory": directory})
-            try:
-                self._prepare(connection)
-                yield connection
-            finally:
-                connection.close()
+        with (
+            TemporaryDirectory(prefix="stitch-rewrite-") as directory,
+            closing(duckdb.connect(config={"temp_directory": directory})) as connection,
+        ):
+            self._prepare(connection)
+            yield connection
 
     @property
     def _log(self) -> Path:

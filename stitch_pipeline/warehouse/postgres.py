@@ -24,6 +24,7 @@ from psycopg2.errors import CharacterNotInRepertoire
 from psycopg2.extensions import PYDATETIME, connection, cursor, new_type, parse_dsn, register_type
 from psycopg2.extras import execute_values
 
+from stitch_pipeline.planning.interruption import interruptible
 from stitch_pipeline.planning.sql_text import identifier, literal
 from stitch_pipeline.warehouse.port import (
     Dialect,
@@ -312,6 +313,7 @@ class PostgresWarehouse:
             parser.execute(f"set memory_limit = {literal(self._memory_limit)}")
         return parser
 
+    @interruptible()
     def _write(self, query: str, path: Path, parameters: Mapping[str, Any] | None = None) -> None:
         # An empty text is in quotes, and a missing value is not.
         copy = f"copy ({query}) to {literal(str(path))} (format csv, header, delimiter ',')"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from stitch_pipeline.planning.interruption import closing
 from stitch_pipeline.planning.sql_text import file_pattern, literal, literals
 from stitch_pipeline.warehouse.duckdb import DuckDBWarehouse
 from stitch_pipeline.warehouse.port import Row, Warehouse
@@ -129,11 +130,8 @@ def open_file_for_search(path: Path) -> Iterator[tuple[Warehouse, str, list[str]
 
 @contextmanager
 def _in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
-    connection = duckdb.connect()
-    try:
+    with closing(duckdb.connect()) as connection:
         connection.execute("set TimeZone = 'UTC'")
         # As in the warehouse (`DuckDBEngine`): the views join by ASOF.
         connection.execute("set global asof_loop_join_threshold = 0")
         yield connection
-    finally:
-        connection.close()

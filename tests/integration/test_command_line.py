@@ -117,7 +117,7 @@ def contents(environment: dict[str, str], tmp_path: Path) -> dict[str, Any]:
 
 
 def rebuilt(environment: dict[str, str], tmp_path: Path) -> dict[str, Any]:
-    with ephemeral_warehouse(tmp_path / "rebuilt") as warehouse:
+    with ephemeral_warehouse(tmp_path / "rebuilt", keep_own_user=True) as warehouse:
         shutil.copytree(environment["STITCH_LANDING_DIR"], warehouse.settings.landing_dir, dirs_exist_ok=True)
         warehouse.settle()
         return warehouse.contents(TABLES)

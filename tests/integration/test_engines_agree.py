@@ -39,12 +39,13 @@ class Both:
             step(warehouse)
 
     def assert_agree(self, what: str) -> None:
-        for table in (*TABLES, *VIEWS, *HISTORIES, *CONTROL_TABLES):
-            one, other = (contents(warehouse, table) for warehouse in (self.duckdb, self.postgres))
-            if one != other:
-                found = differences(other, one)
-                shown = {name: rows[:3] for name, rows in found.items()}
-                pytest.fail(f"{what}, {table}: on PostgreSQL {[len(rows) for rows in found.values()]} rows {shown}")
+        with self.duckdb.reading(), self.postgres.reading():
+            for table in (*TABLES, *VIEWS, *HISTORIES, *CONTROL_TABLES):
+                one, other = (contents(warehouse, table) for warehouse in (self.duckdb, self.postgres))
+                if one != other:
+                    found = differences(other, one)
+                    shown = {name: rows[:3] for name, rows in found.items()}
+                    pytest.fail(f"{what}, {table}: on PostgreSQL {[len(rows) for rows in found.values()]} rows {shown}")
 
 
 @contextmanager

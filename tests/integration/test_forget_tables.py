@@ -76,8 +76,7 @@ def land_file(warehouse: Warehouse, database: Path) -> None:
 
 def contents(warehouse: Warehouse) -> dict[str, list[Row]]:
     found = {}
-    for table in (*TABLES, "forgotten_events"):
-        rows = warehouse.rows(table)
+    for table, rows in warehouse.contents((*TABLES, "forgotten_events")).items():
         found[table] = [{name: value for name, value in row.items() if name != "landing_file"} for row in rows]
     return found
 

@@ -451,9 +451,8 @@ def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWareh
         assert stored(USER if kind == "user" else EMAIL) not in held, "it is taken out at once"
     warehouse.settle()
     gone = [stored(USER)] if kind == "user" else [stored(EMAIL)]
-    for table in (*TABLES, *VIEWS, "user_mapping_history", "forgotten_events"):
-        text = str(warehouse.rows(table))
-        assert not [one for one in gone if one in text], table
+    for table, rows in warehouse.contents((*TABLES, *VIEWS, "user_mapping_history", "forgotten_events")).items():
+        assert not [one for one in gone if one in str(rows)], table
     (forgotten, *_) = warehouse.rows("forgotten_events")
     assert forgotten["anonymous_id"] in (stored(DEVICE), None)
     assert prove(warehouse.settings, request, []).is_clean

@@ -38,6 +38,7 @@ from stitch_pipeline.settings import Settings
 directory = Path(sys.argv[1])
 settings = Settings.load(
     landing_dir=directory / "landing", project_file=directory / "stitch.toml", start_date=date(2026, 3, 1),
+    keep_own_user=False,
 )
 job = build_defs(settings).resolve_job_def("build_job")
 days = DayRange(*map(date.fromisoformat, sys.argv[2:4]))

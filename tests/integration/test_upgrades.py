@@ -66,8 +66,9 @@ def test_a_warehouse_of_an_earlier_version_settles_to_what_a_rebuild_gives(
     had_history = commit == "4f3aabe"
     before = old.rows("user_mapping_history") if had_history else []
     old.settle()
-    for table in (*TABLES, *VIEWS):
-        assert differences(contents(old, table), contents(fresh, table)) == {}, table
+    with old.reading(), fresh.reading():
+        for table in (*TABLES, *VIEWS):
+            assert differences(contents(old, table), contents(fresh, table)) == {}, table
     assert old.query("select * from stitch.schema_version") == [{"version": VERSION}]
     assert len(fresh.rows("stitched_sessions")) > 50
     # What was known when is kept, and what is known now is the same.

@@ -42,21 +42,65 @@ events as {{ compute_per_use() }} (
     where event_type in ('page', 'screen')
 ),
 
--- One row per day on which a session can have views: it runs past one midnight at most.
-sessions_by_day as (
+-- A session runs past one midnight at most.
+sessions_past_midnight as (
     select
-        *,
-        session_date as event_date
-    from {{ ref('sessions') }}
-    where session_date between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
-    union all
-    select
-        *,
+        project_id,
+        anonymous_id,
+        coalesce(source_session_id, '') as stream_session_id,
+        session_id,
+        started_at,
+        ended_at,
         cast(ended_at as date) as event_date
     from {{ ref('sessions') }}
     where
         session_date between {{ days_later(day_literal('first_day'), -1) }} and {{ day_literal('last_day') }}
         and cast(ended_at as date) > session_date
+),
+
+-- The day before may still have to be built, and its sessions may reach further than they should: into this one's.
+next_starts as (
+    select
+        earlier.project_id,
+        earlier.session_id,
+        min(later.started_at) as started_at
+    from sessions_past_midnight as earlier
+    inner join {{ ref('sessions') }} as later
+        on
+            earlier.project_id = later.project_id
+            and earlier.anonymous_id = later.anonymous_id
+            and earlier.stream_session_id = coalesce(later.source_session_id, '')
+            and earlier.event_date = later.session_date
+    group by earlier.project_id, earlier.session_id
+),
+
+sessions_by_day as (
+    select
+        project_id,
+        anonymous_id,
+        coalesce(source_session_id, '') as stream_session_id,
+        session_id,
+        session_date as event_date,
+        started_at,
+        ended_at,
+        cast(null as timestamp) as next_started_at
+    from {{ ref('sessions') }}
+    where session_date between {{ day_literal('first_day') }} and {{ day_literal('last_day') }}
+    union all
+    select
+        earlier.project_id,
+        earlier.anonymous_id,
+        earlier.stream_session_id,
+        earlier.session_id,
+        earlier.event_date,
+        earlier.started_at,
+        earlier.ended_at,
+        next_starts.started_at as next_started_at
+    from sessions_past_midnight as earlier
+    left join next_starts
+        on
+            earlier.project_id = next_starts.project_id
+            and earlier.session_id = next_starts.session_id
 ),
 
 views as {{ compute_per_use() }} (
@@ -76,9 +120,10 @@ views as {{ compute_per_use() }} (
         on
             events.project_id = sessions.project_id
             and events.anonymous_id = sessions.anonymous_id
-            and events.stream_session_id = coalesce(sessions.source_session_id, '')
+            and events.stream_session_id = sessions.stream_session_id
             and events.event_date = sessions.event_date
             and events.occurred_at between sessions.started_at and sessions.ended_at
+            and (sessions.next_started_at is null or events.occurred_at < sessions.next_started_at)
 ),
 {%- endif %}
 
