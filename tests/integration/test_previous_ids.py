@@ -19,6 +19,7 @@ source = "jitsu"
 previous_id = "context.page.url?_sp.0"
 [feeds.shop.identifiers]
 idfa = "context.device.idfa"
+idfv = "context.device.idfv"
 
 [projects.segment]
 policy = "graph"
@@ -33,6 +34,10 @@ policy = "graph"
 policy = "graph"
 [projects.handed.identifiers.idfa]
 paths = "identifiers.idfa"
+[projects.partly]
+policy = "graph"
+[projects.partly.identifiers.vendor]
+paths = "identifiers.idfv"
 [projects.strict]
 link_on = "identify"
 [projects.wrong]
@@ -56,6 +61,7 @@ def posthog(event_id: str, time: str, event: str, distinct_id: str, **properties
     }
 
 
+BOTH = {"idfa": "EA7583CD", "idfv": "6D92078A"}
 FILES: dict[str, list[Row]] = {
     "segment/a.ndjson": [
         segment("s1", "1T12:00", "page", anonymousId="browser"),
@@ -114,6 +120,10 @@ FILES: dict[str, list[Row]] = {
         segment(
             "h5", "4T12:00", "page", "handed", anonymousId="web", userId="zoe", context={"device": {"idfa": "EA7583CD"}}
         ),
+        *(
+            segment(f"{name}1", "4T12:00", "page", name, anonymousId=name, context={"device": BOTH})
+            for name in ("partly", "neither")
+        ),
     ],
 }
 
@@ -161,11 +171,12 @@ def test_an_id_that_only_an_alias_names_is_nobody_in_users(stitched: Warehouse) 
     }
 
 
-def test_only_identifiers_that_a_project_names_are_kept(stitched: Warehouse) -> None:
+def test_an_event_keeps_the_identifiers_that_its_own_project_names(stitched: Warehouse) -> None:
     found = stitched.query("select event_id, identifiers from stitch.raw_events where identifiers is not null")
     assert {row["event_id"]: row["identifiers"] for row in found} == {
         "r2": '{"email":"alex@example.com"}',
         **dict.fromkeys(("h4", "h5"), '{"idfa":"EA7583CD"}'),
+        "partly1": '{"idfv":"6D92078A"}',
     }
 
 
@@ -211,5 +222,5 @@ def test_another_mapping_has_the_files_read_again(stitched: Warehouse) -> None:
     stitched.write_stitch_toml(STITCH_TOML.replace("context.device.idfa", "context.device.id"))
     assert any(run.job_name == "build_job" for run in stitched.settle().runs)
     found = stitched.query("select event_id from stitch.raw_events where identifiers is not null")
-    assert [row["event_id"] for row in found] == ["r2"]
+    assert {row["event_id"] for row in found} == {"r2", "partly1"}
     assert {row["stitched_user_id"] for row in stitched.rows("stitched_events") if row["event_id"] == "h4"} == {"app"}
