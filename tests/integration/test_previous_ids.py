@@ -149,6 +149,8 @@ CREDITED = {
     "rudder": {"r1": "1hKOmRA4GRlm", "r2": "1hKOmRA4GRlm"},
     "posthog": {"p1": "ann", "p2": "ann", "p3": "ann", "p4": "ann", "p5": "ann", "p6": "ann"},
     "handed": {"h1": "ann", "h2": "ann", "h3": "ann", "h4": "zoe", "h5": "zoe"},
+    "partly": {"partly1": "vendor:6D92078A"},
+    "neither": {"neither1": "neither"},
 }
 
 
@@ -168,6 +170,7 @@ def test_an_id_that_only_an_alias_names_is_nobody_in_users(stitched: Warehouse) 
         ("rudder", "1hKOmRA4GRlm"),
         ("posthog", "ann"),
         *(("handed", name) for name in ("ann", "zoe")),
+        *(("partly", "vendor:6D92078A"), ("neither", "neither")),
     }
 
 
