@@ -650,9 +650,13 @@ def as_loaded(settings: Settings) -> list[Row]:
     [
         ("after", Mode.delete, ("umami",)),
         *(
-            pytest.param(when, mode, tuple(FORMATS), marks=pytest.mark.slow)
-            for when in ("before", "after")
-            for mode in Mode
+            pytest.param(when, mode, tuple(FORMATS), marks=[pytest.mark.slow, *marks])
+            for when, mode, marks in (
+                ("before", Mode.pseudonymise, ()),
+                ("after", Mode.delete, ()),
+                ("before", Mode.delete, (pytest.mark.long,)),
+                ("after", Mode.pseudonymise, (pytest.mark.long,)),
+            )
         ),
     ],
 )
