@@ -11,27 +11,36 @@ from rich.markup import escape
 from rich.table import Table
 
 from stitch_pipeline.cli.command import EXIT_OK, Commands, add_command, positive, print_json
-from stitch_pipeline.settings import Policy, Settings
-from stitch_pipeline.settings.rules import StitchingRules, is_window, rules_with, window_of
+from stitch_pipeline.settings import Policy, ProjectSettings, Settings
+from stitch_pipeline.settings.rules import is_window, rules_with, window_of
 
 if TYPE_CHECKING:
     from stitch_pipeline.stitching.preview import Proposal, RulesPreview
 
 _SHOWN_DAYS = 31
+_METAVARS = {
+    "unique_identifiers": "KIND,KIND|none",
+    "limits": "KIND.KIND=N,KIND.per_person=N|none",
+    "contested_ids": "nobody|first",
+}
 
 
 def add(commands: Commands) -> None:
     preview = add_command(commands, "preview", run, "show what other rules would change; writes nothing")
     preview.add_argument("--project", metavar="P", help="the project_id; by default every project")
     for name in rules_with("preview"):
-        rule = StitchingRules.model_fields[name]
-        values: dict[str, Any] = (
-            {"choices": [policy.value for policy in Policy]}
-            if rule.annotation is Policy
-            else {"type": _switch, "metavar": "true|false"}
-            if rule.annotation is bool
-            else {"type": _window if is_window(name) else positive, "metavar": "N"}
-        )
+        rule = ProjectSettings.model_fields[name]
+        values: dict[str, Any]
+        if rule.annotation is Policy:
+            values = {"choices": [policy.value for policy in Policy]}
+        elif rule.annotation is bool:
+            values = {"type": _switch, "metavar": "true|false"}
+        elif is_window(name):
+            values = {"type": _window, "metavar": "N"}
+        elif rule.annotation is int:
+            values = {"type": positive, "metavar": "N"}
+        else:
+            values = {"metavar": _METAVARS[name]}
         # Without a default, because None is unlimited: a rule that is absent stays as it is set.
         flag = "--" + name.replace("_", "-")
         preview.add_argument(flag, default=argparse.SUPPRESS, help=rule.description, **values)

@@ -165,7 +165,7 @@ def preview_rules_job(settings: Settings, placement: Placement) -> JobDefinition
             "What another policy, window or sharing limit would change. In the launchpad, replace `as_set` by a value. "
             "The result is the newest event of the asset stitched_sessions: how many sessions, page views and people "
             "would move, per day (and with STITCH_SHOW_IDS a sample), and how to follow the rules. Nothing is written. "
-            "`link_on` and the session timeout cannot be tried: they need a rebuild of every day."
+            "`link_on`, `identifiers` and the session timeout cannot be tried: they need a rebuild of every day."
         ),
     )
     def preview() -> None:

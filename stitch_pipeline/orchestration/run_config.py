@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 
 from stitch_pipeline.settings import ProjectSettings, SettingsError
 from stitch_pipeline.settings.forgotten import Mode
-from stitch_pipeline.settings.rules import StitchingRules, rules_with
+from stitch_pipeline.settings.rules import rules_with
 from stitch_pipeline.stitching.build import Options
 
 AS_SET = "as_set"
@@ -37,7 +37,7 @@ def _rules_config(scope: Literal["one_run", "preview"]) -> type[Config]:
     """
     fields: dict[str, Any] = {}
     for name in rules_with(scope):
-        rule = StitchingRules.model_fields[name]
+        rule = ProjectSettings.model_fields[name]
         description = f"{rule.description} `{AS_SET}`: as the settings say, per project."
         if isinstance(rule.annotation, type) and issubclass(rule.annotation, StrEnum):
             choices = _choices(rule.annotation)

@@ -28,6 +28,8 @@ from pydantic import (
 from stitch_pipeline.settings.errors import SettingsError
 from stitch_pipeline.sources.paths import Key, parse_path
 
+NONE = "none"
+"""The text for a list or a table without entries."""
 UNLIMITED_DAYS = 36_500
 """The number of days that means "unlimited" in the warehouse and the launchpad. Python has None for it, text
 ``unlimited``."""
@@ -106,7 +108,7 @@ class StitchingRules(BaseModel):
     """With more users than this within the window, a device is shared and its anonymous rows stay anonymous."""
     link_on: Literal["any", "identify"] = "any"
     """Which events link a device to a user: `any` event with both ids, or only `identify`, `alias` and `merge`."""
-    max_ids_per_person: Annotated[int, Field(ge=2)] = 1000
+    max_ids_per_person: Annotated[int, Field(ge=2), Scope(preview=True)] = 1000
     """Under `graph`, a person of several users with more ids than this (devices count) is split into its users."""
     count_people_without_devices: bool = False
     """On: people who have only events without a device on a day are visitors of that day in `visitor_stats`."""
@@ -118,7 +120,7 @@ def rules_with(scope: Literal["one_run", "preview"]) -> tuple[str, ...]:
     """The names of the rules with this scope."""
     return tuple(
         name
-        for name, field in StitchingRules.model_fields.items()
+        for name, field in ProjectSettings.model_fields.items()
         for item in field.metadata
         if isinstance(item, Scope) and getattr(item, scope)
     )
@@ -139,16 +141,40 @@ def as_stored(name: str, value: Any) -> dict[str, Any]:
 
 def is_window(name: str) -> bool:
     """Whether the rule is a window of time."""
-    return _WINDOW in StitchingRules.model_fields[name].metadata
+    return _WINDOW in ProjectSettings.model_fields[name].metadata
 
 
 def as_text(value: Any) -> str:
     """A rule's value as a person writes it."""
+    if isinstance(value, tuple):
+        return ", ".join(value) or NONE
+    if isinstance(value, Mapping):
+        limits = [f"{kind}.{other}={count}" for kind, own in value.items() for other, count in own.items()]
+        return ", ".join(limits) or NONE
     return "unlimited" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
+
+
+def _kinds(value: Any) -> Any:
+    """Kinds as text, as ``as_text`` writes them."""
+    return tuple(part.strip() for part in value.split(",") if value != NONE) if isinstance(value, str) else value
+
+
+def _limits(value: Any) -> Any:
+    """Limits as text, as ``as_text`` writes them."""
+    if not isinstance(value, str):
+        return value
+    limits: dict[str, dict[str, str]] = {}
+    for part in value.split(",") if value != NONE else ():
+        names, _, count = part.partition("=")
+        kind, dot, other = names.strip().partition(".")
+        if not dot or not count:
+            raise ValueError("must be written as user.device=5, email.per_person=1, or none")
+        limits.setdefault(kind, {})[other] = count.strip()
+    return limits
 
 
 def _is_pattern(value: str) -> str:
@@ -166,6 +192,8 @@ Pattern = Annotated[str, AfterValidator(_is_pattern)]
 """A regular expression that must match a whole value."""
 Several = BeforeValidator(_several, json_schema_input_type=str | list[str])
 Paths = Annotated[tuple[str, ...], Several, Field(min_length=1)]
+Kinds = BeforeValidator(_kinds, json_schema_input_type=str | list[str])
+Limits = BeforeValidator(_limits)
 
 OWN_KINDS = ("user", "device")
 """The kinds of ids that every project has; ``identifiers`` adds more."""
@@ -218,11 +246,11 @@ class ProjectSettings(StitchingRules):
     """Names of the events that `user_conversions` reports, in funnel order."""
     identifiers: dict[str, IdentifierSettings] = {}
     """Under `graph`, further kinds of ids (such as `email`) that tie devices and users together."""
-    unique_identifiers: Annotated[tuple[str, ...], Several] = ()
+    unique_identifiers: Annotated[tuple[str, ...], Kinds, Scope(preview=True)] = ()
     """Under `graph`, kinds of ids with only one value per person."""
-    limits: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}
+    limits: Annotated[dict[str, dict[str, Annotated[int, Field(ge=1)]]], Limits, Scope(preview=True)] = {}
     """Under `graph`, by kind of id: how many ids of other kinds it may be tied to, and `per_person`."""
-    contested_ids: Literal["nobody", "first"] = "nobody"
+    contested_ids: Annotated[Literal["nobody", "first"], Scope(preview=True)] = "nobody"
     """Under `graph`, who gets an id that is equally near to two persons: `nobody`, or who was seen `first`."""
     hash_key: str = ""
     """The environment variable with the key by which ids are hashed when they are loaded; by default they are not."""

@@ -1,7 +1,8 @@
 """Preview what other rules would change: compare stored rows with the rules' answers, and write nothing.
 
 ``preview_rules_job`` shows the preview in Dagster, ``stitch preview`` on a terminal. Rules on which links and sessions
-themselves depend (``link_on``, the session timeout, blocked ids) cannot be tried: they need a rebuild of every day.
+themselves depend (``link_on``, the session timeout, identifiers, blocked ids) cannot be tried: they need a rebuild of
+every day.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings import ProjectSettings, Settings, SettingsError
-from stitch_pipeline.settings.rules import as_text, rules_with
+from stitch_pipeline.settings.rules import StitchingRules, as_text, rules_with
 from stitch_pipeline.stitching.rules import no_such_project, project_ids
 from stitch_pipeline.stitching.views import RulesTrial, rules_trial
 from stitch_pipeline.warehouse.engine import engine_of
@@ -125,6 +126,7 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
         known = project_ids(warehouse)
         if proposal.project_id is not None and proposal.project_id not in known:
             raise SettingsError(no_such_project(proposal.project_id, known))
+        _refuse_rules_of_one_project(proposal)
         concerned = known if proposal.project_id is None else [proposal.project_id]
         hashing = settings.hashing
         for decision in settings.decisions:
@@ -143,6 +145,13 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
             due_anyway=_count(warehouse, "from due"),
             **_totals(warehouse, in_project),
         )
+
+
+def _refuse_rules_of_one_project(proposal: Proposal) -> None:
+    """Raise SettingsError if rules that only a project can set are to be tried on all of them."""
+    own = [name for name in proposal.rules if name not in StitchingRules.model_fields]
+    if own and proposal.project_id is None:
+        raise SettingsError(f"{own[0]} is set per project: name the project to try it on.")
 
 
 def _keep_differing(trial: RulesTrial, settings: Settings, rules: Mapping[str, ProjectSettings], name: str) -> None:
@@ -238,9 +247,15 @@ def how_to_follow(proposal: Proposal) -> str:
     if proposal.project_id is None:
         wanted = " ".join(f"STITCH_{name.upper()}={as_text(value)}" for name, value in values.items())
         return f"set {wanted} (and remove other values for it from stitch.toml)"
-    # A TOML basic string has the syntax of a JSON string.
-    lines = [f"{name} = {json.dumps(as_text(None) if value is None else value)}" for name, value in values.items()]
+    lines = [line for name, value in values.items() for line in _toml(name, value)]
     return f"in stitch.toml, under [projects.{json.dumps(proposal.project_id)}]: " + ", ".join(lines)
+
+
+def _toml(key: str, value: Any) -> list[str]:
+    """The lines of TOML that set a key to the value. TOML's strings and lists are written as JSON's."""
+    if isinstance(value, Mapping) and value:
+        return [line for name, own in value.items() for line in _toml(f"{key}.{name}", own)]
+    return [f"{key} = {json.dumps(as_text(None) if value is None else value)}"]
 
 
 def sentences(preview: RulesPreview) -> list[str]:

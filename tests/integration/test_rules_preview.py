@@ -17,6 +17,7 @@ from warehouses import Row, Warehouse, ephemeral_warehouse
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.orchestration.jobs import PREVIEW_RULES_JOB
 from stitch_pipeline.orchestration.settle import Settled
+from stitch_pipeline.settings import SettingsError
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules
 
 PROPOSALS: dict[str, dict[str, Any]] = {
@@ -28,10 +29,12 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "near": {"lookback_days": 1},
     "short": {"carry_forward_days": 0},
     "crowd": {"max_users_per_device": 1},
+    "few": {"policy": "graph", "limits": "user.per_person=2", "max_ids_per_person": 3},
+    "unique": {"policy": "graph", "unique_identifiers": "user", "contested_ids": "first"},
     "both": {"policy": "device_split", "lookback_days": 1, "carry_forward_days": 1},
 }
 UNTOUCHED = "untouched"
-THESE_HAVE = "these have: 'both', 'crowd', 'first', 'graph', 'hours', 'near', 'next', 'short', 'split', 'untouched'."
+THESE_HAVE = "these have: 'both', 'crowd', 'few', 'first', 'graph', 'hours', 'near', 'next', 'short', 'split', …."
 TABLES = ("stitched_sessions", "page_views", "users")
 IS_CREDITED = ("stitched_user_id", "stitched_by", "linked_at", "link_event_id")
 
@@ -194,6 +197,29 @@ def test_the_rules_and_how_to_follow_them_are_said(told: Told) -> None:
     assert f"{said['sessions_that_move']} of 9 sessions" in said["summary"]
 
 
+def test_rules_that_only_projects_have_are_tried_on_one(told: Told, warehouse: Warehouse) -> None:
+    assert [(row["rule"], row["in_force"], row["proposed"]) for row in told.metadata["few"]["rules"]][1:] == [
+        ("max_ids_per_person", "1000", "3"),
+        ("limits", "none", "user.per_person=2"),
+    ]
+    assert told.metadata["few"]["to_follow"] == (
+        'in stitch.toml, under [projects."few"]: policy = "graph", max_ids_per_person = 3, limits.user.per_person = 2'
+    )
+    assert told.metadata["unique"]["to_follow"] == (
+        'in stitch.toml, under [projects."unique"]: policy = "graph", unique_identifiers = ["user"], '
+        'contested_ids = "first"'
+    )
+    with pytest.raises(SettingsError, match=r"^contested_ids is set per project: name the project to try it on"):
+        preview_rules(warehouse.settings, Proposal(rules={"contested_ids": "first"}))
+    for limits, complaint in (
+        ("user.tablet=1", r"limits\.user names 'tablet'; it can limit: device, per_person"),
+        ("user=1", "must be written as user.device=5"),
+        ("user.device=many", "should be a valid integer"),
+    ):
+        with pytest.raises(SettingsError, match=complaint):
+            preview_rules(warehouse.settings, Proposal("few", {"limits": limits}))
+
+
 def test_unlimited_is_written_as_the_settings_read_it() -> None:
     assert how_to_follow(Proposal("shop", {"lookback_days": 36500, "policy": "first"})) == (
         'in stitch.toml, under [projects."shop"]: lookback_days = "unlimited", policy = "first"'
@@ -230,6 +256,11 @@ def test_the_command_says_the_same(
     assert main(["preview", "--project", UNTOUCHED]) == 0
     assert "0 of 9 sessions and 0 of 11 page views" in capsys.readouterr().out
 
+    limits = ["--policy", "graph", "--limits", "user.per_person=1", "--unique-identifiers", "none"]
+    assert main(["preview", "--project", UNTOUCHED, *limits]) == 0
+    assert "limits.user.per_person = 1" in capsys.readouterr().out
+    assert main(["preview", "--project", UNTOUCHED, "--contested-ids", "last"]) == 2
+    assert "contested_ids = 'last': input should be 'nobody' or 'first'" in capsys.readouterr().err
     assert main(["preview", "--project", "nowhere'"]) == 2
     assert capsys.readouterr().err == f"error: There is no project 'nowhere'' with events; {THESE_HAVE}\n"
     for arguments, complaint in (
