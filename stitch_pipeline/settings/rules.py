@@ -177,14 +177,21 @@ def _limits(value: Any) -> Any:
     return limits
 
 
+# What Python, RE2 (DuckDB) and PostgreSQL read alike. A pattern must match a whole value, so it needs no anchors.
+_PLAIN_ESCAPE = re.compile(r"\\([dDsSwWntr]|[^\w\s])")
+_LIST = re.compile(r"\[\^?[^\]]+\]")
+_NOT_PLAIN = re.compile(r"\\.|\(\?(?!:).?|[*+?}]\+|\{,")
+_CLASS = re.compile(r"\[[:.=]|\[\^?\]")
+
+
 def _is_pattern(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
         raise ValueError(f"'{value}' is no regular expression: {error}") from None
-    # Neither engine has what Python has beyond this, except for PostgreSQL, which has some of it.
-    if re.search(r"\(\?[^:]|\\[1-9]", value):
-        raise ValueError(f"'{value}' looks around or back, which not every engine can: write it without (?… and \\1")
+    outside_lists = _LIST.sub("_", _PLAIN_ESCAPE.sub("_", value))
+    if found := _NOT_PLAIN.search(outside_lists) or _CLASS.search(value):
+        raise ValueError(f"'{value}' has {found[0]}, which engines read in different ways or not at all: avoid it")
     return value
 
 
@@ -316,14 +323,15 @@ class ProjectSettings(StitchingRules):
         return self
 
     def _check_limits(self, kind: str, limits: Mapping[str, int]) -> None:
-        others = [name for name in ("device", "user", *self.identifiers) if name != kind and "user" in (kind, name)]
-        others += [name for name in ("device", *self.identifiers) if "device" in (kind, name) and name != kind]
-        allowed = [*dict.fromkeys(others), *([PER_PERSON] if kind != "device" else [])]
+        if kind == "device":  # `max_users_per_device` is another rule, which every policy has
+            allowed = [*self.identifiers]
+        else:
+            allowed = ["device", *(self.identifiers if kind == "user" else ["user"]), PER_PERSON]
         for name, count in limits.items():
             if (kind, name) == ("device", "user"):
                 raise ValueError("limits.device.user is no limit of its own: set max_users_per_device")
             if name not in allowed:
-                raise ValueError(f"limits.{kind} names '{name}'; it can limit: {', '.join(allowed)}")
+                raise ValueError(f"limits.{kind} names '{name}'; it can limit: {', '.join(allowed) or 'no kind yet'}")
             if name == PER_PERSON and kind in self.unique_identifiers and count != 1:
                 raise ValueError(f"limits.{kind}.{PER_PERSON} = {count}, but unique_identifiers names '{kind}'")
 

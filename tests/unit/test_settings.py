@@ -1,10 +1,12 @@
 """Settings: where they come from, and one clear sentence for each that is wrong."""
 
+import re
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from stitch_pipeline.settings import Settings, SettingsError
+from stitch_pipeline.settings import ProjectSettings, Settings, SettingsError
 from stitch_pipeline.settings.environment import paths_relative_to
 from stitch_pipeline.settings.rules import as_stored
 
@@ -92,6 +94,9 @@ def test_a_wrong_variable_is_named_with_its_value(
         Settings.load()
 
 
+EMAIL = '[projects.shop.identifiers.email]\npaths = "traits.email"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -150,12 +155,48 @@ def test_a_wrong_variable_is_named_with_its_value(
             '[projects.shop]\nunique_identifiers = ["email"]\n',
             "projects.shop = .*: unique_identifiers names 'email'; the kinds are: user",
         ),
+        *(
+            (f"[projects.shop.limits]\n{limits}\n" + EMAIL, message)
+            for limits, message in (
+                ("phone.user = 1", "limits names 'phone'; the kinds are: device, user, email"),
+                ("device.user = 1", "limits.device.user is no limit of its own: set max_users_per_device"),
+                ("device.per_person = 1", r"limits.device names 'per_person'; it can limit: email\.$"),
+                ("user.user = 1", r"limits.user names 'user'; it can limit: device, email, per_person\.$"),
+                ("email.phone = 1", r"limits.email names 'phone'; it can limit: device, user, per_person\.$"),
+                ("email.user = 0", "projects.shop.limits.email.user = '0': input should be greater than or equal to 1"),
+            )
+        ),
+        (
+            '[projects.shop]\nunique_identifiers = "user"\n[projects.shop.limits.user]\nper_person = 2\n',
+            "limits.user.per_person = 2, but unique_identifiers names 'user'",
+        ),
+        *(
+            (
+                f"[projects.shop]\nblocked_patterns = '{pattern}'\n",
+                re.escape(f"'{pattern}' has {found}, which engines read in different ways or not at all: avoid it"),
+            )
+            for pattern, found in (
+                (r"\btest", r"\b"),
+                (r"(a)\1", r"\1"),
+                ("(?=a)a", "(?="),
+                ("a++", "++"),
+                ("a{,3}", "{,"),
+                ("[[:alpha:]]+", "[:"),
+            )
+        ),
+        ("[projects.shop]\nblocked_patterns = '('\n", r"'\(' is no regular expression: "),
         ("[projects", "is not valid TOML"),
     ],
 )
 def test_a_wrong_project_file_is_named_with_the_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Settings.load(project_file=project_file(tmp_path, text))
+
+
+@pytest.mark.parametrize("pattern", ["^[0-]+$", r"test\.\w+@[^@\s]+", "(?:a|b){2,3}[*+?{]+", r"\d{4}-\S+?"])
+def test_what_every_engine_reads_alike_is_a_pattern(pattern: str) -> None:
+    assert ProjectSettings(blocked_patterns=(pattern,)).blocked_patterns == (pattern,)
+    assert duckdb.execute("select regexp_full_match('x', $pattern)", {"pattern": pattern}).fetchall() == [(False,)]
 
 
 def test_view_stitching_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
