@@ -6,6 +6,7 @@ browses on; a phone browses and logs in as the same user; a stranger looks at on
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,21 @@ FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
     "posthog_parquet": ("posthog", ("posthog.parquet",)),
     "posthog_postgres": ("posthog", ("posthog_postgres.csv",)),
 }
-TOML = "".join(f'[feeds.{feed}]\nsource = "{source}"\nproject_id = "{feed}"\n' for feed, (source, _) in FORMATS.items())
+# Of the identifiers that sources know, those that the recorded clients sent, by the device that they came with.
+IDENTIFIERS: dict[str, tuple[str, dict[str, str]]] = {
+    "snowplow": (
+        "network_userid",
+        {LAPTOP: "bad4f88a-0586-5048-a83a-3e476feee373", STRANGER: "9d2e7864-e945-5d74-bfd1-d07d7f8e6eae"},
+    ),
+    "posthog": ("device_id", {LAPTOP: LAPTOP, PHONE: PHONE, STRANGER: STRANGER}),
+}
+TOML = "".join(
+    f'[feeds.{feed}]\nsource = "{source}"\nproject_id = "{feed}"\n' for feed, (source, _) in FORMATS.items()
+) + "".join(
+    f'[projects.{feed}.identifiers.other]\npaths = "identifiers.{IDENTIFIERS[source][0]}"\n'
+    for feed, (source, _) in FORMATS.items()
+    if source in IDENTIFIERS
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +127,20 @@ def expected_journey(feed: str) -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("feed", FORMATS)
 def test_the_journey_is_credited_to_one_person_in_every_format(warehouse: Warehouse, feed: str) -> None:
     assert journey(warehouse, feed) == expected_journey(feed)
+
+
+@pytest.mark.parametrize("feed", [feed for feed, (source, _) in FORMATS.items() if source in IDENTIFIERS])
+def test_the_identifiers_of_a_source_are_found_in_every_format(warehouse: Warehouse, feed: str) -> None:
+    kind, expected = IDENTIFIERS[FORMATS[feed][0]]
+    rows = warehouse.query(
+        "select distinct anonymous_id, identifiers from stitch.raw_events "
+        f"where project_id = '{feed}' and identifiers is not null"
+    )
+    assert {row["anonymous_id"]: json.loads(row["identifiers"]) for row in rows} == {
+        device: {kind: value} for device, value in expected.items()
+    }
+    links = warehouse.query(f"select distinct id_kind, id from stitch.identifier_links where project_id = '{feed}'")
+    assert {(row["id_kind"], row["id"]) for row in links} == {("other", value) for value in expected.values()}
 
 
 def test_no_row_of_any_format_is_quarantined(warehouse: Warehouse) -> None:
