@@ -232,23 +232,24 @@ def test_a_pseudonymised_user_counts_and_is_nobody(new_warehouse: NewWarehouse) 
     assert_as_from_nothing(warehouse, new_warehouse())
 
 
-@pytest.mark.parametrize("mode", list(Mode))
-def test_a_forgotten_device_is_in_no_table_and_its_users_keep_what_they_did(
-    mode: Mode, new_warehouse: NewWarehouse
-) -> None:
+def test_a_forgotten_device_is_in_no_table_and_its_users_keep_what_they_did(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy="device_split")
     device = "device-55aa"
-    warehouse.land_events("jitsu/a.ndjson", [{**event, "anonymous_id": device} for event in SHARED])
-    warehouse.land_events("jitsu/z.ndjson", [*OTHERS, OF_ANOTHER])
+    shared = [{**event, "anonymous_id": device, "project_id": mode} for mode in Mode for event in SHARED]
+    warehouse.land_events("jitsu/a.ndjson", shared)
+    warehouse.land_events("jitsu/z.ndjson", [{**event, "project_id": mode} for mode in Mode for event in OTHERS])
     warehouse.settle()
     others = [row for row in warehouse.rows("page_views") if row["anonymous_id"] == "z"]
-    forget(warehouse, device, kind="device", mode=mode)
+    assert len(others) == 2 * len(Mode)
+    for mode in Mode:
+        forget(warehouse, device, kind="device", mode=mode, project=mode)
     warehouse.settle()
     assert holding(warehouse, device) == {}
-    views = credited(warehouse)
-    assert (views["a1b"], views["b1"]) == (ANN, "bob")
-    anonymous = {"a0", "a2", "b2"}
-    assert anonymous & views.keys() == (set() if mode == Mode.delete else anonymous)
+    for mode in Mode:
+        views = credited(warehouse, mode)
+        assert (views["a1b"], views["b1"]) == (ANN, "bob"), mode
+        anonymous = {"a0", "a2", "b2"}
+        assert anonymous & views.keys() == (set() if mode == Mode.delete else anonymous), mode
     assert [row for row in warehouse.rows("page_views") if row["anonymous_id"] == "z"] == others
     assert_as_from_nothing(warehouse, new_warehouse(policy="device_split"))
 
@@ -763,29 +764,37 @@ def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: New
         page_view("c1", "2026-03-03 12:00", user_id="cem"),
         page_view("x", "2026-03-04 12:00"),
     ]
-    for policy in ("device_split", "graph"):
-        warehouse = new_warehouse(policy=policy, max_users_per_device=2)
-        warehouse.land_events("jitsu/a.ndjson", events)
-        warehouse.settle()
-        before = credited(warehouse)
-        forget(warehouse, ANN)
-        warehouse.settle()
-        assert credited(warehouse) == {event: user for event, user in before.items() if event != "a1"}
-        assert credited(warehouse) == {"b1": "bob", "c1": "cem", "x": "a"}
+    policies = ("device_split", "graph")
+    warehouse = new_warehouse(stitch_toml=EACH_POLICY, max_users_per_device=2)
+    warehouse.land_events(
+        "jitsu/a.ndjson", [{**event, "project_id": policy} for policy in policies for event in events]
+    )
+    warehouse.settle()
+    before = {policy: credited(warehouse, policy) for policy in policies}
+    for policy in policies:
+        forget(warehouse, ANN, project=policy)
+    warehouse.settle()
+    for policy in policies:
+        after = credited(warehouse, policy)
+        assert after == {event: user for event, user in before[policy].items() if event != "a1"}, policy
+        assert after == {"b1": "bob", "c1": "cem", "x": "a"}, policy
 
 
 def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewWarehouse) -> None:
+    def in_both(*events: Row) -> list[Row]:
+        return [{**event, "project_id": mode} for mode in Mode for event in events]
+
+    warehouse = new_warehouse(policy="device_split")
+    warehouse.land_events("jitsu/a.ndjson", in_both(*SHARED[:4], page_view("b", "2026-02-28 12:00", user_id="bob")))
+    warehouse.land_events("jitsu/b.ndjson", in_both(page_view("b0", "2026-03-01 11:00", user_id="bob")))
+    warehouse.write_overrides(f"{mode},wrong_link,a,{ANN},{ANN} was our support" for mode in Mode)
+    warehouse.settle()
+    assert [credited(warehouse, mode)["a2"] for mode in Mode] == ["bob"] * len(Mode)
     for mode in Mode:
-        warehouse = new_warehouse(policy="device_split")
-        warehouse.land_events("jitsu/a.ndjson", [*SHARED[:4], page_view("b", "2026-02-28 12:00", user_id="bob")])
-        warehouse.land_events("jitsu/b.ndjson", [page_view("b0", "2026-03-01 11:00", user_id="bob")])
-        warehouse.write_overrides([f"shop,wrong_link,a,{ANN},{ANN} was our support"])
-        warehouse.settle()
-        assert credited(warehouse)["a2"] == "bob"
-        forget(warehouse, ANN, mode=mode)
-        warehouse.settle()
-        assert credited(warehouse)["a2"] == "bob"
-        assert holding(warehouse, ANN) == {}
+        forget(warehouse, ANN, mode=mode, project=mode)
+    warehouse.settle()
+    assert [credited(warehouse, mode)["a2"] for mode in Mode] == ["bob"] * len(Mode)
+    assert holding(warehouse, ANN) == {}
 
 
 def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWarehouse) -> None:
