@@ -180,6 +180,7 @@ def test_a_limit_on_the_size_of_files_fails_settle_in_one_sentence_and_heals(tmp
         assert connection.execute("select sum(event_count) from stitch.stitched_sessions").fetchall() == [(30_000,)]
 
 
+@pytest.mark.slow
 def test_dagsters_own_disk_is_full(tmp_path: Path) -> None:
     land(tmp_path, 10)
     limited = settle(tmp_path, "home", 20)

@@ -148,6 +148,7 @@ SAID = (
 """The part of the engine's message that comes before a value."""
 
 
+@pytest.mark.slow
 def test_nothing_personal_is_recorded_or_printed(
     new_warehouse_on_disk: NewWarehouse, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -152,6 +152,7 @@ def test_what_a_forgotten_user_did_is_nobodys(new_warehouse: NewWarehouse) -> No
     assert_as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 def test_the_rows_never_pass_to_the_next_user(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=EACH_POLICY)
     warehouse.land_events("jitsu/ann.ndjson", in_each(SHARED[:4]))
@@ -172,6 +173,7 @@ def test_the_rows_never_pass_to_the_next_user(new_warehouse: NewWarehouse) -> No
     assert_as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 def test_a_wrong_link_is_not_forgetting(new_warehouse: NewWarehouse) -> None:
     """A decision changes who rows are credited to, and everything about the person stays."""
     decided, forgotten = new_warehouse(policy="device_split"), new_warehouse(policy="device_split")
@@ -232,6 +234,7 @@ def test_a_pseudonymised_user_counts_and_is_nobody(new_warehouse: NewWarehouse) 
     assert_as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 def test_a_forgotten_device_is_in_no_table_and_its_users_keep_what_they_did(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy="device_split")
     device = "device-55aa"
@@ -263,6 +266,7 @@ normalise = ["trim", "lower"]
 """
 
 
+@pytest.mark.slow
 def test_a_forgotten_identifier_takes_the_rows_that_carry_it(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=EMAIL)
     warehouse.land_events(
@@ -310,6 +314,7 @@ ALIASES = [
 GRAPH_TOML = '[projects.shop]\npolicy = "graph"\n'
 
 
+@pytest.mark.slow
 def test_a_previous_id_is_forgotten_like_any_other(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=GRAPH_TOML)
     warehouse.land_events("jitsu/a.ndjson", ALIASES)
@@ -348,6 +353,7 @@ def test_a_previous_id_is_forgotten_like_any_other(new_warehouse: NewWarehouse) 
     assert credited(warehouse) == {**before, "c1": ANN}
 
 
+@pytest.mark.slow
 def test_late_events_of_a_forgotten_user_stay_out(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED[:1])
@@ -362,6 +368,7 @@ def test_late_events_of_a_forgotten_user_stay_out(new_warehouse: NewWarehouse) -
     assert_as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 def test_taking_the_line_out_brings_back_what_the_files_hold(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED)
@@ -375,6 +382,7 @@ def test_taking_the_line_out_brings_back_what_the_files_hold(new_warehouse: NewW
     assert warehouse.contents() == before
 
 
+@pytest.mark.slow
 def test_a_restored_warehouse_forgets_again(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(view_stitching="off")
     warehouse.land_events("jitsu/a.ndjson", SHARED)
@@ -399,6 +407,7 @@ def without_times_of(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in ("known_since", "known_until", "followed_since")}
 
 
+@pytest.mark.slow
 def test_forgetting_twice_changes_nothing(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED)
@@ -412,6 +421,7 @@ def test_forgetting_twice_changes_nothing(new_warehouse: NewWarehouse) -> None:
     assert warehouse.contents(EVERY_TABLE) == after
 
 
+@pytest.mark.slow
 def test_histories_and_quarantine_hold_nothing(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED)
@@ -482,6 +492,7 @@ def test_the_job_forgets_what_a_file_lists_and_tells_dagster_no_id(
     assert any(file.path.suffix == ".db" for file in certificate.files)
 
 
+@pytest.mark.slow
 def test_the_proof_finds_what_is_left(new_warehouse: NewWarehouse, tmp_path: Path) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED)
@@ -619,7 +630,8 @@ def assert_history_forgets(seed: int, new_warehouse: NewWarehouse) -> None:
     assert not warehouse.settle(reconcile=True).runs[1:], "a reconcile finds nothing to correct"
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_whatever_happens_around_it_the_tables_are_as_from_nothing(seed: int, new_warehouse: NewWarehouse) -> None:
     assert_history_forgets(seed, new_warehouse)
 
@@ -661,14 +673,8 @@ def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
     assert warehouse.query("select * from stitch.page_views where anonymous_id = 'z'") == others
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        20,
-        *(pytest.param(one, marks=pytest.mark.slow) for one in (8, 45)),
-        *(pytest.param(one, marks=[pytest.mark.slow, pytest.mark.long]) for one in (1, 75)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", [8, 20, 45, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 75))])
 def test_an_interrupted_forget_is_finished_by_the_next_settle(
     statement: int, new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -736,6 +742,7 @@ def test_a_killed_forget_is_finished_by_the_next_settle(
     assert views == AFTER["latest"]
 
 
+@pytest.mark.slow
 def test_files_with_other_quarantined_rows_are_not_read_again(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     bad = {"projectId": "shop", "type": "page", "timestamp": "yesterday"}
@@ -756,6 +763,7 @@ def test_files_with_other_quarantined_rows_are_not_read_again(new_warehouse: New
     assert_as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: NewWarehouse) -> None:
     """Otherwise rows of a shared device would become somebody's, and the users of a hub one person."""
     events = [
@@ -780,6 +788,7 @@ def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: New
         assert after == {"b1": "bob", "c1": "cem", "x": "a"}, policy
 
 
+@pytest.mark.slow
 def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewWarehouse) -> None:
     def in_both(*events: Row) -> list[Row]:
         return [{**event, "project_id": mode} for mode in Mode for event in events]
@@ -812,6 +821,7 @@ def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWareho
     assert "takes no row over from a user who was forgotten" in shown
 
 
+@pytest.mark.slow
 def test_restored_tables_bring_nothing_back(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy="device_split")
     warehouse.land_events("jitsu/a.ndjson", SHARED)

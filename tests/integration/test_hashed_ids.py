@@ -207,6 +207,7 @@ def ties() -> History:
     return History((Rule(rules), Land("jitsu/a.ndjson", tuple(events), ('{"messageId": ', "{}"))))
 
 
+@pytest.mark.slow
 def test_ties_are_broken_as_without_hashes(tmp_path: Path) -> None:
     assert_same_up_to_the_hash(ties(), tmp_path)
 
@@ -372,6 +373,7 @@ def test_no_id_and_no_address_is_stored_and_decisions_and_explanations_take_eith
     assert explain(warehouse.settings, "shop", stored(DEVICE)).rows
 
 
+@pytest.mark.slow
 def test_a_missing_or_another_key_is_refused_and_nothing_is_lost(
     new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +437,7 @@ project_id = "blog"
     assert users["b1"] == stored(USER, "blog") != users["a2"] == stored(USER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "value"), [("user", USER), ("email", "ANN.S@example.org")])
 def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML)

@@ -150,6 +150,7 @@ def test_blocked_ids_of_a_project_take_effect_on_what_is_loaded_already(new_ware
     assert [(row["user_id"], row["blocked_user_id"]) for row in warehouse.rows("raw_events")] == [(None, "tester")]
 
 
+@pytest.mark.slow
 def test_changed_rules_build_what_depends_on_them_again(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(session_timeout_minutes=30)
     warehouse.land_events(

@@ -177,6 +177,7 @@ def as_from_nothing(warehouse: Warehouse, fresh: Warehouse) -> None:
         assert warehouse.rows(table) == fresh.rows(table), table
 
 
+@pytest.mark.slow
 def test_settings_decisions_and_persons_find_these_rows(new_warehouse: NewWarehouse) -> None:
     """Each changes who is counted on days of which no event changes."""
     warehouse = new_warehouse(stitch_toml=TOML)
@@ -204,6 +205,7 @@ def test_settings_decisions_and_persons_find_these_rows(new_warehouse: NewWareho
     as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [Mode.delete, Mode.pseudonymise])
 def test_a_forgotten_person_without_a_device_is_gone(mode: Mode, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML)

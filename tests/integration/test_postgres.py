@@ -281,6 +281,7 @@ def test_a_full_disk_is_one_sentence_and_heals(tmp_path: Path) -> None:
         server().rows(f"drop tablespace small{number}", "postgres")
 
 
+@pytest.mark.slow
 def test_two_deployments_in_one_database_do_not_meet(tmp_path: Path, database: str) -> None:
     with (
         ephemeral_warehouse(tmp_path / "one", warehouse=database) as one,

@@ -183,6 +183,7 @@ def test_changed_rules_and_decisions_are_published(warehouse: Warehouse) -> None
     assert {"conversion_events/all.parquet", "decisions/all.parquet"} <= replaced_since(warehouse, before)
 
 
+@pytest.mark.slow
 def test_a_run_with_an_exception_publishes_what_it_stored(warehouse: Warehouse) -> None:
     warehouse.land_events("jitsu/login.ndjson", LOGIN)
     warehouse.build(START, date(2026, 3, 6), models_config(lookback_days=0))
@@ -344,6 +345,7 @@ def test_readers_neither_fail_nor_see_half_a_day(warehouse: Warehouse) -> None:
     warehouse.assert_is_published()
 
 
+@pytest.mark.slow
 def test_a_forgotten_id_is_in_no_published_file(warehouse: Warehouse) -> None:
     warehouse.land_events("jitsu/login.ndjson", [page_view("l1", "2026-03-05 12:00", user_id="ann-7f3c")])
     warehouse.settle()

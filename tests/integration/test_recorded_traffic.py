@@ -178,6 +178,7 @@ def test_first_touch_is_the_campaign_of_the_first_page(warehouse: Warehouse, fee
     assert touch == {"first_touch_source": "google", "first_touch_medium": "cpc"}
 
 
+@pytest.mark.slow
 def test_events_of_one_project_from_two_sources_are_one_person(tmp_path: Path) -> None:
     toml = '[feeds.web]\nsource = "jitsu"\nproject_id = "shop"\n[feeds.app]\nsource = "snowplow"\nproject_id = "shop"\n'
     with ephemeral_warehouse(tmp_path, stitch_toml=toml) as warehouse:

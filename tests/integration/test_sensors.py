@@ -290,6 +290,7 @@ def test_the_view_schedule_skips_while_view_stitching_is_off(new_warehouse_on_di
     assert "View stitching is off" in str(evaluate(warehouse, "view_stitching_schedule", "2026-03-08 04:00"))
 
 
+@pytest.mark.slow
 def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
     warehouse.land_events(
@@ -311,6 +312,7 @@ def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWareh
     assert warehouse.contents() == right
 
 
+@pytest.mark.slow
 def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00")])

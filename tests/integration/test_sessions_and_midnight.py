@@ -281,6 +281,7 @@ def _blanks(event: Row) -> dict[str, Any]:
     return {"event_date": event["occurred_at"].date(), **dict.fromkeys(absent)}
 
 
+@pytest.mark.slow
 def test_no_stale_row_is_left_when_a_day_loses_rows_or_becomes_empty(deployment: Callable[[], Warehouse]) -> None:
     warehouse = deployment()
     kept = [*visits("owl", "1 23:45", "2 00:05"), *visits("other", "2 09:00")]
@@ -321,6 +322,7 @@ def test_no_stale_row_is_left_when_a_day_loses_rows_or_becomes_empty(deployment:
     assert warehouse.contents() == {table: [] for table in TABLES}
 
 
+@pytest.mark.slow
 def test_an_event_that_moves_to_another_day_takes_its_rows_along(deployment: Callable[[], Warehouse]) -> None:
     """While only the day that it came to is built, it stands on both days; then on one, and never on none."""
     warehouse = deployment()
@@ -340,6 +342,7 @@ def test_an_event_that_moves_to_another_day_takes_its_rows_along(deployment: Cal
     _agrees_with_oracle(warehouse, oracle.tables(landed[:1]))
 
 
+@pytest.mark.slow
 def test_a_view_on_two_days_keeps_one_answer_when_a_run_does_not_stitch_views(
     deployment: Callable[[], Warehouse],
 ) -> None:

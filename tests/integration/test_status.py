@@ -77,6 +77,7 @@ def test_files_that_vanish_at_once_are_held_back_until_somebody_accepts_it(wareh
     assert check_passed(warehouse)
 
 
+@pytest.mark.slow
 def test_a_few_files_may_vanish_and_a_setting_lets_all_of_them(warehouse: Warehouse) -> None:
     warehouse.take_away("jitsu/02.ndjson")
     warehouse.settle()
@@ -121,6 +122,7 @@ def test_runs_of_settle_belong_to_the_job_of_the_code_location(warehouse: Wareho
     assert run.job_code_origin is not None
 
 
+@pytest.mark.slow
 def test_settle_says_what_is_quarantined_and_which_checks_failed(warehouse: Warehouse) -> None:
     warehouse.land("jitzu/a.ndjson", [{"messageId": "m"}])
     warehouse.land("jitsu/b.ndjson", ["{", "{"])

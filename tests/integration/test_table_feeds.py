@@ -722,6 +722,7 @@ identifiers.email.paths = "traits.email"
 """
 
 
+@pytest.mark.slow
 @of_duckdb("the table is in the file of the warehouse")
 def test_a_table_of_customers_links_devices_that_never_logged_in(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=CRM)

@@ -56,6 +56,7 @@ def test_stored_views_wait_for_the_view_stitch_and_live_ones_do_not(new_warehous
     assert warehouse.settle(view_stitching=True).runs == []
 
 
+@pytest.mark.slow
 def test_off_leaves_every_view_with_its_device_and_a_run_by_hand_stitches_once(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(view_stitching="off")
     warehouse.land_events("jitsu/a.ndjson", HISTORY + LOGIN)
@@ -136,6 +137,7 @@ def stitched_users_with(warehouse: Warehouse, **exceptions: int | str) -> dict[t
     return {(row["session_date"].day, row["anonymous_id"]): row["stitched_user_id"] for row in sessions}
 
 
+@pytest.mark.slow
 def test_session_stitching_and_lookback_may_differ_for_one_run(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", HISTORY + LOGIN)
