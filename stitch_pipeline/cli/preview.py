@@ -51,11 +51,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     given = vars(options)
     proposal = Proposal(options.project, {name: given[name] for name in rules_with("preview") if name in given})
-    preview = preview_rules(Settings.load(), proposal)
+    settings = Settings.load()
+    preview = preview_rules(settings, proposal)
     if options.json:
         print_json(preview)
     else:
-        print_preview(preview, proposal, console)
+        print_preview(preview, settings, proposal, console)
     return EXIT_OK
 
 
@@ -72,7 +73,7 @@ def _window(text: str) -> int | str | None:
         raise argparse.ArgumentTypeError(f"'{text}' {error}") from None
 
 
-def print_preview(preview: RulesPreview, proposal: Proposal, console: Console) -> None:
+def print_preview(preview: RulesPreview, settings: Settings, proposal: Proposal, console: Console) -> None:
     """Print the rules, the totals, the days and the sample."""
     from stitch_pipeline.stitching.preview import how_to_follow, sentences
 
@@ -88,7 +89,7 @@ def print_preview(preview: RulesPreview, proposal: Proposal, console: Console) -
             console.print(f" and {len(preview.days) - _SHOWN_DAYS:,} earlier days")
         console.print("\nFor instance:")
         _print_table(["table", "project", "day", "device", "row", "before", "after"], preview.sample, console)
-    if advice := how_to_follow(proposal):
+    if advice := how_to_follow(settings, proposal):
         console.print(f"\nNothing was changed. To follow these rules, {escape(advice)}")
 
 

@@ -249,7 +249,7 @@ def _preview_metadata(settings: Settings, preview: RulesPreview, proposal: Propo
     tables = {"rules": preview.changed_rules, "moves_per_day": preview.days, "sample": sample}
     return {
         "summary": MetadataValue.md("\n".join(f"- {sentence}" for sentence in sentences(preview))),
-        "to_follow": MetadataValue.text(how_to_follow(proposal) or "nothing was proposed"),
+        "to_follow": MetadataValue.text(how_to_follow(settings, proposal) or "nothing was proposed"),
         **{name: _table(rows) for name, rows in tables.items() if rows},
         **{name: MetadataValue.int(getattr(preview, name)) for name in numbers},
     }

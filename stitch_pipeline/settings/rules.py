@@ -180,7 +180,8 @@ def _limits(value: Any) -> Any:
 # What Python, RE2 (DuckDB) and PostgreSQL read alike. A pattern must match a whole value, so it needs no anchors.
 _PLAIN_ESCAPE = re.compile(r"\\([dDsSwWntr]|[^\w\s])")
 _LIST = re.compile(r"\[\^?[^\]]+\]")
-_NOT_PLAIN = re.compile(r"\\.|\(\?(?!:).?|[*+?}]\+|\{,")
+_OTHER_ESCAPE = re.compile(r"\\.")
+_NOT_PLAIN = re.compile(r"\(\?(?!:).?|[*+?}]\+|\{,")
 _CLASS = re.compile(r"\[[:.=]|\[\^?\]")
 
 
@@ -189,8 +190,8 @@ def _is_pattern(value: str) -> str:
         re.compile(value)
     except re.error as error:
         raise ValueError(f"'{value}' is no regular expression: {error}") from None
-    outside_lists = _LIST.sub("_", _PLAIN_ESCAPE.sub("_", value))
-    if found := _NOT_PLAIN.search(outside_lists) or _CLASS.search(value):
+    rest = _PLAIN_ESCAPE.sub("_", value)
+    if found := _OTHER_ESCAPE.search(rest) or _NOT_PLAIN.search(_LIST.sub("_", rest)) or _CLASS.search(value):
         raise ValueError(f"'{value}' has {found[0]}, which engines read in different ways or not at all: avoid it")
     return value
 
@@ -358,6 +359,8 @@ def sentences(
             *above, key = item["loc"]
             return f"{named(path)} is not a setting{did_you_mean(str(key), _keys_at(model, above))}"
         message = item["msg"].removeprefix("Value error, ")
+        if isinstance(item["input"], Mapping) and item["type"] == "value_error":  # of a whole table
+            return f"{named(path)}: {message}." if path else f"{message}."
         is_secret = path in secrets or path.endswith("hash_key") or _SECRET.search(str(item["input"]))
         value = "(secret)" if is_secret else repr(str(item["input"]))
         return f"{named(path)} = {value}: {message[0].lower()}{message[1:]}."

@@ -238,11 +238,11 @@ def _changed_rules(
     ]
 
 
-def how_to_follow(proposal: Proposal) -> str:
+def how_to_follow(settings: Settings, proposal: Proposal) -> str:
     """The setting that makes runs follow the proposal, and where to write it; empty if nothing is proposed."""
     if not proposal.rules:
         return ""
-    proposed = ProjectSettings().changed_by(proposal.rules)
+    proposed = settings.rules(proposal.project_id or "").changed_by(proposal.rules)
     values = {name: getattr(proposed, name) for name in proposal.rules}
     if proposal.project_id is None:
         wanted = " ".join(f"STITCH_{name.upper()}={as_text(value)}" for name, value in values.items())

@@ -17,7 +17,7 @@ from warehouses import Row, Warehouse, ephemeral_warehouse
 from stitch_pipeline.cli.main import main
 from stitch_pipeline.orchestration.jobs import PREVIEW_RULES_JOB
 from stitch_pipeline.orchestration.settle import Settled
-from stitch_pipeline.settings import SettingsError
+from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules
 
 PROPOSALS: dict[str, dict[str, Any]] = {
@@ -29,11 +29,13 @@ PROPOSALS: dict[str, dict[str, Any]] = {
     "near": {"lookback_days": 1},
     "short": {"carry_forward_days": 0},
     "crowd": {"max_users_per_device": 1},
-    "few": {"policy": "graph", "limits": "user.per_person=2", "max_ids_per_person": 3},
+    "few": {"policy": "graph", "limits": "user.per_person=2, email.device=1", "max_ids_per_person": 3},
     "unique": {"policy": "graph", "unique_identifiers": "user", "contested_ids": "first"},
     "both": {"policy": "device_split", "lookback_days": 1, "carry_forward_days": 1},
 }
 UNTOUCHED = "untouched"
+EMAIL = '[projects.few.identifiers.email]\npaths = "traits.email"\n'
+"""Set from the beginning, because a kind that is new cannot be tried."""
 THESE_HAVE = "these have: 'both', 'crowd', 'few', 'first', 'graph', 'hours', 'near', 'next', 'short', 'split', …."
 TABLES = ("stitched_sessions", "page_views", "users")
 IS_CREDITED = ("stitched_user_id", "stitched_by", "linked_at", "link_event_id")
@@ -88,6 +90,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
 
 @pytest.fixture(scope="module")
 def told(warehouse: Warehouse) -> Told:
+    warehouse.write_stitch_toml(EMAIL)
     warehouse.land_events("jitsu/a.ndjson", [event for project in (*PROPOSALS, UNTOUCHED) for event in story(project)])
     warehouse.settle()
     before = warehouse.contents(TABLES)
@@ -108,7 +111,7 @@ def toml() -> str:
         f"[projects.{project}]\n" + "".join(f"{name} = {value!r}\n" for name, value in rules.items())
         for project, rules in PROPOSALS.items()
     )
-    return "".join(lines)
+    return "".join(lines) + EMAIL
 
 
 def numbers(found: RulesPreview) -> dict[str, int]:
@@ -200,10 +203,11 @@ def test_the_rules_and_how_to_follow_them_are_said(told: Told) -> None:
 def test_rules_that_only_projects_have_are_tried_on_one(told: Told, warehouse: Warehouse) -> None:
     assert [(row["rule"], row["in_force"], row["proposed"]) for row in told.metadata["few"]["rules"]][1:] == [
         ("max_ids_per_person", "1000", "3"),
-        ("limits", "none", "user.per_person=2"),
+        ("limits", "none", "user.per_person=2, email.device=1"),
     ]
     assert told.metadata["few"]["to_follow"] == (
-        'in stitch.toml, under [projects."few"]: policy = "graph", max_ids_per_person = 3, limits.user.per_person = 2'
+        'in stitch.toml, under [projects."few"]: policy = "graph", max_ids_per_person = 3, '
+        "limits.user.per_person = 2, limits.email.device = 1"
     )
     assert told.metadata["unique"]["to_follow"] == (
         'in stitch.toml, under [projects."unique"]: policy = "graph", unique_identifiers = ["user"], '
@@ -212,7 +216,7 @@ def test_rules_that_only_projects_have_are_tried_on_one(told: Told, warehouse: W
     with pytest.raises(SettingsError, match=r"^contested_ids is set per project: name the project to try it on"):
         preview_rules(warehouse.settings, Proposal(rules={"contested_ids": "first"}))
     for limits, complaint in (
-        ("user.tablet=1", r"limits\.user names 'tablet'; it can limit: device, per_person"),
+        ("user.tablet=1", r"^limits\.user names 'tablet'; it can limit: device, email, per_person\.$"),
         ("user=1", "must be written as user.device=5"),
         ("user.device=many", "should be a valid integer"),
     ):
@@ -221,10 +225,11 @@ def test_rules_that_only_projects_have_are_tried_on_one(told: Told, warehouse: W
 
 
 def test_unlimited_is_written_as_the_settings_read_it() -> None:
-    assert how_to_follow(Proposal("shop", {"lookback_days": 36500, "policy": "first"})) == (
+    assert how_to_follow(Settings.load(), Proposal("shop", {"lookback_days": 36500, "policy": "first"})) == (
         'in stitch.toml, under [projects."shop"]: lookback_days = "unlimited", policy = "first"'
     )
-    assert "set STITCH_CARRY_FORWARD_DAYS=unlimited (" in how_to_follow(Proposal(rules={"carry_forward_days": None}))
+    unlimited = Proposal(rules={"carry_forward_days": None})
+    assert "set STITCH_CARRY_FORWARD_DAYS=unlimited (" in how_to_follow(Settings.load(), unlimited)
 
 
 def test_the_command_says_the_same(

@@ -14,10 +14,15 @@ from stitch_pipeline.landing import reading
 from stitch_pipeline.landing.landed_file import LandedFile, UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.reading import EventBatch, ReadingRules
+from stitch_pipeline.settings.project_file import kinds_of_identifiers
 from stitch_pipeline.sources import SOURCES
 
 ARRIVED = datetime(2025, 2, 1, 12, tzinfo=UTC)
-RULES = ReadingRules(start_date=date(2025, 1, 1), blocked_ids=(("shop", "Test's user"),))
+RULES = ReadingRules(
+    start_date=date(2025, 1, 1),
+    blocked_ids=(("shop", "Test's user"),),
+    identifiers=tuple((project, tuple(kinds_of_identifiers({}))) for project in ("default", "shop", "web")),
+)
 JITSU_EVENT: dict[str, Any] = {
     "messageId": "m1",
     "timestamp": "2025-01-10T12:00:00.250+01:00",

@@ -153,7 +153,7 @@ EMAIL = '[projects.shop.identifiers.email]\npaths = "traits.email"\n'
         ),
         (
             '[projects.shop]\nunique_identifiers = ["email"]\n',
-            "projects.shop = .*: unique_identifiers names 'email'; the kinds are: user",
+            "projects.shop: unique_identifiers names 'email'; the kinds are: user",
         ),
         *(
             (f"[projects.shop.limits]\n{limits}\n" + EMAIL, message)

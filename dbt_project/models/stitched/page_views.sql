@@ -71,6 +71,7 @@ next_starts as (
             and earlier.anonymous_id = later.anonymous_id
             and earlier.stream_session_id = coalesce(later.source_session_id, '')
             and earlier.event_date = later.session_date
+    where later.session_date between {{ day_literal('first_day') }} and {{ days_later(day_literal('last_day'), 1) }}
     group by earlier.project_id, earlier.session_id
 ),
 
