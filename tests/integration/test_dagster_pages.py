@@ -41,7 +41,11 @@ LAUNCHPADS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "project_id": "",
             **dict.fromkeys(
-                ("policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device"), "as_set"
+                (
+                    *("policy", "keep_own_user", "lookback_days", "carry_forward_days", "max_users_per_device"),
+                    *("max_ids_per_person", "unique_identifiers", "limits", "contested_ids"),
+                ),
+                "as_set",
             ),
         },
     ),
