@@ -358,7 +358,7 @@ def play(found: History, both: Both) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
 def test_any_history(seed: int, tmp_path: Path) -> None:
     with both_engines(tmp_path) as both:
         play(history(seed, rounds=1), both)

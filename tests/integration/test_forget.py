@@ -631,7 +631,7 @@ def assert_history_forgets(seed: int, new_warehouse: NewWarehouse) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_whatever_happens_around_it_the_tables_are_as_from_nothing(seed: int, new_warehouse: NewWarehouse) -> None:
     assert_history_forgets(seed, new_warehouse)
 
@@ -674,7 +674,7 @@ def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statement", [8, 20, 45, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 75))])
+@pytest.mark.parametrize("statement", [8, 45, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 20, 75))])
 def test_an_interrupted_forget_is_finished_by_the_next_settle(
     statement: int, new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,7 @@ def test_some_damaged_files(deployment: Deployment) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_damaged_files_for_minutes(deployment: Deployment) -> None:
     good = good_counts(deployment)
     until = time.monotonic() + SECONDS

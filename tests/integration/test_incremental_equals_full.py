@@ -143,9 +143,9 @@ def test_any_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=2))
 
 
+# 753 once had two rows for a page view.
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-@given(seed=st.integers(1, 1_000_000))
+@pytest.mark.parametrize("seed", [1, 753, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
 def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=4))
 

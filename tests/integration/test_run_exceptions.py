@@ -22,7 +22,7 @@ from stitch_pipeline.planning.requests import Request
 from stitch_pipeline.stitching.explain import explain
 
 WINDOW = ("2026-03-01", "2026-03-06")
-MOMENTS = 10
+MOMENTS = 4
 RUN = """
 import sys, time
 from datetime import date

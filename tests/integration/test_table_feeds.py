@@ -600,6 +600,7 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(duckdb_tables: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_look_that_is_killed_at_any_moment_loses_nothing(server: PostgresServer, tmp_path: Path) -> None:
     clicks = Clicks(server, "killed", tmp_path, "rows_per_file = 50")
     looks = (
@@ -653,7 +654,7 @@ def as_loaded(settings: Settings) -> list[Row]:
             pytest.param(when, mode, tuple(FORMATS), marks=[pytest.mark.slow, *marks])
             for when, mode, marks in (
                 ("before", Mode.pseudonymise, ()),
-                ("after", Mode.delete, ()),
+                ("after", Mode.delete, (pytest.mark.long,)),
                 ("before", Mode.delete, (pytest.mark.long,)),
                 ("after", Mode.pseudonymise, (pytest.mark.long,)),
             )

@@ -111,6 +111,7 @@ def test_settle_works_in_an_empty_directory(stitch: Any, scripts: Path, tmp_path
     assert shipped(scripts) == before
 
 
+@pytest.mark.long
 def test_the_demo_works_in_an_empty_directory(stitch: Any, scripts: Path, tmp_path: Path) -> None:
     before, work = shipped(scripts), tmp_path / "work"
     printed = stitch("demo", "--people", "60")
@@ -273,6 +274,7 @@ def test_dg_finds_the_component_and_says_which_field_is_wrong(project: Project) 
         project.yaml.write_text(written)
 
 
+@pytest.mark.long
 def test_two_runs_at_once_under_the_executor_of_the_team_write_one_after_the_other(project: Project) -> None:
     for day in (1, 2, 3):
         time_of_day = f"2026-03-0{day}T18:00:00Z"
