@@ -14,7 +14,15 @@ from functools import cache
 from typing import Any
 
 from croniter import croniter
-from dagster import DagsterInstance, Definitions, MetadataValue, RunRequest
+from dagster import (
+    DagsterEventType,
+    DagsterInstance,
+    Definitions,
+    ExecuteInProcessResult,
+    MetadataValue,
+    RunRequest,
+)
+from dagster._core.events import RunFailureReason
 
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settler
@@ -28,8 +36,6 @@ from stitch_pipeline.planning.days import DayRange
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100
-# What Dagster raises for a signal, and what a query of DuckDB does.
-_INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 
 
 @dataclass(frozen=True)
@@ -205,8 +211,20 @@ def _run(
         rows_stale=numbers.rows_stale,
         partitions_stale=numbers.partitions_stale,
         failed_checks=[check.check_name for check in result.get_asset_check_evaluations() if not check.passed],
-        was_interrupted=error is not None and error.cls_name in _INTERRUPTIONS,
+        was_interrupted=_was_interrupted(result),
         error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
     )
     report(summary)
     return summary
+
+
+def _was_interrupted(result: ExecuteInProcessResult) -> bool:
+    """Whether a signal ended the run, within a step or between two of them, or somebody canceled it."""
+    return any(
+        event.event_type is DagsterEventType.RUN_CANCELED
+        or (
+            event.event_type is DagsterEventType.RUN_FAILURE
+            and event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
+        )
+        for event in result.all_events
+    )

@@ -207,6 +207,8 @@ def run_models(
         finally:
             if engine.dbt_target == _DUCKDB:
                 _release_connections()
+    if result.exception is not None and not isinstance(result.exception, Exception):
+        raise result.exception  # of a signal: dbt catches everything
     if result.exception is not None:
         raise engine.problem(str(result.exception)) or DbtError(str(result.exception))
     executed = getattr(result.result, "results", [])
