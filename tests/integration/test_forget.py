@@ -7,6 +7,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -70,9 +71,9 @@ def credited(warehouse: Warehouse, project: str = "shop") -> dict[str, str]:
     return {row["event_id"]: row["stitched_user_id"] for row in views if row["project_id"] == project}
 
 
-def in_each(events: list[Row]) -> list[Row]:
-    """The events in the project of every policy."""
-    return [{**event, "project_id": policy} for policy in POLICIES for event in events]
+def in_each(events: list[Row], projects: Iterable[str] = POLICIES) -> list[Row]:
+    """The events in each of the projects, by default in those of every policy."""
+    return [{**event, "project_id": project} for project in projects for event in events]
 
 
 def forget_in_each(warehouse: Warehouse, mode: Mode = Mode.delete) -> None:
@@ -238,9 +239,8 @@ def test_a_pseudonymised_user_counts_and_is_nobody(new_warehouse: NewWarehouse) 
 def test_a_forgotten_device_is_in_no_table_and_its_users_keep_what_they_did(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy="device_split")
     device = "device-55aa"
-    shared = [{**event, "anonymous_id": device, "project_id": mode} for mode in Mode for event in SHARED]
-    warehouse.land_events("jitsu/a.ndjson", shared)
-    warehouse.land_events("jitsu/z.ndjson", [{**event, "project_id": mode} for mode in Mode for event in OTHERS])
+    warehouse.land_events("jitsu/a.ndjson", in_each([{**event, "anonymous_id": device} for event in SHARED], Mode))
+    warehouse.land_events("jitsu/z.ndjson", in_each(OTHERS, Mode))
     warehouse.settle()
     others = [row for row in warehouse.rows("page_views") if row["anonymous_id"] == "z"]
     assert len(others) == 2 * len(Mode)
@@ -774,9 +774,7 @@ def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: New
     ]
     policies = ("device_split", "graph")
     warehouse = new_warehouse(stitch_toml=EACH_POLICY, max_users_per_device=2)
-    warehouse.land_events(
-        "jitsu/a.ndjson", [{**event, "project_id": policy} for policy in policies for event in events]
-    )
+    warehouse.land_events("jitsu/a.ndjson", in_each(events, policies))
     warehouse.settle()
     before = {policy: credited(warehouse, policy) for policy in policies}
     for policy in policies:
@@ -790,12 +788,11 @@ def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: New
 
 @pytest.mark.slow
 def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewWarehouse) -> None:
-    def in_both(*events: Row) -> list[Row]:
-        return [{**event, "project_id": mode} for mode in Mode for event in events]
-
     warehouse = new_warehouse(policy="device_split")
-    warehouse.land_events("jitsu/a.ndjson", in_both(*SHARED[:4], page_view("b", "2026-02-28 12:00", user_id="bob")))
-    warehouse.land_events("jitsu/b.ndjson", in_both(page_view("b0", "2026-03-01 11:00", user_id="bob")))
+    warehouse.land_events(
+        "jitsu/a.ndjson", in_each([*SHARED[:4], page_view("b", "2026-02-28 12:00", user_id="bob")], Mode)
+    )
+    warehouse.land_events("jitsu/b.ndjson", in_each([page_view("b0", "2026-03-01 11:00", user_id="bob")], Mode))
     warehouse.write_overrides(f"{mode},wrong_link,a,{ANN},{ANN} was our support" for mode in Mode)
     warehouse.settle()
     assert [credited(warehouse, mode)["a2"] for mode in Mode] == ["bob"] * len(Mode)
