@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
 from tempfile import mkdtemp
@@ -141,23 +141,27 @@ def test_a_connection_that_is_lost_leaves_nothing_half_done(warehouse: Warehouse
     """The server ends a connection of the run, ours or dbt's; the next run goes on."""
     warehouse.settle()
     warehouse.land_events("jitsu/b.ndjson", LATER)
-    ended: list[str] = []
+    ended: list[object] = []
+    is_held = threading.Event()
 
     def end_connections() -> None:
-        # The longest transaction is the one that writes; ours is idle while dbt runs.
-        wanted = "state = 'idle'" if role_of == "stitch_pipeline" else "state <> 'idle' and backend_xid is not null"
-        deadline = time.monotonic() + 60
-        while not ended and time.monotonic() < deadline:
-            found = in_database(
-                database,
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
-                "and pid <> pg_backend_pid() and application_name = 'stitch_pipeline' "
-                f"and {wanted} and exists (select 1 from stitch.changed_days)",
-            )
-            ended.extend("ended" for _ in found)
+        # Held up at a table, dbt's connection waits and ours, which holds the writer's lock, is idle.
+        waiting = "select pid from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        ours = (
+            "select pid from pg_locks inner join pg_database on pg_database.oid = pg_locks.database "
+            f"where datname = current_database() and locktype = 'advisory' and exists ({waiting})"
+        )
+        with closing(psycopg2.connect(database)) as holder, holder.cursor() as cursor:
+            cursor.execute("lock table stitch.stitched_sessions in exclusive mode")
+            is_held.set()
+            deadline = time.monotonic() + 60
+            while not ended and time.monotonic() < deadline:
+                wanted = ours if role_of == "stitch_pipeline" else waiting
+                ended.extend(in_database(database, f"select pg_terminate_backend(pid) from ({wanted}) as found"))
 
     thread = threading.Thread(target=end_connections)
     thread.start()
+    assert is_held.wait(60)
     with pytest.raises(Exception, match=r"cannot be reached or ended the connection") as caught:
         build(warehouse)
     thread.join()
