@@ -130,7 +130,8 @@ def dagster_instance() -> Iterator[DagsterInstance]:
         if is_own and not (home / DAGSTER_YAML.name).exists():
             shutil.copy(DAGSTER_YAML, home)
         try:
-            instance = DagsterInstance.get()
+            with large_imports():  # of the instance's storage
+                instance = DagsterInstance.get()
         except DagsterError as error:
             first_line = str(error).strip().splitlines()[0]
             raise SettingsError(
