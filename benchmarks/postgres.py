@@ -157,10 +157,11 @@ def _copy_events(url: str) -> None:
 
 
 def _seconds_of_views(url: str) -> dict[str, float]:
-    """With the setting that docs/postgres.md gives to the role of a person."""
+    """With the settings that docs/postgres.md gives to the role of a person."""
     found = {}
     with _connected(url) as cursor:
         cursor.execute("set enable_nestloop = off")
+        cursor.execute("set enable_mergejoin = off")
         cursor.execute("select anonymous_id from stitch.identity_map order by anonymous_id limit 1")
         ((device,),) = cursor.fetchall()
         for name, query in VIEWS.items():

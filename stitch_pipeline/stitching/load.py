@@ -21,6 +21,7 @@ from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_RE
 from stitch_pipeline.landing.reading import EVENT_FIELDS, EventBatch, ReadingRules
 from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.sql_text import literal
 from stitch_pipeline.settings.hashing import Hashing
 from stitch_pipeline.stitching.hash_keys import follow_keys
 from stitch_pipeline.stitching.publish import note_changed
@@ -104,8 +105,9 @@ def _load(
         report(f"{len(files):,} files to load")
         rows = _insert_files(warehouse, parser, files, landed, rules, failed, report)
         _touch_forgotten(warehouse)
-        _put_back_duplicates(warehouse)
-        _set_duplicates_aside(warehouse)
+        is_loaded = _is_loaded_now(warehouse)
+        only_adds = _put_back_duplicates(warehouse, is_loaded)
+        _set_duplicates_aside(warehouse, is_loaded, only_adds=only_adds)
         note_changed(warehouse, "raw_events", "select distinct event_date from touched")
         note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from touched"))
@@ -173,6 +175,8 @@ def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
     warehouse.insert_rows("to_load", ([name] for name in names))
     # Not created from a query: see the comment on DuckDB 2.0.0 in `macros/in_place/materialization.sql`.
     warehouse.create_temporary("touched", f"(id_hash {warehouse.dialect.hash_type}, event_date date)")
+    if not warehouse.rows(f"select 1 from landing_files where {_IS_LOADED} limit 1"):
+        return  # new files have no rows, and looking for some would mean to read every event
     warehouse.execute(
         f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {_IS_LOADED}"
     )
@@ -344,43 +348,52 @@ def _is_touched(warehouse: Warehouse) -> str:
     return f"{_id_hash(warehouse)} in (select id_hash from touched)"
 
 
-def _put_back_duplicates(warehouse: Warehouse) -> None:
+def _is_loaded_now(warehouse: Warehouse) -> str:
+    """Which events are of the files that were just loaded. With their days, so that other days need not be read."""
+    days = [day for (days,) in warehouse.rows(f"select days from landing_files where {_IS_LOADED}") for day in days]
+    if not days:
+        return "false"
+    first, last = (f"date {literal(str(day))}" for day in (min(days), max(days)))
+    return f"event_date between {first} and {last} and {_IS_LOADED}"
+
+
+def _put_back_duplicates(warehouse: Warehouse, is_loaded: str) -> bool:
     """Let the duplicates of deleted events compete again, and note all competing events in ``touched``.
+
+    Returns whether nothing was deleted, so that ``touched`` now holds the loaded events and no others.
 
     Ids are compared by their hashes, here and below, because the ids of a large load would fill the memory. Two ids
     with the same hash do no harm: each row competes only among those of its own id.
     """
     is_touched = _is_touched(warehouse)
-    competes = _IS_LOADED
+    competes = is_loaded
     # Mostly nothing was deleted, and then no stored id has to be read.
-    if warehouse.rows("select 1 from touched limit 1"):
+    only_adds = not warehouse.rows("select 1 from touched limit 1")
+    if not only_adds:
         warehouse.execute(
             f"insert into raw_events ({_EVENT_COLUMNS}) "
             f"select {_EVENT_COLUMNS} from duplicate_events where {is_touched}"
         )
         warehouse.execute(f"delete from duplicate_events where {is_touched}")
-        competes += f" or {is_touched}"
+        competes = f"({competes}) or {is_touched}"
     warehouse.execute(f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {competes}")
+    return only_adds
 
 
-def _set_duplicates_aside(warehouse: Warehouse) -> None:
-    """Move the events that lose against another one with their id to ``duplicate_events``, and note them as touched."""
+def _set_duplicates_aside(warehouse: Warehouse, is_loaded: str, *, only_adds: bool) -> None:
+    """Move the events that lose against another one with their id to ``duplicate_events``, and note them as touched.
+
+    ``only_adds`` says that ``touched`` holds the loaded events and no others.
+    """
     id_hash, row_id = _id_hash(warehouse), warehouse.dialect.row_id
-    ((touched, loaded, events),) = warehouse.rows(
-        f"""
-        select
-          (select count(*) from touched),
-          (select count(*) from raw_events where {_IS_LOADED}),
-          (select count(*) from raw_events)
-        """
-    )
+    ((touched, events),) = warehouse.rows("select (select count(*) from touched), (select count(*) from raw_events)")
     hashes = f"select {id_hash} as id_hash from raw_events"
     # Events that are not touched have no duplicates, so the choice of ids to search affects only the time.
-    if touched == loaded == events:
+    if only_adds and touched == events:
         hashes = "select id_hash from touched"
-    elif touched == loaded < events / 10:
-        # Nothing was deleted. Few ids fit in memory, and DuckDB skips row groups that cannot hold one of them.
-        hashes += f" where event_id in (select event_id from raw_events where {_IS_LOADED})"
+    elif only_adds and touched < events / 10:
+        # Few ids fit in memory, and DuckDB skips row groups that cannot hold one of them.
+        hashes += f" where event_id in (select event_id from raw_events where {is_loaded})"
     elif touched < events / 2:
         # A filter that more rows pass costs more than it saves.
         hashes += f" where {_is_touched(warehouse)}"

@@ -43,12 +43,14 @@ OLDEST_VERSION = 15
 _RETRY_SECONDS = 0.2
 _CONNECT_SECONDS = 10
 # For the lifetime of a connection, dbt's included:
-# - a table that was just filled looks small to the planner, which then compares all its rows with all of another;
+# - a table that was just filled looks small to the planner, which then compares all its rows with all of another, or
+#   merges by some of the columns that must be equal and compares all rows of a device; a hash join uses all of them;
 # - a query of a hundred CTEs takes longer to compile than to run;
 # - what a role is limited to for interactive queries must not end a run;
 # - the server notices within a second that a client died in the middle of a query.
 _OPTIONS = {
     "enable_nestloop": "off",
+    "enable_mergejoin": "off",
     "jit": "off",
     "work_mem": "64MB",
     "statement_timeout": "0",
