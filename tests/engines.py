@@ -133,6 +133,13 @@ def held_by_another_process(settings: Settings) -> Iterator[str]:
         arguments = ["duckdb", str(settings.duckdb_path)]
     else:
         arguments = ["postgres", settings.warehouse.get_secret_value(), settings.warehouse_schema]
+    with holder(*arguments) as (process, said):
+        yield f"process {process.pid})" if settings.warehouse is None else f"backend {said})"
+
+
+@contextmanager
+def holder(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that has a warehouse open for writing, and what it printed: see ``_HOLD``."""
     process = subprocess.Popen(
         [sys.executable, "-c", _HOLD, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -140,7 +147,7 @@ def held_by_another_process(settings: Settings) -> Iterator[str]:
     said = process.stdout.readline().strip()
     assert said
     try:
-        yield f"process {process.pid})" if settings.warehouse is None else f"backend {said})"
+        yield process, said
     finally:
         process.kill()
         process.wait()

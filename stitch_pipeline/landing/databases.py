@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 
 from stitch_pipeline.planning.error_text import without_values
-from stitch_pipeline.planning.interruption import closing
+from stitch_pipeline.planning.interruption import close, closing
 from stitch_pipeline.planning.sql_text import file_pattern, identifier, literal, literals, split_name
 
 Position = datetime | int
@@ -347,8 +347,7 @@ class _Postgres(Database):
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.interrupt()
-            self._writer.close()
+            close(self._writer)
         self._connection.close()
 
     def settled_until(self) -> datetime:

@@ -48,6 +48,7 @@ create table if not exists notes (name text primary key, value text not null);
 _FILES_AT_ONCE = 100
 _EXAMPLES = 3
 _HELD_BACK = "held_back"
+_TOLD = "told about "
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _OF_ANOTHER_PROGRAM = ("no such column", "no such table", "has no column named", "is not a table")
 
@@ -298,12 +299,12 @@ class LandingIndex:
             text = _note(db, _HELD_BACK)
         return Vanished(*json.loads(text)) if text else None
 
-    def note_reported(self, *, held_back: bool) -> bool:
-        """Note that the check shows whether files are held back; returns whether that is news."""
+    def note_told(self, about: str, names: Collection[str]) -> set[str]:
+        """Note what people are told now, as names; returns the names that they were told before."""
         with self._transaction() as db:
-            is_news = held_back != (_note(db, "held_back_reported") is not None)
-            _set_note(db, "held_back_reported", "yes" if held_back else None)
-        return is_news
+            told = json.loads(_note(db, f"{_TOLD}{about}") or "[]")
+            _set_note(db, f"{_TOLD}{about}", json.dumps(sorted(names)) if names else None)
+        return set(told)
 
     def accept_vanished(self, settings: Settings) -> int:
         """Let the rows of all vanished files be removed; returns the number of files. Raises as ``refresh``."""
@@ -389,8 +390,10 @@ class LandingIndex:
         self.set_loaded({})
         with self._transaction() as db:
             db.execute("delete from changed_days")
-            kept = ("failures_forgotten_at", "held_back_reported", _HELD_BACK)
-            db.execute(f"delete from notes where name not in ({', '.join('?' * len(kept))})", kept)
+            db.execute(
+                "delete from notes where name not in (?, ?) and name not like ? || '%'",
+                ("failures_forgotten_at", _HELD_BACK, _TOLD),
+            )
             _set_note(db, "history", datetime.now(UTC).isoformat())
 
     def history(self) -> str:

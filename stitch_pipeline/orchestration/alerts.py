@@ -1,4 +1,7 @@
-"""Alerts: what tells people outside Dagster that a run has failed. Off unless a URL or a command is set."""
+"""Alerts: what tells people outside Dagster that a run has failed, or a trigger cannot see what it should.
+
+Off unless a URL or a command is set.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import json
 import shlex
 import subprocess
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 
 from dagster import DefaultSensorStatus, RunFailureSensorContext, SensorDefinition, run_failure_sensor
 
+from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.jobs import is_own
 from stitch_pipeline.orchestration.placement import name_of
 from stitch_pipeline.orchestration.run_records import failure_of
@@ -37,15 +42,35 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
         if is_own(settings, run):
             error = failure_of(context.instance, run.run_id)
             text = f"{run.job_name} failed: {error} (run {run.run_id})"
-            send(settings, {"text": text, "job_name": run.job_name, "run_id": run.run_id, "error": error})
+            message = {"text": text, "job_name": run.job_name, "run_id": run.run_id, "error": error}
+            send(settings, message, about=f"run {run.run_id}")
 
     return alert
 
 
-def send(settings: Settings, message: dict[str, Any]) -> None:
+def alert_of_problems(settings: Settings, trigger: str, problems: Mapping[str, str]) -> None:
+    """Send an alert for each problem of a trigger that was not there at its last tick (``Wanted.problems``).
+
+    Raises AlertFailed, and tries again at the next tick.
+    """
+    if not settings.has_alerts:
+        return
+    index = LandingIndex(settings.index_path)
+    told = index.note_told(trigger, problems)
+    try:
+        for name in sorted(set(problems) - told):
+            error = f"{name}: {problems[name]}"
+            send(settings, {"text": f"{trigger}: {error}", "trigger": trigger, "error": error}, about=trigger)
+            told.add(name)
+    except AlertFailed:
+        index.note_told(trigger, told & set(problems))
+        raise
+
+
+def send(settings: Settings, message: Mapping[str, Any], *, about: str) -> None:
     """Post the message as JSON, and give it to the command on standard input. Raises AlertFailed.
 
-    The field ``text`` alone is what chat tools with incoming webhooks show.
+    The field ``text`` alone is what chat tools with incoming webhooks show. ``about`` stands in the error.
     """
     body = json.dumps(message).encode()
     problems = []
@@ -68,4 +93,4 @@ def send(settings: Settings, message: dict[str, Any]) -> None:
         except (OSError, ValueError, subprocess.TimeoutExpired) as error:
             problems.append(f"STITCH_ALERT_COMMAND could not be run ({type(error).__name__})")
     if problems:
-        raise AlertFailed(f"The alert about run {message['run_id']} was not delivered: {' and '.join(problems)}.")
+        raise AlertFailed(f"The alert about {about} was not delivered: {' and '.join(problems)}.")

@@ -12,6 +12,7 @@ from dagster import (
     SkipReason,
 )
 
+from stitch_pipeline.orchestration.alerts import alert_of_problems
 from stitch_pipeline.orchestration.placement import Placement, config_of, name_of
 from stitch_pipeline.orchestration.pool import warn_once
 from stitch_pipeline.orchestration.run_records import run_request
@@ -28,6 +29,7 @@ def _sensor(settings: Settings, placement: Placement, trigger: Trigger) -> Senso
     def tick(context: SensorEvaluationContext) -> SensorResult | SkipReason:
         warn_once(context.instance, placement.pool_name(settings), context.log)
         wanted = trigger.wanted(settings, context.instance, Now(datetime.now(UTC)))
+        alert_of_problems(settings, name_of(settings, trigger.name), wanted.problems)
         if wanted.plan.requests:
             return SensorResult([run_request(request, run_config) for request in wanted.plan.requests])
         return SkipReason(why_nothing(settings, trigger, wanted, context.instance))

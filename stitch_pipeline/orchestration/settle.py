@@ -145,7 +145,7 @@ def _settle(
                 f"{name_of(settings, trigger.job_name)}: {paused.request.days or 'all days'}"
                 for paused in wanted.plan.paused
             ]
-            settled.gave_up += wanted.problems
+            settled.gave_up += wanted.complaints
             requests = wanted.plan.requests
             for request in requests:
                 run = run_request(request, config_of(settings, trigger.run_config))

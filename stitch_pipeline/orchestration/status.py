@@ -106,7 +106,7 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
                 job_name=name_of(settings, trigger.job_name),
                 requests=[str(request.days or "all days") for request in wanted.plan.requests],
                 paused=[
-                    *wanted.problems,
+                    *wanted.complaints,
                     *(about(paused, name_of(settings, trigger.job_name), instance) for paused in wanted.plan.paused),
                 ],
                 needs_a_person=bool(wanted.failing or wanted.problems),

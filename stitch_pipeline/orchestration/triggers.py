@@ -89,13 +89,18 @@ class Wanted:
     otherwise: str
     is_complete: bool = True
     """False if the next tick has more to look at."""
-    problems: Sequence[str] = ()
-    """What keeps the trigger from seeing all there is, such as a database that is down: a sentence for each."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """What keeps the trigger from seeing all there is: a sentence by what has it, such as a feed."""
 
     @property
     def failing(self) -> tuple[Paused, ...]:
         """Requests that failed so often that a person should look."""
         return tuple(paused for paused in self.plan.paused if paused.needs_a_person)
+
+    @property
+    def complaints(self) -> list[str]:
+        """The problems, each with what has it."""
+        return [f"{name}: {sentence}" for name, sentence in self.problems.items()]
 
 
 def about(paused: Paused, job_name: str, instance: DagsterInstance) -> str:
@@ -138,7 +143,7 @@ def why_nothing(settings: Settings, trigger: Trigger, wanted: Wanted, instance: 
     job_name = name_of(settings, trigger.job_name)
     sentences = [about(paused, job_name, instance) for paused in wanted.plan.paused]
     if wanted.failing or wanted.problems:
-        raise FailsAgainAndAgain(" ".join([*wanted.problems, *sentences]))
+        raise FailsAgainAndAgain(" ".join([*wanted.complaints, *sentences]))
     return " ".join(sentences) or wanted.otherwise
 
 
@@ -154,7 +159,7 @@ def _feeds(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         Plan(),
         f"{files} files of tables were written" if files else "No table has rows that are new, changed or gone",
         is_complete=all(one.is_complete for one in looked),
-        problems=[f"{feed}: {problem}" for feed, problem in problems(settings).items()],
+        problems=problems(settings),
     )
 
 
@@ -217,7 +222,8 @@ def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict
 def _report_vanished(settings: Settings, instance: DagsterInstance, index: LandingIndex) -> None:
     """Turn the check red when files are held back, and green when they are not any more."""
     result = whole_zone_check(settings, index.held_back())
-    if index.note_reported(held_back=not result.passed):
+    told = index.note_told("held back", () if result.passed else (WHOLE_ZONE_CHECK,))
+    if result.passed == bool(told):
         instance.report_runless_asset_event(
             AssetCheckEvaluation(
                 check_name=WHOLE_ZONE_CHECK,

@@ -30,11 +30,16 @@ def interruptible() -> Iterator[None]:
         raise
 
 
+def close(connection: _Connection) -> None:
+    """Close a connection to DuckDB, whose own ``close`` waits for the query that a signal ended."""
+    connection.interrupt()
+    connection.close()
+
+
 @contextmanager
 def closing(connection: _C) -> Iterator[_C]:
-    """``contextlib.closing`` for a connection to DuckDB, whose ``close`` waits for the query that a signal ended."""
+    """``contextlib.closing`` for a connection to DuckDB, with ``close``."""
     try:
         yield connection
     finally:
-        connection.interrupt()
-        connection.close()
+        close(connection)

@@ -21,8 +21,9 @@ from dagster import (
     op,
 )
 from dagster_shared.record import copy
+from pydantic import SecretStr
 
-from stitch_pipeline.orchestration.alerts import AlertFailed, alert_sensor, send
+from stitch_pipeline.orchestration.alerts import AlertFailed, alert_of_problems, alert_sensor, send
 from stitch_pipeline.settings import Settings
 
 MESSAGE = {"text": "build_job failed: no room (run 1)", "job_name": "build_job", "run_id": "1", "error": "no room"}
@@ -112,16 +113,46 @@ def test_what_is_not_delivered_fails_the_tick_and_shows_no_secret(webhook: tuple
     url, posted = webhook
     broken = url.replace("secret-token", "broken")
     with pytest.raises(AlertFailed) as failed:
-        send(Settings(alert_url=broken, alert_command="false secret-argument"), MESSAGE)
+        send(Settings(alert_url=broken, alert_command="false secret-argument"), MESSAGE, about="run 1")
     assert str(failed.value) == (
         "The alert about run 1 was not delivered: STITCH_ALERT_URL did not take it (HTTPError) and "
         "STITCH_ALERT_COMMAND ended with 1."
     )
     assert posted == [MESSAGE]
     with pytest.raises(AlertFailed, match=r"did not take it \(ValueError\) and STITCH_ALERT_COMMAND could not be run"):
-        send(Settings(alert_url="no url", alert_command="/no/such/program"), MESSAGE)
+        send(Settings(alert_url="no url", alert_command="/no/such/program"), MESSAGE, about="run 1")
     with pytest.raises(AlertFailed, match=r"did not take it \(InvalidURL\)\.$"):
-        send(Settings(alert_url="http://127.0.0.1/secret token"), MESSAGE)
+        send(Settings(alert_url="http://127.0.0.1/secret token"), MESSAGE, about="run 1")
+
+
+def test_what_keeps_a_trigger_from_its_work_is_posted_once(webhook: tuple[str, list[Any]], tmp_path: Path) -> None:
+    url, posted = webhook
+    settings = Settings(alert_url=url, duckdb_path=tmp_path / "warehouse.duckdb")
+    for problems in (
+        {"web": "down"},
+        {"web": "down for a minute"},
+        {"crm": "no rights", "web": "down"},
+        {"crm": "no rights"},
+        {},
+        {"web": "down again"},
+    ):
+        alert_of_problems(settings, "feeds_sensor", problems)
+    assert posted == [
+        {"text": f"feeds_sensor: {error}", "trigger": "feeds_sensor", "error": error}
+        for error in ("web: down", "crm: no rights", "web: down again")
+    ]
+
+
+def test_a_problem_that_was_not_delivered_is_sent_at_the_next_tick(
+    webhook: tuple[str, list[Any]], tmp_path: Path
+) -> None:
+    url, posted = webhook
+    settings = Settings(alert_url=url.replace("secret-token", "broken"), duckdb_path=tmp_path / "warehouse.duckdb")
+    for _ in range(2):
+        with pytest.raises(AlertFailed, match=r"^The alert about feeds_sensor was not delivered"):
+            alert_of_problems(settings, "feeds_sensor", {"web": "down"})
+    alert_of_problems(settings.model_copy(update={"alert_url": SecretStr(url)}), "feeds_sensor", {"web": "down"})
+    assert [message["error"] for message in posted] == ["web: down"] * 3
 
 
 def test_it_is_off_unless_set() -> None:

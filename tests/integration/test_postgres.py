@@ -6,12 +6,10 @@ Everything else is the same tests with ``ENGINE=postgres`` (``make test-postgres
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from tempfile import mkdtemp
@@ -20,7 +18,7 @@ from typing import Any
 import psycopg2
 import pytest
 from dagster import AssetKey
-from engines import server
+from engines import holder, server
 from test_broken_warehouse import mounted
 from warehouses import Warehouse, ephemeral_warehouse, page_view
 
@@ -33,13 +31,6 @@ from stitch_pipeline.warehouse.port import WarehouseBusy, WarehouseError, Wareho
 from stitch_pipeline.warehouse.postgres import PostgresEngine
 from stitch_pipeline.warehouse.tables import create_tables
 
-HOLD = """
-import sys
-from stitch_pipeline.warehouse.postgres import PostgresEngine
-with PostgresEngine(sys.argv[1], sys.argv[2], 5).open():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 EVENTS = [
     page_view("e1", "2026-03-01 10:00"),
     {**page_view("e2", "2026-03-01 10:05", user_id="ann"), "event_type": "identify"},
@@ -95,30 +86,16 @@ def in_database(url: str, *statements: str) -> list[tuple[Any, ...]]:
         connection.close()
 
 
-@contextmanager
-def held(url: str, schema: str = "stitch") -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, url, schema], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_there_is_one_writer_who_is_named_and_whose_death_frees_the_warehouse(database: str) -> None:
-    with held(database) as holder:
+    with holder("postgres", database, "stitch") as (process, _):
         with pytest.raises(WarehouseBusy) as caught, engine(database).open():
             pass
         assert "is in use by stitch_pipeline on 127.0.0.1 (backend " in str(caught.value)
         assert "within 0.5 seconds: wait for that process or end it, or raise STITCH_LOCK" in str(caught.value)
         with engine(database, "other").open():
             pass  # another schema is another warehouse
-        holder.kill()
-        holder.wait()
+        process.kill()
+        process.wait()
         with engine(database, wait=10).open() as freed:
             assert freed.rows("select current_schema()") == [("stitch",)]
 

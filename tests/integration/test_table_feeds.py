@@ -787,7 +787,7 @@ def test_the_check_says_what_it_found_and_writes_nothing(clicks: Clicks, capsys:
     assert "'app' is no feed with a table; these are: web" in capsys.readouterr().err
 
 
-def test_a_sensor_looks_as_often_as_set_and_fails_where_people_see_it(clicks: Clicks) -> None:
+def test_a_sensor_looks_as_often_as_set_and_fails_where_people_see_it(clicks: Clicks, tmp_path: Path) -> None:
     assert "feeds_sensor" not in names_of_sensors(clicks.settings.model_copy(update={"feeds": {}}))
     assert "feeds_sensor" in names_of_sensors(clicks.settings)
     clicks.add("a", "2026-03-01 10:00+00")
@@ -810,13 +810,21 @@ def test_a_sensor_looks_as_often_as_set_and_fails_where_people_see_it(clicks: Cl
         assert isinstance(built, SensorResult)
         assert built.run_requests
         good = clicks.settings
+        got = tmp_path / "alert.json"
+        script = f"import sys; open({str(got)!r}, 'w').write(sys.stdin.read())"
         clicks.settings = good.model_copy(
-            update={"feeds": {"web": good.feeds["web"].model_copy(update={"table": ("shop.nothing",)})}}
+            update={
+                "feeds": {"web": good.feeds["web"].model_copy(update={"table": ("shop.nothing",)})},
+                "alert_command": SecretStr(f'{sys.executable} -c "{script}"'),
+            }
         )
         clicks.look()
         defs = build_defs(clicks.settings)
         with pytest.raises(FailsAgainAndAgain, match=r"web: There is no table shop\.nothing"):
             tick()
+        alert = json.loads(got.read_text())
+        assert alert["trigger"] == "feeds_sensor"
+        assert alert["error"].startswith("web: There is no table shop.nothing")
         found = status(clicks.settings, instance)
         assert not found.is_settled
         (of_feeds,) = [trigger for trigger in found.triggers if trigger.name == "feeds_sensor"]
