@@ -11,6 +11,8 @@ import pytest
 from histories import POLICIES
 from warehouses import REPOSITORY, Row, Warehouse, at, ephemeral_warehouse, ordered
 
+pytestmark = pytest.mark.slow
+
 OTHERS = {"shared": "max_users_per_device = 1", "identify-only": 'link_on = "identify"\npolicy = "device_split"'}
 PROJECTS = (*POLICIES, *OTHERS)
 RULES = {**{policy: f'policy = "{policy}"' for policy in POLICIES}, **OTHERS}

@@ -121,6 +121,7 @@ def test_a_warehouse_of_another_duckdb_says_so(tmp_path: Path) -> None:
         open_and_close(DuckDBEngine(path, 0))
 
 
+@pytest.mark.slow
 def test_damage_that_only_a_run_meets_is_said_by_the_run(new_warehouse: NewWarehouse) -> None:
     warehouse = settled(new_warehouse())
     content = bytearray(warehouse.settings.duckdb_path.read_bytes())
@@ -142,6 +143,7 @@ def settled(warehouse: Warehouse) -> Warehouse:
     return warehouse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [*(pytest.param(one, marks=[pytest.mark.slow, pytest.mark.long]) for one in ("none", "log")), "file"]
 )

@@ -101,6 +101,7 @@ def credited(warehouse: Warehouse, table: str = "stitched_sessions", *, project:
     return [row["stitched_user_id"] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_changed_policy_restitches_the_rows_that_differ_and_builds_no_session(warehouse: Warehouse) -> None:
     sessions = f"select {warehouse.row_id}, * from stitch.sessions"
     before = ordered(warehouse.query(sessions))

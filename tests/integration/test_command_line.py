@@ -138,6 +138,7 @@ def test_settle_says_what_it_did_and_ends_with_zero(environment: dict[str, str])
     assert "settled: nothing to do" in again.stdout
 
 
+@pytest.mark.slow
 def test_settle_gives_its_numbers_to_programs_as_json(environment: dict[str, str]) -> None:
     land(environment, "a", 100)
     printed, shown = settle_on_a_terminal(environment, "--json")

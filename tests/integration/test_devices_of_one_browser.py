@@ -11,6 +11,8 @@ import pytest
 from conftest import NewWarehouse
 from warehouses import REPOSITORY, Row, Warehouse, ephemeral_warehouse, page_view
 
+pytestmark = pytest.mark.slow
+
 TOML = '[projects.site]\npolicy = "first"\nlookback_days = "unlimited"\n[projects.shop]\npolicy = "device_split"\n'
 SHOP, BLOG = "https://www.shop.example/a", "https://blog.shop.example:8080?b=@c"
 

@@ -88,6 +88,7 @@ def test_text_that_is_not_in_the_encoding_spoils_its_line_only(new_warehouse: Ne
     assert "not utf-8" in quarantined(warehouse)["jitsu/a.ndjson", 2]
 
 
+@pytest.mark.slow
 def test_a_half_written_last_line_is_quarantined_until_the_file_is_complete(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     whole = lines(FIRST, SECOND)
@@ -101,6 +102,7 @@ def test_a_half_written_last_line_is_quarantined_until_the_file_is_complete(new_
     assert quarantined(warehouse) == {}
 
 
+@pytest.mark.slow
 def test_a_file_that_keeps_growing_while_it_is_read_never_loses_its_rows(
     new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +204,7 @@ def test_columns_of_no_layout_are_reported_with_what_is_expected(new_warehouse: 
     assert warehouse.rows("raw_events") == []
 
 
+@pytest.mark.slow
 def test_the_lookup_table_may_come_after_the_events(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     put(

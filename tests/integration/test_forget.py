@@ -191,6 +191,7 @@ def test_a_wrong_link_is_not_forgetting(new_warehouse: NewWarehouse) -> None:
     assert holding(forgotten, ANN) == {}
 
 
+@pytest.mark.slow
 def test_what_others_did_on_the_device_stays_theirs(new_warehouse: NewWarehouse) -> None:
     """Under latest, Bob's own rows were credited to Ann, who came after him."""
     warehouse = new_warehouse(stitch_toml=EACH_POLICY)
@@ -211,6 +212,7 @@ def test_what_others_did_on_the_device_stays_theirs(new_warehouse: NewWarehouse)
     assert holding(warehouse, ANN) == {}
 
 
+@pytest.mark.slow
 def test_a_pseudonymised_user_counts_and_is_nobody(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=EACH_POLICY)
     warehouse.land_events("jitsu/shared.ndjson", in_each(SHARED))
@@ -469,6 +471,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(new_warehouse: NewWare
     assert not warehouse.settings.forgotten_path.exists()
 
 
+@pytest.mark.slow
 def test_the_job_forgets_what_a_file_lists_and_tells_dagster_no_id(
     new_warehouse_on_disk: NewWarehouse, tmp_path: Path
 ) -> None:
@@ -539,6 +542,7 @@ def test_the_proof_finds_what_is_left(new_warehouse: NewWarehouse, tmp_path: Pat
     assert credited(warehouse)["b9"] == "bob"
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     for name, variable in {**engine_environment(), "STITCH_START_DATE": "2026-03-01"}.items():
@@ -803,6 +807,7 @@ def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewW
     assert holding(warehouse, ANN) == {}
 
 
+@pytest.mark.slow
 def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED)

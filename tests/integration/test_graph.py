@@ -106,6 +106,7 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
         yield warehouse
 
 
+@pytest.mark.slow
 def test_every_rule_of_graph_is_noticed_and_comes_undone(warehouse: Warehouse) -> None:
     at_first = {**dict.fromkeys(RULES, BY_DEFAULT), "there-and-back": LATEST}
     assert credited(warehouse) == credited(warehouse, "stitched_events") == at_first
@@ -178,6 +179,7 @@ def test_an_identifier_that_only_a_hub_was_seen_with_is_nobody(tmp_path: Path) -
         assert warehouse.rows("persons") == warehouse.persons_from_nothing()
 
 
+@pytest.mark.slow
 def test_a_decision_that_frees_a_device_reaches_everybody_on_it_and_a_project_that_is_gone_leaves_nobody(
     tmp_path: Path,
 ) -> None:

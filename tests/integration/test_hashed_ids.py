@@ -46,6 +46,8 @@ from stitch_pipeline.stitching.prove import prove
 from stitch_pipeline.stitching.rebuild import start_anew
 from stitch_pipeline.warehouse.engine import engine_of
 
+pytestmark = pytest.mark.slow
+
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
 VARIABLE = "KEY_OF_TESTS"
 
@@ -207,18 +209,15 @@ def ties() -> History:
     return History((Rule(rules), Land("jitsu/a.ndjson", tuple(events), ('{"messageId": ', "{}"))))
 
 
-@pytest.mark.slow
 def test_ties_are_broken_as_without_hashes(tmp_path: Path) -> None:
     assert_same_up_to_the_hash(ties(), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 7))])
 def test_results_are_the_same_up_to_the_hash(seed: int, tmp_path: Path) -> None:
     assert_same_up_to_the_hash(history(seed, 2), tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(IS_POSTGRES, reason="the other tests do it then")
 def test_results_are_the_same_up_to_the_hash_on_postgres(tmp_path: Path) -> None:
     assert_same_up_to_the_hash(history(7, 1), tmp_path, warehouse=new_database())
@@ -373,7 +372,6 @@ def test_no_id_and_no_address_is_stored_and_decisions_and_explanations_take_eith
     assert explain(warehouse.settings, "shop", stored(DEVICE)).rows
 
 
-@pytest.mark.slow
 def test_a_missing_or_another_key_is_refused_and_nothing_is_lost(
     new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,7 +435,6 @@ project_id = "blog"
     assert users["b1"] == stored(USER, "blog") != users["a2"] == stored(USER)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "value"), [("user", USER), ("email", "ANN.S@example.org")])
 def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML)
@@ -463,7 +460,6 @@ def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWareh
         forget(opened, warehouse.settings, [Request("shop", "user", stored(BOB))])
 
 
-@pytest.mark.slow
 def test_a_sealed_row_of_a_table_is_hashed_when_it_is_read_again(new_warehouse: NewWarehouse) -> None:
     toml = f"""
 [feeds.web]

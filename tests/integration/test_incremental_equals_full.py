@@ -150,6 +150,7 @@ def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=4))
 
 
+@pytest.mark.slow
 def test_statistics_follow_when_a_run_ended_after_the_sessions(new_warehouse: NewWarehouse) -> None:
     """The run that re-stitched the sessions was killed before it came to `visitor_stats`."""
     warehouse = new_warehouse()

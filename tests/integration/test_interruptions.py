@@ -61,6 +61,7 @@ def test_it_ends_a_query_of_the_warehouse_and_of_the_parser(tmp_path: Path) -> N
         assert warehouse.rows("select 1") == parser.rows("select 1") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_load_that_is_interrupted_blames_no_file(
     new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

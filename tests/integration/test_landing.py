@@ -41,6 +41,7 @@ def test_of_copies_the_first_received_stays_in_any_order_of_arrival(
     assert sorted(row["page_path"] for row in warehouse.rows("duplicate_events")) == ["/second", "/third"]
 
 
+@pytest.mark.slow
 def test_when_the_first_copy_goes_away_the_next_takes_its_place(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     for name, copy in COPIES.items():
@@ -139,6 +140,7 @@ def test_only_the_days_that_a_file_touches_are_built(new_warehouse: NewWarehouse
     assert len({record.partition_key for record in records}) == 8
 
 
+@pytest.mark.slow
 def test_blocked_ids_of_a_project_take_effect_on_what_is_loaded_already(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00", user_id="tester")])

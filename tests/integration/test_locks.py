@@ -100,6 +100,7 @@ def test_the_memory_limit_holds_for_every_connection_of_the_process(tmp_path: Pa
         assert other.rows("select current_setting('memory_limit')") == [("512.0 MiB",)]
 
 
+@pytest.mark.slow
 def test_a_failed_model_is_reported_and_releases_the_lock(new_warehouse: Callable[..., Warehouse]) -> None:
     warehouse = new_warehouse()
     event = {"messageId": "m", "type": "page", "timestamp": "2026-03-02T00:00:00Z", "anonymousId": "a"}

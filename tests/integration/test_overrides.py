@@ -15,6 +15,8 @@ from stitch_pipeline.cli.progress import Progress
 from stitch_pipeline.orchestration.settle import Settled
 from stitch_pipeline.stitching.preview import Proposal, preview_rules
 
+pytestmark = pytest.mark.slow
+
 LOOK, RESTITCH, VIEWS = "reconcile_job", "restitch_job", "restitch_page_views_job"
 KEYS = {
     "stitched_sessions": ("project_id", "session_id"),

@@ -229,6 +229,7 @@ def test_a_forgotten_person_without_a_device_is_gone(mode: Mode, new_warehouse: 
     as_from_nothing(warehouse, new_warehouse())
 
 
+@pytest.mark.slow
 def test_a_day_that_loses_its_events_loses_its_people(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML)
     land(warehouse)

@@ -225,6 +225,7 @@ def test_a_read_only_server_is_said_to_be_one(database: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_heals(tmp_path: Path) -> None:
     place = Path(mkdtemp())  # not below a directory that only this user may enter
     place.chmod(0o755)
@@ -347,6 +348,7 @@ def test_a_nul_character_becomes_the_replacement_character(warehouse: Warehouse)
     ] == ["a\ufffdb"]
 
 
+@pytest.mark.slow
 def test_plans_do_not_fall_over_without_statistics(warehouse: Warehouse, database: str) -> None:
     """A table without statistics looks small, and one with old ones looks as it did."""
     warehouse.settle()

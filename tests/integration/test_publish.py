@@ -137,6 +137,7 @@ def test_columns_have_the_types_of_the_warehouse_also_without_a_row(reading: War
         assert reader.execute("select count(*) from stitch.identifier_links").fetchall() == [(0,)]
 
 
+@pytest.mark.slow
 def test_whoever_may_read_the_warehouse_may_read_the_copy(warehouse: Warehouse) -> None:
     shutil.rmtree(copy_of(warehouse))
     warehouse.directory.chmod(0o750)
@@ -193,6 +194,7 @@ def test_a_run_with_an_exception_publishes_what_it_stored(warehouse: Warehouse) 
     assert {row["stitched_user_id"] for row in warehouse.published_rows("users")} == {"ann", "bob", "c"}
 
 
+@pytest.mark.slow
 def test_a_copy_that_cannot_be_written_fails_no_run_and_is_written_by_the_next(warehouse: Warehouse) -> None:
     """Nor after a run that was killed between its last commit and its first file, which leaves the same."""
     (warehouse.directory / "a file").write_text("")
@@ -305,6 +307,7 @@ def test_off_publishes_nothing(warehouse: Warehouse, monkeypatch: pytest.MonkeyP
         stitch_pipeline.read("users")
 
 
+@pytest.mark.slow
 def test_readers_neither_fail_nor_see_half_a_day(warehouse: Warehouse) -> None:
     """Readers hold the file of views open and query all the time, while rows of every day are replaced."""
     problems: list[str] = []

@@ -20,6 +20,8 @@ from stitch_pipeline.orchestration.settle import Settled
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.preview import Proposal, RulesPreview, how_to_follow, preview_rules
 
+pytestmark = pytest.mark.slow
+
 PROPOSALS: dict[str, dict[str, Any]] = {
     "first": {"policy": "first"},
     "split": {"policy": "device_split"},

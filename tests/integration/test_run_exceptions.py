@@ -157,6 +157,7 @@ def test_a_wrong_value_fails_the_run_with_one_sentence(warehouse: Warehouse) -> 
     )
 
 
+@pytest.mark.slow
 def test_what_is_known_of_a_device_never_follows_an_exception(new_warehouse: Callable[..., Warehouse]) -> None:
     warehouse = new_warehouse()
     login = page_view("e1", "2026-03-05 12:00", user_id="ann")

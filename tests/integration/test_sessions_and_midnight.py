@@ -221,6 +221,7 @@ def test_days_built_one_by_one_in_any_order_hold_the_same_rows(
     _agrees(warehouse, settled.contents())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rebuilt", [False, True], ids=["new tables", "over existing rows"])
 def test_a_window_built_in_steps_of_a_day_holds_the_same_rows(
     rebuilt: bool, settled: Warehouse, deployment: Callable[[], Warehouse], monkeypatch: pytest.MonkeyPatch
@@ -236,6 +237,7 @@ def test_a_window_built_in_steps_of_a_day_holds_the_same_rows(
     assert changed["sessions"] == (0 if rebuilt else len(expected["sessions"]))
 
 
+@pytest.mark.slow
 def test_a_view_has_one_session_while_the_day_before_is_still_to_be_built(deployment: Callable[[], Warehouse]) -> None:
     warehouse = deployment()
     before, after, noon = (

@@ -54,6 +54,7 @@ def event_days(warehouse: Warehouse) -> list[int]:
     return [row["event_date"].day for row in warehouse.rows("raw_events")]
 
 
+@pytest.mark.slow
 def test_files_that_vanish_at_once_are_held_back_until_somebody_accepts_it(warehouse: Warehouse) -> None:
     zone, elsewhere = warehouse.settings.landing_dir, warehouse.directory / "elsewhere"
     assert check_passed(warehouse)
@@ -89,6 +90,7 @@ def test_a_few_files_may_vanish_and_a_setting_lets_all_of_them(warehouse: Wareho
     assert event_days(warehouse) == []
 
 
+@pytest.mark.slow
 def test_settle_brings_page_views_along_when_their_schedule_was_due(warehouse: Warehouse) -> None:
     index = LandingIndex(warehouse.settings.index_path)
     warehouse.land_events("jitsu/09.ndjson", [page_view("e09", "2026-03-09 12:00", user_id="u")])

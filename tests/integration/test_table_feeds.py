@@ -381,6 +381,7 @@ def test_an_extract_that_was_deleted_or_damaged_comes_back(clicks: Clicks) -> No
     assert clicks.ids() == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clicks", ["rows_per_file = 100"], indirect=True)
 def test_a_backfill_runs_in_bounded_ranges_and_goes_on_where_it_stopped(clicks: Clicks) -> None:
     # Sixty days with one row, a day of 950 rows, and 250 rows of one moment.

@@ -92,6 +92,7 @@ def test_views_that_a_run_left_unstitched_are_stitched_by_the_next_view_stitch(n
     assert credited(warehouse) == credited(warehouse, "page_views_live")
 
 
+@pytest.mark.slow
 def test_restitching_changes_the_answers_and_nothing_else(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", HISTORY)
@@ -158,6 +159,7 @@ def test_session_stitching_and_lookback_may_differ_for_one_run(new_warehouse: Ne
     assert credited(warehouse, "page_views_live")["e1"] == ("u", "link after")
 
 
+@pytest.mark.slow
 def test_the_mapping_never_follows_the_rules_of_one_run(new_warehouse: NewWarehouse) -> None:
     warehouse, as_set = new_warehouse(), new_warehouse()
     for each in (warehouse, as_set):
