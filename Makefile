@@ -62,7 +62,7 @@ test: $(READY) check ## everything that CI checks, but for the slow tests
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 test-postgres: $(READY) ## tests of behaviour on PostgreSQL, on a server that it starts itself
-	ENGINE=postgres $(BIN)/pytest -n 2 --dist loadfile --durations=10 $(ON_POSTGRES)
+	ENGINE=postgres $(BIN)/pytest -n 2 --dist loadfile --durations=10 -m "not long" $(ON_POSTGRES)
 
 test-long: $(READY) ## kills, daemons beside each other, random histories: an hour and more
 	$(BIN)/pytest -m long

@@ -127,7 +127,6 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Merged]:
         yield both
 
 
-@pytest.mark.slow
 def test_each_project_writes_its_own_warehouse(merged: Merged) -> None:
     wanted = ["session_date", "stitched_user_id"]
     assert [tuple(row.values()) for row in merged.shop.rows("stitched_sessions", wanted)] == [

@@ -97,7 +97,6 @@ def over_the_limit(warehouse: Warehouse, project: str) -> dict[tuple[str, str], 
     return {(row["field"], row["found"]): row["event_count"] for row in rows}
 
 
-@pytest.mark.slow
 def test_a_user_with_too_many_devices_connects_none(warehouse: Warehouse) -> None:
     assert credited(warehouse, "devices") == {
         **dict.fromkeys((1, 2, 3), "staff"),
