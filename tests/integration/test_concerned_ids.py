@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import pytest
 from warehouses import Warehouse, page_view
 
+pytestmark = pytest.mark.slow
+
 CHAIN = ("same_person,a,b,", "same_person,b,c,")
 
 

@@ -149,6 +149,7 @@ def test_whoever_may_read_the_warehouse_may_read_the_copy(warehouse: Warehouse) 
     assert (root / "views.duckdb").stat().st_mode & 0o777 == 0o440
 
 
+@pytest.mark.slow
 def test_only_the_files_of_days_that_changed_are_replaced(warehouse: Warehouse) -> None:
     before = files_of(warehouse)
     warehouse.land_events("jitsu/login.ndjson", LOGIN)

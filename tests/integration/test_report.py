@@ -28,6 +28,8 @@ from stitch_pipeline.stitching.figures import Day, Deployment, Figures, Guarded,
 from stitch_pipeline.stitching.person import Answer, PersonHistory, person_history
 from stitch_pipeline.warehouse.engine import engine_of
 
+pytestmark = pytest.mark.slow
+
 Stitch = Callable[..., tuple[int, str, str]]
 LAPTOP, PHONE, TABLET, ANN, BOB = IDS
 READ_AT = datetime(2026, 3, 5, 12)

@@ -201,7 +201,7 @@ def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_w
     assert {row["stat_date"].day: row["visitors"] for row in warehouse.rows("visitor_stats")}[6] == 1
 
 
-@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("limit", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_build_restitches_the_few_days_that_it_makes_stale(limit: int, new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk(lookback_days=5, restitch_in_build_days=limit)
     days = ("01", "05", "06", "08")
