@@ -40,8 +40,14 @@ def main() -> None:
         ),
         ["comparison_tables.py"],
         ["graph.py"],
+        ["policies.py"],
         ["publishing.py"],
+        ["postgres.py"],
+        ["postgres_growth.py"],
+        ["table_feed.py"],
         ["latency.py"],
+        ["busy_feed.py"],
+        ["busy_feed.py", "--burst=5000"],
         ["chart.py"],
     ]
     for program in programs:
