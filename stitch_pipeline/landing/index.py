@@ -300,7 +300,7 @@ class LandingIndex:
         return Vanished(*json.loads(text)) if text else None
 
     def note_told(self, about: str, names: Collection[str]) -> set[str]:
-        """Note what people are told now, as names; returns the names that they were told before."""
+        """Store the names of what a check or an alert has reported; returns the names that were stored before."""
         with self._transaction() as db:
             told = json.loads(_note(db, f"{_TOLD}{about}") or "[]")
             _set_note(db, f"{_TOLD}{about}", json.dumps(sorted(names)) if names else None)
