@@ -48,7 +48,7 @@ create table if not exists notes (name text primary key, value text not null);
 _FILES_AT_ONCE = 100
 _EXAMPLES = 3
 _HELD_BACK = "held_back"
-_TOLD = "told about "
+_REPORTED = "reported: "
 _DAMAGED = ("SQLITE_NOTADB", "SQLITE_CORRUPT")
 _OF_ANOTHER_PROGRAM = ("no such column", "no such table", "has no column named", "is not a table")
 
@@ -299,12 +299,12 @@ class LandingIndex:
             text = _note(db, _HELD_BACK)
         return Vanished(*json.loads(text)) if text else None
 
-    def note_told(self, about: str, names: Collection[str]) -> set[str]:
+    def note_reported(self, about: str, names: Collection[str]) -> set[str]:
         """Store the names of what a check or an alert has reported; returns the names that were stored before."""
         with self._transaction() as db:
-            told = json.loads(_note(db, f"{_TOLD}{about}") or "[]")
-            _set_note(db, f"{_TOLD}{about}", json.dumps(sorted(names)) if names else None)
-        return set(told)
+            reported = json.loads(_note(db, f"{_REPORTED}{about}") or "[]")
+            _set_note(db, f"{_REPORTED}{about}", json.dumps(sorted(names)) if names else None)
+        return set(reported)
 
     def accept_vanished(self, settings: Settings) -> int:
         """Let the rows of all vanished files be removed; returns the number of files. Raises as ``refresh``."""
@@ -392,7 +392,7 @@ class LandingIndex:
             db.execute("delete from changed_days")
             db.execute(
                 "delete from notes where name not in (?, ?) and name not like ? || '%'",
-                ("failures_forgotten_at", _HELD_BACK, _TOLD),
+                ("failures_forgotten_at", _HELD_BACK, _REPORTED),
             )
             _set_note(db, "history", datetime.now(UTC).isoformat())
 

@@ -56,14 +56,14 @@ def alert_of_problems(settings: Settings, trigger: str, problems: Mapping[str, s
     if not settings.has_alerts:
         return
     index = LandingIndex(settings.index_path)
-    told = index.note_told(trigger, problems)
+    reported = index.note_reported(trigger, problems)
     try:
-        for name in sorted(set(problems) - told):
+        for name in sorted(set(problems) - reported):
             error = f"{name}: {problems[name]}"
             send(settings, {"text": f"{trigger}: {error}", "trigger": trigger, "error": error}, about=trigger)
-            told.add(name)
+            reported.add(name)
     except AlertFailed:
-        index.note_told(trigger, told & set(problems))
+        index.note_reported(trigger, reported & set(problems))
         raise
 
 

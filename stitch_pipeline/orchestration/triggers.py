@@ -222,8 +222,8 @@ def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict
 def _report_vanished(settings: Settings, instance: DagsterInstance, index: LandingIndex) -> None:
     """Turn the check red when files are held back, and green when they are not any more."""
     result = whole_zone_check(settings, index.held_back())
-    told = index.note_told("held back", () if result.passed else (WHOLE_ZONE_CHECK,))
-    if result.passed == bool(told):
+    reported = index.note_reported("held back", () if result.passed else (WHOLE_ZONE_CHECK,))
+    if result.passed == bool(reported):
         instance.report_runless_asset_event(
             AssetCheckEvaluation(
                 check_name=WHOLE_ZONE_CHECK,
