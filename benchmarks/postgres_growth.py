@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psycopg2
 from fresh_process import Deployment, large_scratch
 from results import keep, load_average
 from traffic import FIRST_DAY, Traffic
@@ -24,6 +23,7 @@ from stitch_pipeline.warehouse.engine import engine_of
 
 FIRST_DAYS = 30
 EVERY = 10
+_DATABASE = "growth"
 _BYTES = """
 select relname, pg_total_relation_size(oid) from pg_class
 where relkind = 'r' and relnamespace = 'stitch'::regnamespace and pg_total_relation_size(oid) > 100000
@@ -34,7 +34,7 @@ order by 2 desc
 def measure(events_per_day: int, days: int, directory: Path, server: PostgresServer) -> dict[str, Any]:
     """The bytes of each table by the number of days that were added, and after they were written anew."""
     traffic = Traffic(events_per_day * (FIRST_DAYS + days), days=FIRST_DAYS + days)
-    url = server.create_database("growth")
+    url = server.create_database(_DATABASE)
     deployment = Deployment.create(
         directory, STITCH_START_DATE=str(FIRST_DAY), STITCH_PUBLISHED_DIR="off", STITCH_WAREHOUSE=url
     )
@@ -42,7 +42,7 @@ def measure(events_per_day: int, days: int, directory: Path, server: PostgresSer
         for number in range(FIRST_DAYS):
             traffic.write_day(con, number, deployment.feed)
     deployment.settle("--view-stitching")
-    by_days = {0: _bytes(url)}
+    by_days = {0: _bytes(server)}
     rewritten = 0
     for number in range(1, days + 1):
         with duckdb.connect() as con:
@@ -50,19 +50,17 @@ def measure(events_per_day: int, days: int, directory: Path, server: PostgresSer
         cost = deployment.settle("--view-stitching")
         rewritten += sum(cost.rows_written(table) for table in ("stitched_sessions", "page_views"))
         if number % EVERY == 0:
-            by_days[number] = _bytes(url)
+            by_days[number] = _bytes(server)
     engine_of(Settings(warehouse=url)).rewrite()
-    return {"bytes_by_days_added": by_days, "bytes_written_anew": _bytes(url), "rows_written_on_added_days": rewritten}
+    return {
+        "bytes_by_days_added": by_days,
+        "bytes_written_anew": _bytes(server),
+        "rows_written_on_added_days": rewritten,
+    }
 
 
-def _bytes(url: str) -> dict[str, int]:
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(_BYTES)
-            return dict(cursor.fetchall())
-    finally:
-        connection.close()
+def _bytes(server: PostgresServer) -> dict[str, int]:
+    return {str(table): int(str(size)) for table, size in server.rows(_BYTES, _DATABASE)}
 
 
 def main() -> None:

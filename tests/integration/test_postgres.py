@@ -128,7 +128,7 @@ def test_a_connection_that_is_lost_leaves_nothing_half_done(warehouse: Warehouse
             "select pid from pg_locks inner join pg_database on pg_database.oid = pg_locks.database "
             f"where datname = current_database() and locktype = 'advisory' and exists ({waiting})"
         )
-        with closing(psycopg2.connect(database)) as holder, holder.cursor() as cursor:
+        with closing(psycopg2.connect(database)) as another, another.cursor() as cursor:
             cursor.execute("lock table stitch.stitched_sessions in exclusive mode")
             is_held.set()
             deadline = time.monotonic() + 60
