@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from stitch_pipeline.report import write_report, write_reports
 
     settings = Settings.load()
-    place = (options.output or settings.report_dir).resolve()
+    place = (options.output or settings.reports_to).resolve()
     if options.project is None and place.suffix in (".html", ".htm"):
         raise SettingsError(f"--output '{options.output}' is one file: add --project, or name a directory.")
     with dagster_instance() as instance:

@@ -161,7 +161,7 @@ def _tell(
     }
     _print_policies(accuracies, console)
 
-    report, *_ = write_reports(settings, settings.report_dir, jobs)
+    report, *_ = write_reports(settings, settings.reports_to, jobs)
     commands = _print_what_to_do_next(directory, after, console, settings) if is_kept else ()
     console.print(f"The report of each project:\n  [bold]{escape(os.path.relpath(report))}[/]")
     return Told(

@@ -299,12 +299,15 @@ class LandingIndex:
             text = _note(db, _HELD_BACK)
         return Vanished(*json.loads(text)) if text else None
 
-    def note_reported(self, about: str, names: Collection[str]) -> set[str]:
-        """Store the names of what a check or an alert has reported; returns the names that were stored before."""
+    def reported(self, about: str) -> set[str]:
+        """The names of what a check or an alert has reported, as ``note_reported`` stored them."""
         with self._transaction() as db:
-            reported = json.loads(_note(db, f"{_REPORTED}{about}") or "[]")
+            return set(json.loads(_note(db, f"{_REPORTED}{about}") or "[]"))
+
+    def note_reported(self, about: str, names: Collection[str]) -> None:
+        """Store the names of what a check or an alert has reported, in place of those before."""
+        with self._transaction() as db:
             _set_note(db, f"{_REPORTED}{about}", json.dumps(sorted(names)) if names else None)
-        return set(reported)
 
     def accept_vanished(self, settings: Settings) -> int:
         """Let the rows of all vanished files be removed; returns the number of files. Raises as ``refresh``."""

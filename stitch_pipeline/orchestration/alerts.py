@@ -1,4 +1,4 @@
-"""Alerts: what tells people outside Dagster that a run has failed, or a trigger cannot see what it should.
+"""Alerts: what tells people outside Dagster that a run has failed, or that something waits for a person.
 
 Off unless a URL or a command is set.
 """
@@ -51,20 +51,21 @@ def alert_sensor(settings: Settings) -> SensorDefinition:
 def alert_of_problems(settings: Settings, trigger: str, problems: Mapping[str, str]) -> None:
     """Send an alert for each problem of a trigger that was not there at its last tick (``Wanted.problems``).
 
-    Raises AlertFailed, and tries again at the next tick.
+    Raises AlertFailed, and tries again at the next tick. A problem is noted after it was sent, so that a tick that is
+    killed in between sends it again.
     """
     if not settings.has_alerts:
         return
     index = LandingIndex(settings.index_path)
-    reported = index.note_reported(trigger, problems)
+    reported = index.reported(trigger)
     try:
         for name in sorted(set(problems) - reported):
             error = f"{name}: {problems[name]}"
             send(settings, {"text": f"{trigger}: {error}", "trigger": trigger, "error": error}, about=trigger)
-            reported.add(name)
-    except AlertFailed:
-        index.note_reported(trigger, reported & set(problems))
-        raise
+            index.note_reported(trigger, reported := reported | {name})
+    finally:
+        if not reported <= problems.keys():
+            index.note_reported(trigger, reported & problems.keys())
 
 
 def send(settings: Settings, message: Mapping[str, Any], *, about: str) -> None:

@@ -14,7 +14,8 @@ TABLES_WITH_FRESHNESS = ("raw_events", "stitched_sessions", "page_views", "users
 """The tables that people read. The others are built in the same runs."""
 # A run needs time, and may wait for others.
 _GRACE = timedelta(hours=2)
-_TICKS = 9
+_WEEK = timedelta(days=7)
+_TICKS = (9, 1500)  # at least, and at most: of a schedule by the minute a week has ten thousand
 _ANY_DATE = datetime(2024, 1, 1)
 
 
@@ -26,6 +27,9 @@ def freshness_policy(settings: Settings) -> FreshnessPolicy:
     a backfill of an old day counts too.
     """
     ticks = croniter(settings.daily_cron, _ANY_DATE)
-    times = [ticks.get_next(datetime) for _ in range(_TICKS)]
+    least, most = _TICKS
+    times = [ticks.get_next(datetime) for _ in range(least)]
+    while times[-1] - times[0] < _WEEK and len(times) < most:
+        times.append(ticks.get_next(datetime))
     longest_pause = max(later - earlier for earlier, later in pairwise(times))
     return FreshnessPolicy.time_window(fail_window=2 * longest_pause + _GRACE, warn_window=longest_pause + _GRACE)

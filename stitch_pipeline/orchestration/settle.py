@@ -163,8 +163,6 @@ def _settle(
                     f"{job}: a run is queued or running elsewhere"
                     for job in underway(instance, names_of(settings, JOBS))
                 ]
-                if LandingIndex(settings.index_path).held_back():
-                    settled.gave_up.append("files that vanished are held back")
                 return settled
     settled.gave_up.append(f"more was requested even after {MAX_ROUNDS} rounds")
     return settled

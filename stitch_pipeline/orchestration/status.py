@@ -12,7 +12,6 @@ from datetime import UTC, date, datetime, timedelta
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
 from stitch_pipeline.landing.index import LandingIndex
-from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY
 from stitch_pipeline.orchestration.jobs import JOBS
 from stitch_pipeline.orchestration.placement import name_of, names_of
 from stitch_pipeline.orchestration.run_records import underway
@@ -179,14 +178,7 @@ def notices(settings: Settings) -> list[str]:
             f"{_count(len(unreadable), 'file')} cannot be read, for instance {unreadable[0].landing_file}: "
             f"{unreadable[0].problem}"
         )
-    found += settings.hashing.sentences
-    vanished = index.held_back()
-    if vanished:
-        found.append(
-            f"{vanished.count:,} of {vanished.known:,} files are gone from the landing zone, for instance "
-            f"{vanished.examples[0]}. {HELD_BACK_REMEDY}"
-        )
-    return found
+    return [*found, *settings.hashing.sentences]
 
 
 def _count(number: int, thing: str) -> str:

@@ -90,7 +90,7 @@ class Wanted:
     is_complete: bool = True
     """False if the next tick has more to look at."""
     problems: Mapping[str, str] = field(default_factory=dict)
-    """What keeps the trigger from seeing all there is: a sentence by what has it, such as a feed."""
+    """What a person has to mend before all there is can be loaded: a sentence by what has it, such as a feed."""
 
     @property
     def failing(self) -> tuple[Paused, ...]:
@@ -199,13 +199,16 @@ def _landing(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
         patience=now.patience(index),
         now=now.time,
     )
-    vanished = index.held_back()
     otherwise = f"{left} files are still to be read" if left else "Nothing new has landed"
     if settings.hashing.missing:
         otherwise = " ".join([f"{otherwise}.", *settings.hashing.sentences])
-    if vanished:
-        otherwise = f"{vanished.count} of {vanished.known} files are gone from the landing zone. {HELD_BACK_REMEDY}"
-    return Wanted(plan, otherwise, is_complete=not left)
+    held_back = {}
+    if vanished := index.held_back():
+        held_back["landing zone"] = (
+            f"{vanished.count:,} of {vanished.known:,} files are gone, for instance {vanished.examples[0]}. "
+            f"{HELD_BACK_REMEDY}"
+        )
+    return Wanted(plan, otherwise, is_complete=not left, problems=held_back)
 
 
 def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict[date, str]:
@@ -222,8 +225,7 @@ def _unbuilt(settings: Settings, index: LandingIndex, copy: Copy | None) -> dict
 def _report_vanished(settings: Settings, instance: DagsterInstance, index: LandingIndex) -> None:
     """Turn the check red when files are held back, and green when they are not any more."""
     result = whole_zone_check(settings, index.held_back())
-    reported = index.note_reported("held back", () if result.passed else (WHOLE_ZONE_CHECK,))
-    if result.passed == bool(reported):
+    if result.passed == bool(index.reported(WHOLE_ZONE_CHECK)):
         instance.report_runless_asset_event(
             AssetCheckEvaluation(
                 check_name=WHOLE_ZONE_CHECK,
@@ -232,6 +234,7 @@ def _report_vanished(settings: Settings, instance: DagsterInstance, index: Landi
                 metadata=result.metadata,
             )
         )
+        index.note_reported(WHOLE_ZONE_CHECK, () if result.passed else ("red",))
 
 
 def _landing_state(history: str, days: DayRange, pending: Iterable[IndexedFile], unbuilt: Mapping[date, str]) -> str:

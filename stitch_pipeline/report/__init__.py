@@ -29,16 +29,22 @@ def write_reports(settings: Settings, directory: Path, jobs: Sequence[JobState] 
 
 
 def write_figures(figures: Figures, directory: Path) -> list[Path]:
-    """Write the pages of figures that were read, the index first. Each file is replaced as a whole."""
-    from stitch_pipeline.report.pages import index_page, page_name, project_page, write_page
+    """Write the pages of figures that were read, the index first. Each file is replaced as a whole.
+
+    A page to which the index before linked and this one does not is deleted: its project has no rows any more.
+    """
+    from stitch_pipeline.report.pages import index_page, page_name, pages_of_index, project_page, write_page
 
     index = directory / "index.html"
     names = {project.project_id: page_name(project.project_id) for project in figures.projects}
     pages = [directory / names[project.project_id] for project in figures.projects]
     for project, path in zip(figures.projects, pages, strict=True):
         write_page(path, project_page(project, figures, index=index.name))
-    # The index comes last, so that it never links to a page that is not there.
+    # The index comes after the pages and before what is deleted, so that it never links to a page that is not there.
+    gone = pages_of_index(index) - set(names.values())
     write_page(index, index_page(figures, names))
+    for name in gone:
+        (directory / name).unlink(missing_ok=True)
     return [index, *pages]
 
 

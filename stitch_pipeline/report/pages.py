@@ -57,6 +57,12 @@ def page_name(project_id: str) -> str:
     return f"report-{readable}.html"
 
 
+def pages_of_index(index: Path) -> set[str]:
+    """The file names of the pages to which an index links; none if there is no index."""
+    text = index.read_text(encoding="utf-8") if index.exists() else ""
+    return set(re.findall(r'href="(report-[a-z0-9.-]+\.html)"', text))
+
+
 def project_page(project: Project, figures: Figures, index: str | None = None) -> str:
     """The report of one project, with a link to the index if there is one."""
     deployment = figures.deployment

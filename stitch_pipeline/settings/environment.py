@@ -139,8 +139,8 @@ class Settings(StitchingRules, BaseSettings):
     """The code location's name in Dagster's workspace: its pages list the runs of `stitch settle`.
     Under a component it is by default the dg project's."""
 
-    report_dir: Path = Path("data/reports")
-    """Where the report of each project is written: `stitching_report` and `stitch report`."""
+    report_dir: Path | None = None
+    """Where `stitching_report` and `stitch report` write their pages; by default `<warehouse>.reports` beside it."""
     report_url: str | None = None
     """The address at which that directory is served, if it is; `stitching_report` then links to the pages."""
     report_cron: str = "30 5 * * *"
@@ -267,6 +267,11 @@ class Settings(StitchingRules, BaseSettings):
     @property
     def default_published_dir(self) -> Path:
         return self.duckdb_path.with_name(self.duckdb_path.stem + ".published")
+
+    @property
+    def reports_to(self) -> Path:
+        """The directory of the report's pages."""
+        return self.report_dir or self.duckdb_path.with_name(self.duckdb_path.stem + ".reports")
 
     @property
     def forgotten_path(self) -> Path:

@@ -127,7 +127,7 @@ def prove(settings: Settings, request: Request, directories: Iterable[Path]) -> 
     if settings.index_path.exists():
         LandingIndex(settings.index_path).vacuum()
     own = [*engine.files, settings.index_path, settings.settle_lock_path, settings.forgotten_path]
-    directories = (*directories, dbt_project.target_dir(), settings.report_dir, *published)
+    directories = (*directories, dbt_project.target_dir(), settings.reports_to, *published)
     others = [path for directory in directories for path in sorted(directory.rglob("*"))]
     searched = []
     for path in dict.fromkeys((*own, *extracts, *others)):

@@ -126,7 +126,11 @@ def test_what_may_hold_personal_data_is_tagged(repository: RepositoryDefinition)
 
 
 def test_a_table_is_overdue_when_daily_runs_are_missing() -> None:
-    for cron, pause in (("15 1 * * *", timedelta(days=1)), ("0 3 * * 1-5", timedelta(days=3))):
+    for cron, pause in (
+        ("15 1 * * *", timedelta(days=1)),
+        ("0 3 * * 1-5", timedelta(days=3)),
+        ("0 8-20 * * *", timedelta(hours=12)),
+    ):
         graph = build_defs(Settings.load(daily_cron=cron)).get_repository_def().asset_graph
         with_policy = {key.path[-1] for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy}
         assert with_policy == set(TABLES_WITH_FRESHNESS)

@@ -524,7 +524,7 @@ def test_the_proof_finds_what_is_left(new_warehouse: NewWarehouse, tmp_path: Pat
     assert not any(hits for _, _, hits in second.tables)
     assert not second.is_clean
     (home / "log.txt").unlink()
-    page = warehouse.settings.report_dir / "ann.html"
+    page = warehouse.settings.reports_to / "ann.html"
     page.parent.mkdir()
     page.write_text(f"user {ANN}")
     assert [file.path for file in certificate().files if file.hits] == [page]

@@ -226,6 +226,16 @@ def test_three_hundred_projects_have_one_index(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", *links}, "no half-written file is left"
 
 
+def test_the_page_of_a_project_without_rows_is_deleted_and_no_other_file(tmp_path: Path) -> None:
+    shop, blog = Project("shop", events=1), Project("Le Blog", events=1)
+    _, of_shop, of_blog = write_figures(Figures(READ_AT, [shop, blog], Deployment()), tmp_path)
+    somebody_elses = tmp_path / "report-2025.html"
+    somebody_elses.write_text("mine")
+    write_figures(Figures(READ_AT, [shop], Deployment()), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", of_shop.name, somebody_elses.name}
+    assert of_blog.name not in (tmp_path / "index.html").read_text()
+
+
 def test_the_asset_writes_the_pages_and_shows_the_numbers(warehouse: Warehouse) -> None:
     warehouse.run(REPORT_JOB, {})
     event = warehouse.instance.get_latest_materialization_event(AssetKey("stitching_report"))
@@ -233,7 +243,7 @@ def test_the_asset_writes_the_pages_and_shows_the_numbers(warehouse: Warehouse) 
     assert event.asset_materialization is not None
     recorded = event.asset_materialization.metadata
     metadata = {name: value.value for name, value in recorded.items()}
-    index = warehouse.settings.report_dir / "index.html"
+    index = warehouse.settings.reports_to / "index.html"
     assert recorded["report"] == MetadataValue.path(index)
     assert (metadata["projects"], metadata["visitors_before"], metadata["visitors_after"]) == (2, 4, 3)
     assert metadata["stitch_rate"] == pytest.approx(5 / 6)
@@ -242,7 +252,7 @@ def test_the_asset_writes_the_pages_and_shows_the_numbers(warehouse: Warehouse) 
     assert isinstance(table, TableMetadataValue)
     records = [record.data for record in table.records]
     assert [(record["project"], record["sessions"]) for record in records] == [(HOSTILE, 1), ("shop", 5)]
-    assert records[1]["page"] == str(warehouse.settings.report_dir / "report-shop.html")
+    assert records[1]["page"] == str(warehouse.settings.reports_to / "report-shop.html")
     text = _Elements(index.read_text()).text
     assert re.search(r"build_job \d{4}-\d\d-\d\d \d\d:\d\d succeeded", text)
     assert not [name for name in IDS if name in str(recorded)]

@@ -38,7 +38,7 @@ def report_asset(settings: Settings, placement: Placement) -> AssetsDefinition:
     @hides_values(settings)
     def stitching_report(context: AssetExecutionContext) -> MaterializeResult[None]:
         figures = read_figures(settings, jobs=job_states(context.instance, names_of(settings, JOBS)))
-        paths = write_figures(figures, settings.report_dir)
+        paths = write_figures(figures, settings.reports_to)
         return MaterializeResult(metadata=_metadata(figures, paths, settings.report_url))
 
     return stitching_report
