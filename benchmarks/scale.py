@@ -2,8 +2,9 @@
 
 ``python benchmarks/scale.py EVENTS [--memory-limit 3GB] [--login-percent 30] [--rounds 3]``: by default 15 % of the
 devices log in. With several rounds, each from an empty warehouse, the result is the median of every figure, with the
-CPU seconds of each round. Every step is a process of its own, start-up included. The runs report the rows written; the
-rows changed are counted here, by comparing the tables before and after.
+CPU seconds of each round. Every step is a process of its own, start-up included. Nothing is published, which
+``publishing.py`` measures. The runs report the rows written; the rows changed are counted here, by comparing the tables
+before and after.
 
 Lower bounds are measured too: `nothing_to_do` and `start_up`; `one_login`, a re-stitch of a session or two; and
 `day_alone`, the day that `one_more_day` adds, in a warehouse that holds nothing else. Sizes are measured in different
@@ -38,7 +39,7 @@ TABLES = ("stitched_sessions", "users", "page_views")
 
 def measure(events: int, memory_limit: str, login_percent: int, directory: Path) -> dict[str, Any]:
     traffic = Traffic(events, login_percent=login_percent)
-    settings = {"STITCH_START_DATE": str(FIRST_DAY)}
+    settings = {"STITCH_START_DATE": str(FIRST_DAY), "STITCH_PUBLISHED_DIR": "off"}
     if memory_limit:
         settings["STITCH_MEMORY_LIMIT"] = memory_limit
     deployment = Deployment.create(directory, **settings)
