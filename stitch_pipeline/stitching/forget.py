@@ -413,7 +413,7 @@ def _queue(warehouse: Warehouse) -> None:
     ]
     warehouse.execute(
         f"""
-        insert into pending_devices
+        insert into pending_devices (grain, project_id, anonymous_id)
         select grains.grain, devices.project_id, devices.anonymous_id
         from (
           {" union ".join(linked)}

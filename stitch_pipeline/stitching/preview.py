@@ -119,7 +119,10 @@ def preview_rules(settings: Settings, proposal: Proposal) -> RulesPreview:
     )
     grains = ", ".join(f"({literal(grain)})" for grain in _TABLES)
     # Every device is pending, as after a change of rules.
-    pending = f"select grain, project_id, anonymous_id from ({devices}) as devices, (values {grains}) as g (grain)"
+    pending = (
+        "select grain, project_id, anonymous_id, cast(null as date) as linked_on "
+        f"from ({devices}) as devices, (values {grains}) as g (grain)"
+    )
     views = [view for view, _, _ in _TABLES.values()]
     with rules_trial(settings, views, {"pending_devices": pending}) as trial:
         warehouse = trial.warehouse

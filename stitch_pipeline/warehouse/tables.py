@@ -130,6 +130,7 @@ _CONTROL_TABLES: dict[str, dict[str, str]] = {
         "grain": "varchar not null",
         "project_id": "varchar not null",
         "anonymous_id": "varchar not null",
+        "linked_on": "date",
     },
     "pending_ids": {"project_id": "varchar not null", "id_kind": "varchar not null", "id": "varchar not null"},
     "pending_users": {"project_id": "varchar not null", "stitched_user_id": "varchar not null"},

@@ -313,6 +313,40 @@ def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWareh
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rules", "looks_at_all_days"),
+    [("lookback_days = 5", False), ('lookback_days = "36h"', False), ('policy = "graph"', True)],
+)
+def test_a_login_is_a_reason_to_look_at_rows_within_its_lookback(
+    rules: str, looks_at_all_days: bool, new_warehouse_on_disk: NewWarehouse
+) -> None:
+    warehouse = new_warehouse_on_disk(stitch_toml=f"[projects.shop]\n{rules}\n")
+    days = ("02", "10", "13")
+    warehouse.land_events("jitsu/a.ndjson", [page_view(f"e{day}", f"2026-03-{day} 20:00") for day in days])
+    warehouse.settle()
+    # A wrong answer that no link explains shows which rows were looked at.
+    warehouse.write(
+        "update stitch.stitched_sessions set stitched_user_id = 'x'",
+        "update stitch.page_views set stitched_user_id = 'x'",
+    )
+    warehouse.land_events("jitsu/b.ndjson", [page_view("login", "2026-03-15 08:00", user_id="u")])
+    warehouse.settle()
+
+    def credited() -> list[list[str]]:
+        return [
+            [row["stitched_user_id"] for row in warehouse.query(f"select * from stitch.{table} order by {day}")]
+            for table, day in (("stitched_sessions", "session_date"), ("page_views", "occurred_at"))
+        ]
+
+    is_within_hours = "36h" in rules
+    after_login = ["u" if looks_at_all_days else "x", "x" if is_within_hours else "u", "u", "u"]
+    assert credited() == [after_login] * 2
+    warehouse.settle(reconcile=True)
+    in_the_end = ["u" if looks_at_all_days else "a", "a" if is_within_hours else "u", "u", "u"]
+    assert credited() == [in_the_end] * 2
+
+
+@pytest.mark.slow
 def test_what_a_failed_run_made_stale_is_restitched_all_the_same(new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk()
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", "2026-03-02 12:00")])

@@ -9,7 +9,8 @@
         (select * from {{ added }} as added union all select * from {{ gone }} as gone)
     {%- endset -%}
     {%- set devices -%}
-        select distinct project_id, anonymous_id from {{ changed }} as changed
+        select project_id, anonymous_id, min(event_date) as linked_on from {{ changed }} as changed
+        group by project_id, anonymous_id
     {%- endset -%}
     {%- set users -%}
         (select distinct project_id, user_id from {{ changed }} as changed)
@@ -28,7 +29,9 @@
         left join {{ decided_names() }} as names
             on changed.project_id = names.project_id and changed.user_id = names.user_id
     {%- endset -%}
-    {{ return([add_pending_devices(devices), add_pending_users(persons), add_pending_ids(ids)]) }}
+    {{ return(
+        [add_pending_devices(devices, linked_on='devices.linked_on'), add_pending_users(persons), add_pending_ids(ids)]
+    ) }}
 {% endmacro %}
 
 {# identifier_links: ids may belong to other persons, and rows of their devices may be credited because of another

@@ -106,8 +106,8 @@ where
 {%- endmacro %}
 
 {# The pre-hook of stale_partitions: the number of stale rows by device and day, as the temporary table stale_rows. Days
-   that this run has just built are left out, by a condition in the inner query: DuckDB 2.0 does not push a condition
-   down into a CTE that is used more than once. #}
+   that this run has just built, or that no changed link reaches, are left out, by a condition in the inner query: DuckDB
+   2.0 does not push a condition down into a CTE that is used more than once. #}
 {% macro collect_stale_rows() %}
     {% if execute %}
     {%- set rows_by_day %}
@@ -124,7 +124,7 @@ where
         ] if grain in var('stale_grains') and grain not in var('never_stale') and has_pending_devices(grain) %}
         union all
         select '{{ grain }}' as grain, project_id, coalesce(anonymous_id, '') as anonymous_id, {{ day }} as day
-        from ({{ context[rows](is_not_just_built(grain, day)) }}) as {{ rows }}
+        from ({{ context[rows](may_be_stale(grain, day)) }}) as {{ rows }}
         {%- endfor %}
         {%- if 'sessions' in var('stale_grains') and has_pending_devices('mapping') %}
         union all
@@ -138,10 +138,10 @@ where
     {% endif %}
 {% endmacro %}
 
-{% macro is_not_just_built(grain, day) -%}
-    {%- if grain in var('just_built') -%} not ({{ is_in_window(day) }})
-    {%- else -%} true
-    {%- endif -%}
+{% macro may_be_stale(grain, day) -%}
+    {%- set first_day = first_day_reached(grain) -%}
+    {%- if first_day -%} {{ day }} >= cast('{{ first_day }}' as date) {%- else -%} true {%- endif -%}
+    {%- if grain in var('just_built') %} and not ({{ is_in_window(day) }}) {%- endif -%}
 {%- endmacro %}
 
 {# The post-hook: remove devices without a stale row from the queue. #}
