@@ -79,7 +79,8 @@ class Progress:
         for notice in (*settled.notices, *settled.waiting):
             self.console.print(f"[yellow]note:[/] {escape(notice)}")
         if not settled.is_settled:
-            self.console.print(f"[red]not settled[/]: {escape('; '.join(settled.gave_up))}")
+            left = "; ".join(sentence.removesuffix(".") for sentence in settled.gave_up)
+            self.console.print(f"[red]not settled[/]: {escape(left)}")
             self.console.print("`stitch status` says why, and how to go on.")
             return
         runs = f"{len(settled.runs)} run{'s' * (len(settled.runs) != 1)}" if settled.runs else "nothing to do"

@@ -250,6 +250,7 @@ _ORDERS: dict[int, Literal["timestamptz", "timestamp", "date", "integer"]] = {
     1114: "timestamp",
     1184: "timestamptz",
 }
+_NO_RIGHT = "42501"
 _NUMERIC = 1700
 _DIGITS_OF_A_DECIMAL = 38
 
@@ -318,7 +319,7 @@ def _not_connected(error: Exception, place: str, user: str) -> str:
 def _failed(error: Any, place: str, user: str) -> str:
     """A sentence on a statement that failed. ``columns`` has found the table before."""
     code = error.pgcode or ""
-    if code == "42501":
+    if code == _NO_RIGHT:
         return f"{user} may not read the table at {place}: grant select on it, and usage on its schema."
     if code == "42P01":
         return f"The table is gone from {place}: the next look tries again."
@@ -398,7 +399,14 @@ class _Postgres(Database):
                 "usage on its schema and select on it."
             )
         with self._connection.cursor() as cursor:
-            cursor.execute(f"select * from {relation} limit 0")
+            try:
+                cursor.execute(f"select * from {relation} limit 0")
+            except Exception as error:
+                if getattr(error, "pgcode", None) != _NO_RIGHT:
+                    raise
+                raise TableUnreadable(
+                    f"The table {table} may not be read: grant select on it, and usage on its schema."
+                ) from None
             described = list(cursor.description or ())
         oids = ", ".join(str(one.type_code) for one in described) or "0"
         categories = dict(self.rows(f"select oid::bigint, typcategory::text from pg_type where oid in ({oids})"))

@@ -15,6 +15,7 @@ the files, as for the files of a team.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -40,13 +41,13 @@ from stitch_pipeline.landing.databases import (
 from stitch_pipeline.landing.landed_file import UnreadableFile
 from stitch_pipeline.landing.parser import Parser
 from stitch_pipeline.landing.sealing import holds_seals, rewrite, seal
-from stitch_pipeline.landing.zone import extract_at, reading_rules
+from stitch_pipeline.landing.zone import NOTES_OF_TABLES, extract_at, reading_rules
 from stitch_pipeline.planning.sql_text import split_name
 from stitch_pipeline.settings import FeedSettings, Settings, SettingsError
 from stitch_pipeline.sources import SOURCES, Source
+from stitch_pipeline.sources.paths import column_of
 
 METADATA = "stitch_extract"
-_NOTES = ".look.json"
 _LOCK = ".look.lock"
 _PLACING_LOCK = ".placing.lock"
 _SCRATCH = ".extracting"
@@ -75,6 +76,8 @@ class Extract:
     digest: str
     read_at: datetime
     """UTC, naive."""
+    columns: str = ""
+    """A digest of the table's columns. ``digest`` is of values alone, and a column that was renamed has the same."""
 
 
 @dataclass
@@ -121,6 +124,12 @@ def problems(settings: Settings) -> dict[str, str]:
     return {feed: problem for feed, problem in found.items() if problem is not None}
 
 
+def tables_never_read(settings: Settings) -> list[str]:
+    """The feeds of which nobody has looked at the tables yet."""
+    found = {feed: _read_notes(settings, feed) for feed in table_feeds(settings)}
+    return [feed for feed, notes in found.items() if notes.looked_at is None and notes.problem is None]
+
+
 def look_at_tables(
     settings: Settings,
     *,
@@ -132,10 +141,13 @@ def look_at_tables(
     """Look at the feeds whose tables are due, for about ``budget_seconds`` each; one range may take longer.
 
     A feed is due if it was not looked at for as long as its settings say, or not after ``since``. ``verify`` compares
-    all ranges by their digests now. A feed that cannot be read does not stop the others. Raises SettingsError if the
-    landing directory does not exist, or if the list of forgotten ids cannot be read.
+    all ranges by their digests now. A feed that cannot be read does not stop the others. The landing directory of a new
+    deployment is created. Raises SettingsError if that of another is missing, or if the list of forgotten ids cannot be
+    read.
     """
     feeds = table_feeds(settings)
+    if feeds and not settings.index_path.exists():
+        settings.landing_dir.mkdir(parents=True, exist_ok=True)
     if feeds and not settings.landing_dir.is_dir():
         raise SettingsError(
             f"STITCH_LANDING_DIR is '{settings.landing_dir}', which is not a directory: create it, or point the "
@@ -294,6 +306,7 @@ class _Look:
         bound = self._database.settled_until()
         with self._database.snapshot():
             self._columns = self._database.columns(self._table)
+        self._refuse_missing_columns()
         source = _source(self._own, self._feed)
         if source.lookup is not None and source.lookup.is_lookup_file(f"{_written(self._table)}.parquet"):
             self._copy_whole()
@@ -306,6 +319,29 @@ class _Look:
         else:
             order = order_of(self._own, source, self._table, self._columns)
             self._copy_ranges(order, bound)
+
+    def _refuse_missing_columns(self) -> None:
+        """Raise TableUnreadable for a field of the feed with a column that the table lacks, as after a renaming.
+
+        Otherwise its rows would be loaded again without the field, and their links be gone. Of several tables each may
+        lack what another has.
+        """
+        if len(self._own.table) > 1:
+            return
+        names = {column.name.lower() for column in self._columns}
+        for field_name, paths in self._own.fields.items():
+            columns = [column_of(path) for path in paths]
+            # A column may have dots in its name.
+            known = (
+                column is None or names & {column.lower(), path.lower()}
+                for column, path in zip(columns, paths, strict=True)
+            )
+            if not any(known):
+                missing = " or ".join(dict.fromkeys(map(str, columns)))
+                raise TableUnreadable(
+                    f"The table {self._table} has no column {missing}: correct {field_name} in "
+                    f"[feeds.{self._feed}.fields], or bring the column back. What was copied of it stays."
+                )
 
     def _is_late(self) -> bool:
         """Whether the rest is left to the next look. Never before the first step, so that each look gets on."""
@@ -451,7 +487,7 @@ class _Look:
             if not rows:
                 self._remove([one])
                 return
-            written = replace(one, rows=rows, digest=digest, read_at=_now())
+            written = replace(one, rows=rows, digest=digest, read_at=_now(), columns=_digest_of(self._columns))
             target = scratch / "extract.parquet"
             self._database.copy(
                 self._table, self._columns, condition, scratch, target, {METADATA: _as_metadata(written)}
@@ -473,10 +509,10 @@ class _Look:
         return list(extracts_in(self._directory, self._table).values())
 
     def _extracts(self, order: Order | None) -> dict[str, Extract]:
-        """The extracts that are of this very table and column, by file name."""
-        name = None if order is None else order.name
+        """The extracts that are of this very table and column, by file name. Those of other columns are outdated."""
+        name, columns = None if order is None else order.name, _digest_of(self._columns)
         return {
-            file: one
+            file: one if one.columns == columns else replace(one, rows=_OUTDATED)
             for file, one in extracts_in(self._directory, self._table).items()
             if (one.table, one.order) == (self._table, name)
         }
@@ -618,6 +654,11 @@ def order_of(own: FeedSettings, source: Source, table: str, columns: Sequence[Co
     )
 
 
+def _digest_of(columns: Sequence[Column]) -> str:
+    described = json.dumps([(column.name, column.file_type) for column in columns])
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+
 def _source(own: FeedSettings, feed: str) -> Source:
     return SOURCES[own.source or feed]
 
@@ -668,12 +709,13 @@ def _from_metadata(path: Path, about: dict[str, Any]) -> Extract:
         about["rows"],
         about["digest"],
         datetime.fromisoformat(about["read_at"]),
+        about.get("columns", ""),
     )
 
 
 def _read_notes(settings: Settings, feed: str) -> _Notes:
     try:
-        found = json.loads((settings.landing_dir / feed / _NOTES).read_text())
+        found = json.loads((settings.landing_dir / feed / NOTES_OF_TABLES).read_text())
         at = found["looked_at"]
         at = datetime.fromisoformat(at) if at else None
         return _Notes(at, found["problem"], dict(found["verified"]), dict(found["verified_up_to"]))
@@ -682,8 +724,8 @@ def _read_notes(settings: Settings, feed: str) -> _Notes:
 
 
 def _write_notes(settings: Settings, feed: str, notes: _Notes) -> None:
-    path = settings.landing_dir / feed / _NOTES
-    aside = path.with_name(f"{_NOTES}.{os.getpid()}")
+    path = settings.landing_dir / feed / NOTES_OF_TABLES
+    aside = path.with_name(f"{NOTES_OF_TABLES}.{os.getpid()}")
     aside.write_text(json.dumps(asdict(notes), default=lambda value: value.isoformat()))
     aside.replace(path)
 

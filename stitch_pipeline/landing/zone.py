@@ -22,6 +22,12 @@ from stitch_pipeline.sources import SOURCES, Layout, Source
 
 # Clocks of file servers differ that much; a file that is further ahead is dated in the future.
 _CLOCK_DIFFERENCE_SECONDS = 300
+NOTES_OF_TABLES = ".look.json"
+"""In the directory of a feed that is a table, what ``landing.extracts`` notes of its looks."""
+_TABLE_WITHOUT_FEED = (
+    "it is a copy of rows of a table, and no feed is called {feed} any more: bring [feeds.{feed}] with its table back, "
+    "or delete this directory"
+)
 _CAN_ASK_FOR_EFFECTIVE_IDS = os.access in os.supports_effective_ids
 
 
@@ -80,7 +86,9 @@ def landed_files(settings: Settings, root: Path | None = None) -> dict[str, Land
             continue
         size, modified_ns = entry.stat.st_size, entry.stat.st_mtime_ns
         if source is None:
-            landed[name] = LandedFile(entry.path, name, None, size, modified_ns, version="no feed")
+            is_extract = "/" in name and (root / feed / NOTES_OF_TABLES).exists()
+            problem = _TABLE_WITHOUT_FEED.format(feed=feed) if is_extract else None
+            landed[name] = LandedFile(entry.path, name, None, size, modified_ns, problem=problem, version="no feed")
             continue
         own = settings.feed(feed)
         if feed not in how_read:

@@ -5,6 +5,7 @@ Triggers read the runs. The record is for people: nothing is lost with it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -23,6 +24,7 @@ from dagster import (
     RunsFilter,
 )
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from dagster_shared.error import SerializableErrorInfo
 
 from stitch_pipeline.orchestration.placement import key_of
 from stitch_pipeline.orchestration.resource import BUSY_TAG
@@ -77,6 +79,11 @@ def job_states(instance: DagsterInstance, job_names: Collection[str]) -> list[Jo
     return found
 
 
+def words_of(error: SerializableErrorInfo) -> str:
+    """The message of the error that ended a step. Of this project's own classes the module is left out."""
+    return re.sub(r"^stitch_pipeline\.[\w.]+\.(\w+: )", r"\1", (error.cause or error).message.strip())
+
+
 def failure_of(instance: DagsterInstance, run_id: str) -> str:
     """Why the run failed, in the words of the error that ended it."""
     failed = instance.all_logs(run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE})
@@ -85,7 +92,7 @@ def failure_of(instance: DagsterInstance, run_id: str) -> str:
         data = event.event_specific_data if event else None
         error = getattr(data, "error", None)
         if error is not None:
-            return str((error.cause or error).message).strip()
+            return words_of(error)
     return next((entry.user_message or entry.message for entry in failed), "the run was ended from outside")
 
 

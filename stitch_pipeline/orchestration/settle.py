@@ -29,7 +29,7 @@ from stitch_pipeline.orchestration.abandoned_runs import SETTLE_TAG, sole_settle
 from stitch_pipeline.orchestration.jobs import JOBS, RECONCILE_JOB, RESTITCH_PAGE_VIEWS_JOB
 from stitch_pipeline.orchestration.origin import runs_of_job
 from stitch_pipeline.orchestration.placement import config_of, name_of, names_of
-from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway
+from stitch_pipeline.orchestration.run_records import numbers_of, run_request, underway, words_of
 from stitch_pipeline.orchestration.status import notices
 from stitch_pipeline.orchestration.triggers import Now, settling
 from stitch_pipeline.planning.days import DayRange
@@ -210,7 +210,7 @@ def _run(
         partitions_stale=numbers.partitions_stale,
         failed_checks=[check.check_name for check in result.get_asset_check_evaluations() if not check.passed],
         was_interrupted=_was_interrupted(result),
-        error=None if error is None else (error.cause.message if error.cause else error.message).strip(),
+        error=None if error is None else words_of(error),
     )
     report(summary)
     return summary

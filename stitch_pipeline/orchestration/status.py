@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 
+from stitch_pipeline.landing.extracts import is_extract
 from stitch_pipeline.landing.index import LandingIndex
 from stitch_pipeline.orchestration.jobs import JOBS
 from stitch_pipeline.orchestration.placement import name_of, names_of
@@ -107,6 +108,7 @@ def status(settings: Settings, instance: DagsterInstance) -> Status:
                 paused=[
                     *wanted.complaints,
                     *(about(paused, name_of(settings, trigger.job_name), instance) for paused in wanted.plan.paused),
+                    *([] if wanted.is_complete else [wanted.otherwise]),
                 ],
                 needs_a_person=bool(wanted.failing or wanted.problems),
                 otherwise=wanted.otherwise,
@@ -169,9 +171,11 @@ def notices(settings: Settings) -> list[str]:
     unreadable = [file for file in files if file.problem is not None]
     bad = [file for file in files if file.bad_row_count and file.problem is None]
     if bad:
+        in_tables = any(is_extract(settings, file.landing_file) for file in bad)
         found.append(
             f"{_count(sum(file.bad_row_count for file in bad), 'row')} of {_count(len(bad), 'file')} cannot be events: "
             "stitch.quarantined_events has each with its reason and remedy"
+            + ("; rows that were corrected in a table are read by `stitch settle --reconcile`" if in_tables else "")
         )
     if unreadable:
         found.append(

@@ -15,7 +15,7 @@ from typing import Any
 
 from dagster import AssetCheckEvaluation, DagsterInstance
 
-from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, table_feeds
+from stitch_pipeline.landing.extracts import Looked, look_at_tables, problems, table_feeds, tables_never_read
 from stitch_pipeline.landing.index import Copy, IndexedFile, LandingIndex
 from stitch_pipeline.orchestration.abandoned_runs import fail_abandoned_runs
 from stitch_pipeline.orchestration.assets.landing import HELD_BACK_REMEDY, WHOLE_ZONE_CHECK, whole_zone_check
@@ -150,6 +150,8 @@ def why_nothing(settings: Settings, trigger: Trigger, wanted: Wanted, instance: 
 def _feeds(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     """Copies rows of tables into the landing zone. It requests no run: ``_landing`` sees the files."""
     looked: list[Looked] = []
+    if not now.looks_at_tables and (unseen := tables_never_read(settings)):
+        return Wanted(Plan(), f"Nobody has looked at the tables of {', '.join(unseen)} yet", is_complete=False)
     if now.looks_at_tables:
         # `settle` copies all there is; a tick of a sensor must end soon.
         budget = None if now.gives_up else settings.index_seconds_per_tick

@@ -77,6 +77,19 @@ def in_force(settings: Settings) -> Iterator[None]:
         _in_force.reset(token)
 
 
+def problem_of_address(address: str) -> str | None:
+    """What is wrong with a URL of PostgreSQL if a sign of its password would count for the host or the database.
+
+    Part of the password would then be in messages as the name of a host.
+    """
+    if not re.match(r"postgres(ql)?://", address):
+        return None
+    location, _, parameters = address.partition("://")[2].partition("?")
+    if re.fullmatch(r"([^@/]*@)?[^@]*", location) and "@" not in parameters:
+        return None
+    return "has a sign where an address has none: in its user and password write @ as %40, / as %2F and ? as %3F"
+
+
 class Settings(StitchingRules, BaseSettings):
     """The settings of the code location. Create them with ``Settings.load()`` only."""
 
@@ -197,6 +210,13 @@ class Settings(StitchingRules, BaseSettings):
             return None
         if not re.match(r"postgres(ql)?://", value.get_secret_value()):
             raise ValueError("is not an address such as postgresql://user:password@host/database")
+        return value
+
+    @field_validator("warehouse", "feeds_url", mode="after")
+    @classmethod
+    def _password_is_written_for_an_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (problem := problem_of_address(value.get_secret_value())):
+            raise ValueError(problem)
         return value
 
     @field_validator("warehouse_schema", mode="after")
@@ -338,6 +358,8 @@ class Settings(StitchingRules, BaseSettings):
                 f"feeds.{feed}.connection names the environment variable {named}, which is not set: set it to the "
                 "database's address, such as postgresql://reader:…@db.example.com/events."
             )
+        if problem := problem_of_address(found):
+            raise SettingsError(f"{named}, which feeds.{feed}.connection names, {problem}.")
         return found
 
     @property

@@ -359,6 +359,8 @@ def sentences(
             *above, key = item["loc"]
             return f"{named(path)} is not a setting{did_you_mean(str(key), _keys_at(model, above))}"
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "tuple_type":
+            message = "is neither a text nor a list of texts"
         if isinstance(item["input"], Mapping) and item["type"] == "value_error":  # of a whole table
             return f"{named(path)}: {message}." if path else f"{message}."
         is_secret = path in secrets or path.endswith("hash_key") or _SECRET.search(str(item["input"]))

@@ -93,6 +93,12 @@ def parse_path(path: str) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+def column_of(path: str) -> str | None:
+    """The column in which a path begins; None for a constant, a lookup or a wildcard."""
+    first = next(iter(parse_path(path)), None)
+    return first.name if isinstance(first, Key) else None
+
+
 def is_constant(path: str) -> bool:
     """Whether the path stands for its own text: ``=page``."""
     return path.startswith("=")

@@ -376,14 +376,17 @@ class PostgresEngine:
 
     @cached_property
     def _known(self) -> Mapping[str, str]:
-        """Where the server is, as the client library found it; the password is not among it."""
+        """Where the server is, and the password, as the client library found them.
+
+        The password may be in the address, a variable, a passfile or a service file. dbt passes on what it is given,
+        and for an empty one the library would look in the passfile alone.
+        """
         with self._connected(read_only=True) as opened:
-            return {**opened.get_dsn_parameters()}
+            return {**opened.get_dsn_parameters(), "password": opened.info.password or ""}
 
     @property
     def dbt_environment(self) -> Mapping[str, str]:
         known = self._known
-        own = parse_dsn(self.url)
         return {
             "DBT_STITCH_TARGET": self.dbt_target,
             "DBT_STITCH_HOST": known.get("host", ""),
@@ -391,7 +394,7 @@ class PostgresEngine:
             "DBT_STITCH_USER": known["user"],
             "DBT_STITCH_DATABASE": known["dbname"],
             "DBT_STITCH_SCHEMA": self.schema,
-            **({"DBT_ENV_SECRET_STITCH_PASSWORD": own["password"]} if "password" in own else {}),
+            **({"DBT_ENV_SECRET_STITCH_PASSWORD": known["password"]} if known["password"] else {}),
             **({"PGSSLMODE": known["sslmode"]} if "sslmode" in known else {}),
             "PGOPTIONS": _options(self.schema),
         }
@@ -431,13 +434,13 @@ class PostgresEngine:
             return WarehouseError(f"{where} does not exist ({said}): create the database, or correct STITCH_WAREHOUSE.")
         if _NO_RIGHTS.search(message):
             return WarehouseError(
-                f"{where} does not allow it ({said}): the role must own the schema '{self.schema}', or may create it "
-                "(docs/postgres.md has the grants)."
+                f"{where} does not allow it ({said}): the role must own the schema '{self.schema}' and, for `why` and "
+                f"previews, '{self.schema}_trial', or may create them (docs/postgres.md has the grants)."
             )
         if _GONE.search(message):
             return WarehouseBusy(
-                f"{where} cannot be reached or ended the connection ({said}). What was not committed is undone, and "
-                "the next run goes on from what was."
+                f"{where} cannot be reached or ended the connection ({said}): see that the server runs, and that host "
+                "and port are right. What a run had not committed is undone, and the next one goes on from what was."
             )
         return None
 

@@ -566,6 +566,6 @@ def test_the_examples_in_the_docs_are_valid() -> None:
     documents = [yaml.safe_load(textwrap.dedent(block)) for block in blocks]
     attributes = [document.get("attributes", document) for document in documents]
     checked = [given for given in attributes if {"feeds", "key_prefix"} & given.keys()]
-    assert len(checked) == 3
+    assert len(checked) == 4
     for given in checked:
         Draft202012Validator(Attributes.model_json_schema()).validate(given)

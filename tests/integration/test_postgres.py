@@ -315,6 +315,29 @@ def test_the_password_is_nowhere(
     assert "is not an address such as postgresql://user:password@host/database" in str(caught.value)
 
 
+def test_a_password_of_the_environment_is_that_of_dbt_too(
+    warehouse: Warehouse, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = database.rpartition("/")[2]
+    ((rules,),) = server().rows("show hba_file", "postgres")
+    file = Path(str(rules))
+    trusted = file.read_text()
+    server().rows("create role needs_one login superuser password 's3cret'", "postgres")
+    file.write_text(f"host all needs_one 127.0.0.1/32 scram-sha-256\n{trusted}")
+    try:
+        server().rows("select pg_reload_conf()", "postgres")
+        monkeypatch.setenv("PGPASSWORD", "s3cret")
+        warehouse.load_settings(warehouse=f"postgresql://needs_one@127.0.0.1:{server().port}/{name}")
+        warehouse.settle()
+        assert warehouse.rows("stitched_sessions")
+        monkeypatch.setenv("PGPASSWORD", "wrong")
+        with pytest.raises(WarehouseError, match="refuses the login"), engine_of(warehouse.settings).open():
+            pass
+    finally:
+        file.write_text(trusted)
+        server().rows("select pg_reload_conf()", "postgres")
+
+
 def test_definitions_load_while_the_server_is_away(tmp_path: Path) -> None:
     with ephemeral_warehouse(tmp_path, warehouse="postgresql://ann@127.0.0.1:1/away") as away:
         assert away.defs.resolve_job_def("build_job").name == "build_job"

@@ -531,7 +531,7 @@ def test_each_failure_is_one_sentence_and_heals_by_itself(server: PostgresServer
     assert "Nothing says which rows" in problem(toml=toml.replace('load_time = "loaded_at"', ""))
     assert "usage on its schema" in problem(address(server, "events", "reader"))
     clicks.sql("grant usage on schema shop to reader")
-    assert "reader may not read the table" in problem(address(server, "events", "reader"))
+    assert "The table shop.failing may not be read: grant select" in problem(address(server, "events", "reader"))
     clicks.sql(f"grant select on {clicks.table} to reader")
     with clicks.session() as session:
         session.execute(f"lock table {clicks.table} in access exclusive mode")
@@ -546,6 +546,55 @@ def test_each_failure_is_one_sentence_and_heals_by_itself(server: PostgresServer
     assert clicks.look().problem is None, "select and usage are all that the role needs"
     assert problems(clicks.settings) == {}
     assert clicks.ids() == ["a", "b"]
+
+
+def test_a_column_that_is_renamed_takes_no_link_away(server: PostgresServer, tmp_path: Path) -> None:
+    clicks = Clicks(server, "renamed", tmp_path)
+    clicks.add("a", "2026-03-01 10:00+00", member="ann")
+    clicks.add("b", "2026-03-02 10:00+00", member="bob")
+    clicks.look()
+    before = [row["user_id"] for row in events(clicks.settings)]
+    assert before == ["ann", "bob"]
+    toml = (tmp_path / "stitch.toml").read_text()
+    clicks.sql(f"alter table {clicks.table} rename column member to customer")
+    for _ in range(2):
+        looked = clicks.look(verify=True)
+        assert looked.problem == (
+            "The table shop.renamed has no column member: correct user_id in [feeds.web.fields], or bring the column "
+            "back. What was copied of it stays."
+        )
+        assert [row["user_id"] for row in events(clicks.settings)] == before
+    # The values are the same, so no digest of rows differs.
+    clicks.settings = settings_of(tmp_path, toml.replace('"member"', '"customer"'), feeds_url=address(server, "events"))
+    assert (clicks.look().problem, clicks.look().files) == (None, 0)
+    assert [row["user_id"] for row in events(clicks.settings)] == before
+    clicks.sql(f"alter table {clicks.table} rename column customer to member")
+    clicks.settings = settings_of(tmp_path, toml, feeds_url=address(server, "events"))
+    assert (clicks.look().files, clicks.look().files) == (2, 0)
+    assert [row["user_id"] for row in events(clicks.settings)] == before
+
+
+def test_tables_that_nobody_has_looked_at_are_left_to_do(clicks: Clicks, tmp_path: Path) -> None:
+    clicks.add("a")
+    clicks.settings.landing_dir.rmdir()
+    with DagsterInstance.ephemeral() as instance:
+        assert clicks.look().problem is None, "the landing directory of a new deployment is created"
+        shutil.rmtree(clicks.directory)
+        said = status(clicks.settings, instance)
+        assert said.triggers[0].paused == ["Nobody has looked at the tables of web yet"]
+        assert not said.is_settled
+
+
+def test_copies_of_a_feed_that_is_gone_say_so(clicks: Clicks, tmp_path: Path) -> None:
+    clicks.add("a")
+    clicks.look()
+    clicks.settings = settings_of(tmp_path, "")
+    ((name, file),) = landed_files(clicks.settings).items()
+    assert name.startswith("web/")
+    assert file.problem == (
+        "it is a copy of rows of a table, and no feed is called web any more: bring [feeds.web] with its table back, "
+        "or delete this directory"
+    )
 
 
 def test_a_duckdb_file_that_somebody_writes_to_is_read_later(tmp_path: Path) -> None:
@@ -574,6 +623,25 @@ def test_passwords_do_not_belong_into_stitch_toml(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, '[feeds.jitsu]\ntable = "events"\nconnection = "EVENTS_URL"\n')
     (looked,) = look(settings)
     assert "EVENTS_URL, which is not set" in (looked.problem or "")
+
+
+@pytest.mark.parametrize("password", ["qu@artz", "qu/artz", "qu@ar/tz", "qu?ar@tz"])
+def test_a_password_with_the_signs_of_an_address_is_refused_and_not_shown(
+    password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"postgresql://reader:{password}@127.0.0.1:5432/events"
+    monkeypatch.setenv("EVENTS_URL", url)
+    with_connection = settings_of(tmp_path, '[feeds.jitsu]\ntable = "events"\nconnection = "EVENTS_URL"\n')
+    for load in (
+        lambda: Settings.load(warehouse=url),
+        lambda: Settings.load(feeds_url=url),
+        lambda: with_connection.connection_of("jitsu"),
+    ):
+        with pytest.raises(SettingsError, match="write @ as %40, / as %2F") as raised:
+            load()
+        assert not {"qu", "ar", "tz"} & set(re.split(r"\W+", str(raised.value)))
+    written = url.replace(password, password.replace("@", "%40").replace("/", "%2F").replace("?", "%3F"))
+    assert Settings.load(warehouse=written, feeds_url=written).warehouse is not None
 
 
 @pytest.mark.parametrize(
