@@ -203,7 +203,7 @@ def _with_templates(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -
     words = [word for choice in choices for word in _words(choice)]
     if not any(choice["type"] == "string" and not {"enum", "const", "pattern"} & choice.keys() for choice in choices):
         patterns = [choice["pattern"] for choice in choices if choice["type"] == "string" and "pattern" in choice]
-        joined["pattern"] = "|".join([*(f"^{word}$" for word in words), *patterns, _TEMPLATE])
+        joined["pattern"] = "|".join(dict.fromkeys([*(f"^{word}$" for word in words), *patterns, _TEMPLATE]))
     for choice in choices:
         joined |= {name: choice[name] for name in _LIMITS if name in choice}
         if "items" in choice:

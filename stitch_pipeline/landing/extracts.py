@@ -125,7 +125,7 @@ def problems(settings: Settings) -> dict[str, str]:
 
 
 def tables_never_read(settings: Settings) -> list[str]:
-    """The feeds of which nobody has looked at the tables yet."""
+    """The feeds with tables of which no look has ended yet, well or badly."""
     found = {feed: _read_notes(settings, feed) for feed in table_feeds(settings)}
     return [feed for feed, notes in found.items() if notes.looked_at is None and notes.problem is None]
 

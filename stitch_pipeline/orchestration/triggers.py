@@ -150,8 +150,10 @@ def why_nothing(settings: Settings, trigger: Trigger, wanted: Wanted, instance: 
 def _feeds(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     """Copies rows of tables into the landing zone. It requests no run: ``_landing`` sees the files."""
     looked: list[Looked] = []
-    if not now.looks_at_tables and (unseen := tables_never_read(settings)):
-        return Wanted(Plan(), f"Nobody has looked at the tables of {', '.join(unseen)} yet", is_complete=False)
+    unread = tables_never_read(settings)
+    if not now.looks_at_tables and unread:
+        otherwise = f"The tables of {', '.join(unread)} were not read yet"
+        return Wanted(Plan(), otherwise, is_complete=False, problems=problems(settings))
     if now.looks_at_tables:
         # `settle` copies all there is; a tick of a sensor must end soon.
         budget = None if now.gives_up else settings.index_seconds_per_tick

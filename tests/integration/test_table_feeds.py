@@ -574,14 +574,14 @@ def test_a_column_that_is_renamed_takes_no_link_away(server: PostgresServer, tmp
     assert [row["user_id"] for row in events(clicks.settings)] == before
 
 
-def test_tables_that_nobody_has_looked_at_are_left_to_do(clicks: Clicks, tmp_path: Path) -> None:
+def test_tables_that_were_never_read_are_left_to_do(clicks: Clicks, tmp_path: Path) -> None:
     clicks.add("a")
     clicks.settings.landing_dir.rmdir()
     with DagsterInstance.ephemeral() as instance:
         assert clicks.look().problem is None, "the landing directory of a new deployment is created"
         shutil.rmtree(clicks.directory)
         said = status(clicks.settings, instance)
-        assert said.triggers[0].paused == ["Nobody has looked at the tables of web yet"]
+        assert said.triggers[0].paused == ["The tables of web were not read yet"]
         assert not said.is_settled
 
 
