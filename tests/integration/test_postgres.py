@@ -23,6 +23,7 @@ from test_broken_warehouse import mounted
 from warehouses import Warehouse, ephemeral_warehouse, page_view
 
 from stitch_pipeline.cli.main import main
+from stitch_pipeline.demo.postgres_server import postgres_server
 from stitch_pipeline.deployment import read
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.rebuild import start_anew
@@ -313,6 +314,27 @@ def test_the_password_is_nowhere(
         Settings.load(warehouse="mysql://ann:s3cret@host/db")
     assert "s3cret" not in str(caught.value)
     assert "is not an address such as postgresql://user:password@host/database" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_standby_is_read_and_not_written(tmp_path: Path) -> None:
+    data = Path(mkdtemp(prefix="stitch-postgres-")) / "data"
+    with postgres_server(data) as own, ephemeral_warehouse(tmp_path, warehouse=own.create_database("own")) as warehouse:
+        warehouse.land_events("jitsu/a.ndjson", EVENTS[:3])
+        warehouse.settle()
+        sessions = warehouse.rows("stitched_sessions")
+        own.control("-m", "fast", "stop")
+        (data / "standby.signal").touch()
+        own.control("-o", own.options, "-l", str(data / "log"), "start")
+        assert own.rows("select pg_is_in_recovery()", "own") == [(True,)]
+        assert warehouse.rows("stitched_sessions") == sessions
+        warehouse.land_events("jitsu/b.ndjson", EVENTS[3:])
+        with pytest.raises(AssertionError, match=r"is read-only \(.*\): set STITCH_WAREHOUSE to the primary server"):
+            warehouse.settle()
+        # It is promoted, or the address becomes the primary's.
+        own.control("promote")
+        warehouse.settle()
+        assert len(warehouse.rows("stitched_sessions")) > len(sessions)
 
 
 def test_a_password_of_the_environment_is_that_of_dbt_too(
