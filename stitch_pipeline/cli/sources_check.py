@@ -77,6 +77,8 @@ def _print_table_facts(facts: TableFacts, console: Console) -> None:
         console.print(f"  {escape(facts.ordered_by)} says which rows are new: from {facts.first} to {facts.last}")
     if facts.outside:
         console.print(f"  [yellow]{facts.outside:,} rows have no value there[/]; they are copied all the same")
+    if facts.ahead:
+        console.print(f"  [yellow]{facts.ahead:,} rows have a time there that has not come yet[/]; they wait for it")
     console.print(f"  {facts.copied:,} rows are copied by now")
 
 

@@ -211,6 +211,8 @@ class TableFacts:
     last: Position | None
     outside: int
     """Rows without a load time, or with one that no calendar has."""
+    ahead: int
+    """Rows with a load time that has not come yet. They are copied when it has."""
     sampled: int
     """How many rows were looked at: the newest ones."""
     copied: int
@@ -239,10 +241,12 @@ def sample_tables(settings: Settings, feed: str, directory: Path) -> list[TableF
                 columns = database.columns(table)
                 is_whole = own.whole or source.has_no_events(f"{_written(table)}.parquet")
                 order = None if is_whole else order_of(own, source, table, columns)
-                condition, first, last, outside = "true", None, None, 0
+                condition, first, last, outside, ahead = "true", None, None, 0, 0
                 if order is not None:
                     last, outside = database.last(table, order), database.count(table, order.is_outside)
                     first = None if last is None else database.first(table, order, order.first, order.after(last))
+                    if not order.is_number and last is not None:
+                        ahead = database.count(table, order.within(_now(), order.after(last)))
                     oldest = database.newest(table, order, _SAMPLED_ROWS)
                     if oldest is not None and last is not None:
                         condition = order.within(oldest, order.after(last))
@@ -251,7 +255,7 @@ def sample_tables(settings: Settings, feed: str, directory: Path) -> list[TableF
             shutil.rmtree(scratch)
             copied = sum(one.rows for one in extracts_in(settings.landing_dir / feed, table).values())
             name = order.name if order else None
-            facts.append(TableFacts(table, len(columns), name, first, last, outside, sampled, copied))
+            facts.append(TableFacts(table, len(columns), name, first, last, outside, ahead, sampled, copied))
     return facts
 
 

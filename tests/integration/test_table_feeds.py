@@ -849,6 +849,9 @@ def test_the_check_says_what_it_found_and_writes_nothing(clicks: Clicks, capsys:
     assert stitch(clicks.settings, "sources", "check", "--feed", "web", "--json") == 0
     (facts,) = json.loads(capsys.readouterr().out)["tables"]
     assert (facts["table"], facts["ordered_by"], facts["sampled"]) == (clicks.table, "loaded_at", 3)
+    clicks.add("d", "2999-01-01 10:00+00")
+    assert stitch(clicks.settings, "sources", "check", "--feed", "web") == 0
+    assert "1 rows have a time there that has not come yet; they wait for it" in capsys.readouterr().out
     clicks.sql(f"drop table {clicks.table}")
     assert stitch(clicks.settings, "sources", "check", "--feed", "web") == 2
     assert "There is no table" in capsys.readouterr().err
