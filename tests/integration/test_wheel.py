@@ -107,7 +107,7 @@ def test_settle_works_in_an_empty_directory(stitch: Any, scripts: Path, tmp_path
         credited = con.execute("select stitched_user_id, count(*) from stitch.stitched_sessions group by 1").fetchall()
     assert credited == [("maya", 2)]
     assert "and 1 page beside it" in stitch("report")
-    assert "vega" in (work / "data" / "reports" / "report-shop.html").read_text()
+    assert "vega" in (work / "data" / "warehouse.reports" / "report-shop.html").read_text()
     assert shipped(scripts) == before
 
 
