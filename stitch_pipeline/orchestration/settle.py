@@ -70,7 +70,7 @@ class Settled:
     waiting: list[str] = field(default_factory=list)
     """Stale rows that are left to a schedule."""
     notices: list[str] = field(default_factory=list)
-    """What a person should know although everything is settled: quarantined rows, files that vanished."""
+    """What a person should know although everything is settled: quarantined rows, files that cannot be read."""
 
     @property
     def is_settled(self) -> bool:

@@ -150,8 +150,7 @@ def why_nothing(settings: Settings, trigger: Trigger, wanted: Wanted, instance: 
 def _feeds(settings: Settings, instance: DagsterInstance, now: Now) -> Wanted:
     """Copies rows of tables into the landing zone. It requests no run: ``_landing`` sees the files."""
     looked: list[Looked] = []
-    unread = tables_never_read(settings)
-    if not now.looks_at_tables and unread:
+    if not now.looks_at_tables and (unread := tables_never_read(settings)):
         otherwise = f"The tables of {', '.join(unread)} were not read yet"
         return Wanted(Plan(), otherwise, is_complete=False, problems=problems(settings))
     if now.looks_at_tables:
