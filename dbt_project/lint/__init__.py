@@ -42,6 +42,7 @@ context = _Macros()
 adapter = SimpleNamespace(
     dispatch=_dispatch, get_columns_in_relation=lambda relation: [SimpleNamespace(name="project_id")]
 )
+model = SimpleNamespace(config={"materialized": "in_place"})
 target = SimpleNamespace(schema="stitch")
 execute = True
 

@@ -122,6 +122,9 @@ class DuckDBWarehouse:
         self.connection.execute(f"create schema if not exists {_SCHEMA}")
         self.connection.execute(f"set schema = '{_SCHEMA}'")
 
+    def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
+        """Nothing: DuckDB reads the columns that it needs, and skips row groups that cannot hold the device."""
+
     @interruptible()
     def create_temporary(self, name: str, definition: str) -> None:
         self.connection.execute(f"create or replace temp table {name} {definition}")

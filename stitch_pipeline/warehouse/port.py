@@ -81,7 +81,7 @@ class Dialect(Functions, Protocol):
         """A column's type and constraint, as ``tables`` writes them, in the engine's words."""
 
     def indexes(self, table: str, columns: Collection[str]) -> Sequence[str]:
-        """The statements that create a new table's indexes."""
+        """The statements that create a new table's indexes, with which a run reads its days alone."""
 
     def json_values(self, document: str) -> str:
         """SQL, for a list of selected columns, that gives a row for every value in a JSON text, however deep."""
@@ -112,6 +112,12 @@ class Warehouse(Protocol):
 
     def create_schema(self) -> None:
         """Create the schema and the functions in it, if they are missing. ``tables.create_tables`` calls it first."""
+
+    def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
+        """Create what finds the rows of one device in these tables, given with their columns, where it is missing.
+
+        Called at the end of a run: to index the rows of a first build one by one takes several times as long.
+        """
 
     def create_temporary(self, name: str, definition: str) -> None:
         """Create a temporary table, in place of an earlier one; ``definition`` is ``as`` and a query, or columns."""

@@ -41,16 +41,19 @@ if TYPE_CHECKING:
 
 OLDEST_VERSION = 15
 _RETRY_SECONDS = 0.2
+_DAYS = frozenset(["event_date", "session_date", "stat_date", "quarantine_date"])
 _CONNECT_SECONDS = 10
 # For the lifetime of a connection, dbt's included:
 # - a table that was just filled looks small to the planner, which then compares all its rows with all of another, or
 #   merges by some of the columns that must be equal and compares all rows of a device; a hash join uses all of them;
+# - for the same reason it sorts all rows to group them, although that is dearer than to hash them;
 # - a query of a hundred CTEs takes longer to compile than to run;
 # - what a role is limited to for interactive queries must not end a run;
 # - the server notices within a second that a client died in the middle of a query.
 _OPTIONS = {
     "enable_nestloop": "off",
     "enable_mergejoin": "off",
+    "enable_sort": "off",
     "jit": "off",
     "work_mem": "64MB",
     "statement_timeout": "0",
@@ -170,8 +173,8 @@ class PostgresDialect:
         return re.sub(r"^varchar\b", 'varchar collate "C"', definition)
 
     def indexes(self, table: str, columns: Collection[str]) -> Sequence[str]:
-        # Rows of a day were mostly written together. Nothing else is looked up by a few values: a run reads whole days.
-        days = [name for name in columns if name in ("event_date", "session_date", "stat_date", "quarantine_date")]
+        # Rows of a day were mostly written together.
+        days = [name for name in columns if name in _DAYS]
         return [f"create index on {identifier(table)} using brin ({day}) with (autosummarize = on)" for day in days[:1]]
 
     def byte_length(self, text: str) -> str:
@@ -253,6 +256,17 @@ class PostgresWarehouse:
     def _lower_collation(self) -> str:
         known = {name for (name,) in self.rows("select collname from pg_collation where collencoding in (-1, 6)")}
         return identifier(next((name for name in _LOWER_COLLATIONS if name in known), "default"))
+
+    def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
+        known = {name for (name,) in self.rows("select indexname from pg_indexes where schemaname = current_schema()")}
+        for table, columns in tables.items():
+            # Other tables are small.
+            for column in ("anonymous_id", "previous_id") if _DAYS & set(columns) else ():
+                name = f"{table}_by_{column}"
+                if column in columns and name not in known:
+                    # Few events have a previous id.
+                    where = f" where {column} is not null" if column == "previous_id" else ""
+                    self.execute(f"create index {identifier(name)} on {identifier(table)} ({column}){where}")
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         with self.connection.cursor() as run:

@@ -244,6 +244,11 @@ def create_tables(warehouse: Warehouse) -> None:
             _add_columns(warehouse, table, set(stored[table]), columns)
 
 
+def index_devices(warehouse: Warehouse) -> None:
+    """Create what finds the rows of one device, where it is missing; at the end of a run."""
+    warehouse.index_devices(_all_tables())
+
+
 def _create_table(warehouse: Warehouse, table: str, columns: Mapping[str, str]) -> None:
     declared = ", ".join(f"{name} {warehouse.dialect.declared(definition)}" for name, definition in columns.items())
     with warehouse.transaction():

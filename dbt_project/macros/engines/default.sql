@@ -23,21 +23,22 @@
     (array_agg({{ column }} order by {{ position }}) filter (where {{ column }} is not null and {{ position }} is not null))[1]
 {%- endmacro %}
 
+{# The same where column and position are both texts, which an engine may do without sorting. #}
+{% macro last_text_by(column, position) %}{{ return(adapter.dispatch('last_text_by')(column, position)) }}{% endmacro %}
+{% macro default__last_text_by(column, position) %}{{ last_known_by(column, position) }}{% endmacro %}
+
+{% macro first_text_by(column, position) %}{{ return(adapter.dispatch('first_text_by')(column, position)) }}{% endmacro %}
+{% macro default__first_text_by(column, position) %}{{ first_known_by(column, position) }}{% endmacro %}
+
 {# The characters to trim from both ends of a value. #}
 {% macro white_space() %}{{ return(adapter.dispatch('white_space')()) }}{% endmacro %}
 {% macro default__white_space() %}E' \t\r\n'{% endmacro %}
 
 {# Text that sorts by time, and within one instant by id: the time takes the same number of digits in every row. #}
 {% macro place_in_time(time, id) %}{{ return(adapter.dispatch('place_in_time')(time, id)) }}{% endmacro %}
-{% macro default__place_in_time(time, id) -%}
-    concat(100000000000000000 + cast(extract(epoch from {{ time }}) * 1000000 as bigint), {{ id }})
-{%- endmacro %}
 
 {# A whole number, so that sums do not depend on the order of the rows. #}
 {% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
-{% macro default__microseconds_between(start, stop) -%}
-    cast((extract(epoch from {{ stop }}) - extract(epoch from {{ start }})) * 1000000 as bigint)
-{%- endmacro %}
 
 {% macro minutes(count) %}{{ return(adapter.dispatch('minutes')(count)) }}{% endmacro %}
 {% macro default__minutes(count) %}interval '{{ count | int }}' minute{% endmacro %}
@@ -73,6 +74,11 @@
 {# A hint for a CTE that is used more than once: compute it at each use. Nothing where the engine has no such hint. #}
 {% macro not_materialized() %}{{ return(adapter.dispatch('not_materialized')()) }}{% endmacro %}
 {% macro default__not_materialized() %}{% endmacro %}
+
+{# The relation, or those of its rows that have an id of the list (project_id, id) in the column: what an engine finds
+   sooner than by reading the relation. The rows still have to be checked (`is_listed`). #}
+{% macro rows_with_ids(relation, column, list) %}{{ return(adapter.dispatch('rows_with_ids')(relation, column, list)) }}{% endmacro %}
+{% macro default__rows_with_ids(relation, column, list) %}{{ relation }}{% endmacro %}
 
 {# A number, equal for equal values. Other values can have the same number, but rarely do. #}
 {% macro hash_of(columns) %}{{ return(adapter.dispatch('hash_of')(columns)) }}{% endmacro %}

@@ -60,9 +60,13 @@
     {%- endif -%}
 {%- endmacro %}
 
-{% macro has_rows(relation) %}
-    {{ return(execute and run_query('select 1 from ' ~ relation ~ ' limit 1').rows | length > 0) }}
-{% endmacro %}
+{% macro has_rows(relation) %}{{ return(has_result('select 1 from ' ~ relation ~ ' limit 1')) }}{% endmacro %}
+
+{% macro has_result(query) %}{{ return(execute and run_query(query).rows | length > 0) }}{% endmacro %}
+
+{# Whether the model that is being built is a view, and whether it is one that is read a device or a day at a time. #}
+{% macro is_view() %}{{ return(model.config.materialized == 'view') }}{% endmacro %}
+{% macro reads_parts() %}{{ return(model.config.get('reads_parts')) }}{% endmacro %}
 
 {# Whether a row's id is on a list of (project_id, id). The condition on the id alone comes first: where it is false,
    DuckDB 2.0 does not read the other columns. With a condition on two columns or an expression it reads them all. #}

@@ -68,16 +68,17 @@
 {% endmacro %}
 
 {# Whether a row's device is queued for a grain. #}
-{% macro is_pending_device(grain, row) -%}
-    {%- set devices = "select project_id, anonymous_id as id from " ~ internal_table('pending_devices') -%}
-    {{ is_listed(row, 'anonymous_id', "(" ~ devices ~ " where grain = '" ~ grain ~ "')") }}
+{% macro is_pending_device(grain, row) -%} {{ is_listed(row, 'anonymous_id', queued_devices(grain)) }} {%- endmacro %}
+
+{% macro queued_devices(grain) -%}
+    (select project_id, anonymous_id as id from {{ internal_table('pending_devices') }} where grain = '{{ grain }}')
 {%- endmacro %}
 
 {# Rows of queued devices that meet a condition. Page views without a device are queued as the device ''; a session
    always has a device. #}
 {% macro rows_of_pending_devices(relation, grain, condition) -%}
     (
-        select * from {{ relation }} as of_device
+        select * from {{ rows_with_ids(relation, 'anonymous_id', queued_devices(grain)) }} as of_device
         where {{ condition }} and {{ is_pending_device(grain, 'of_device') }}
         {%- if grain == 'page_views' %}
         union all

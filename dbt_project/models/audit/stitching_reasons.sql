@@ -1,4 +1,4 @@
-{{ config(materialized='view') }}
+{{ config(materialized='view', reads_parts=true) }}
 
 -- Sessions and events of devices. Each grain has its own switch for stitching.
 with device_rows as (
@@ -33,8 +33,8 @@ with device_rows as (
     switch="case when subjects.grain = 'session' then settings.stitching and settings.session_stitching else settings.stitching end"
 ) }},
 
--- An event names a user of its device, and of the device that its previous id may be.
-named_users as (
+-- An event is of its device, and of the device that its previous id may be.
+events_of_devices as (
     select
         events.project_id,
         events.anonymous_id,
@@ -42,10 +42,13 @@ named_users as (
         events.event_id,
         events.event_date,
         events.occurred_at,
+        events.event_type,
+        events.landing_file,
+        events.received_at,
         {{ may_link('events') }} as may_link
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
-    where events.anonymous_id is not null and events.user_id is not null
+    where events.anonymous_id is not null
     union all
     select
         events.project_id,
@@ -54,13 +57,15 @@ named_users as (
         events.event_id,
         events.event_date,
         events.occurred_at,
+        events.event_type,
+        events.landing_file,
+        events.received_at,
         {{ may_link('events') }} as may_link
     from {{ source('landing', 'raw_events') }} as events
     inner join {{ project_settings() }} as settings on events.project_id = settings.project_id
     where
         {{ has_previous_id('events') }}
         and events.previous_id is distinct from events.anonymous_id
-        and events.user_id is not null
 ),
 
 identified_events as (
@@ -72,7 +77,8 @@ identified_events as (
             order by event_id
             rows between unbounded preceding and unbounded following
         ) as user_of_instant
-    from named_users
+    from events_of_devices
+    where user_id is not null
 ),
 
 -- All that could have given the device a user: its links, and events that a guard kept from being links.
@@ -322,20 +328,23 @@ select
         else ''
     end as reason
 from reasons
-left join {{ source('landing', 'raw_events') }} as events
+left join events_of_devices as events
     on
         reasons.project_id = events.project_id
+        and reasons.anonymous_id = events.anonymous_id
         and reasons.candidate_id = events.event_id
 left join {{ internal_table('landing_files') }} as files on events.landing_file = files.landing_file
 left join {{ ref('stitched_sessions') }} as stored_sessions
     on
         reasons.grain = 'session'
         and reasons.project_id = stored_sessions.project_id
+        and reasons.anonymous_id = stored_sessions.anonymous_id
         and reasons.row_id = stored_sessions.session_id
         and reasons.subject_day = stored_sessions.session_date
 left join {{ ref('page_views') }} as stored_views
     on
         reasons.grain in ('page', 'screen')
         and reasons.project_id = stored_views.project_id
+        and reasons.anonymous_id = stored_views.anonymous_id
         and reasons.row_id = stored_views.event_id
         and reasons.subject_day = stored_views.event_date

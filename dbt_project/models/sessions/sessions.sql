@@ -335,12 +335,12 @@ sessions as (
         source_session_id,
         session_date,
         started_at,
-        {{ last_known_by('user_id', 'place') }} as user_id,
+        {{ last_text_by('user_id', 'place') }} as user_id,
         max(occurred_at) as ended_at,
         count(*) as event_count,
         count(view_place) as page_view_count,
-        {{ first_known_by('page_path', 'view_place') }} as first_page_path,
-        {{ last_known_by('page_path', 'view_place') }} as last_page_path,
+        {{ first_text_by('page_path', 'view_place') }} as first_page_path,
+        {{ last_text_by('page_path', 'view_place') }} as last_page_path,
         {{ first_row_by(
             ['start_event_id', 'referrer', 'utm_source', 'utm_medium', 'utm_campaign', 'platform'], 'start_event_id'
         ) }} as first_event

@@ -1,4 +1,4 @@
-{{ config(materialized='view') }}
+{{ config(materialized='view', reads_parts=true) }}
 
 with subjects as (
     select
