@@ -15,11 +15,13 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import duckdb
 import psycopg2
 import pytest
 from dagster import AssetKey
 from engines import holder, server
 from test_broken_warehouse import mounted
+from test_engine_macros import macros
 from warehouses import Warehouse, ephemeral_warehouse, page_view
 
 from stitch_pipeline.cli.main import main
@@ -418,3 +420,83 @@ def test_plans_do_not_fall_over_without_statistics(warehouse: Warehouse, databas
     )
     warehouse.settle()
     assert len([row for row in credited(warehouse) if row[1].startswith("u")]) == 6000
+
+
+TIMES = (
+    "0001-01-01 00:00:00",
+    "1969-12-31 23:59:59.999999",
+    "1970-01-01 00:00:00",
+    "2026-03-01 10:00:00.000001",
+    "2026-03-01 23:59:59.999999",
+    "2099-07-04 12:34:56.789013",
+    "9999-12-31 23:59:59.999999",
+)
+
+
+def test_places_in_time_and_durations_are_those_of_duckdb(database: str) -> None:
+    """PostgreSQL computes them with floats, and they must be exact to the microsecond."""
+    times = [
+        *TIMES,
+        *(f"2026-03-{number % 28 + 1:02} {number % 24:02}:17:33.{number * 7919 % 10**6:06}" for number in range(500)),
+    ]
+    listed = ", ".join(f"(timestamp '{time}')" for time in times)
+    found = []
+    for name, run in (
+        ("postgres", lambda sql: in_database(database, sql)),
+        ("duckdb", lambda sql: duckdb.sql(sql).fetchall()),
+    ):
+        place = macros(name)["place_in_time"]("moment", "'e'")
+        apart = macros(name)["microseconds_between"]("least(moment, other)", "greatest(moment, other)")
+        found.append(
+            (
+                run(f"select moment, {place} from (values {listed}) as times (moment) order by moment"),
+                run(
+                    f"select moment, other, {apart} from (values {listed}) as times (moment) "
+                    f"cross join (values (timestamp '{TIMES[1]}'), (timestamp '{TIMES[3]}')) "
+                    "as others (other) where moment between '1969-01-01' and '2100-01-01' order by moment, other"
+                ),
+            )
+        )
+    assert found[0] == found[1]
+
+
+def reads_all_of(plan: dict[str, Any], table: str) -> bool:
+    """Whether a plan reads every row of a table."""
+    is_read = plan["Node Type"] == "Seq Scan" and plan.get("Relation Name") == table
+    return is_read or any(reads_all_of(part, table) for part in plan.get("Plans", ()))
+
+
+@pytest.mark.slow
+def test_what_is_asked_of_one_device_reads_the_rows_of_one_device(warehouse: Warehouse, database: str) -> None:
+    alias = {**page_view("alias", "2026-03-04 10:00", anonymous_id="d7", user_id="u7"), "event_type": "alias"}
+    warehouse.land_events(
+        "jitsu/many.ndjson",
+        [page_view(f"v{number}", "2026-03-02 12:00", anonymous_id=f"d{number % 3000}") for number in range(12000)]
+        + [{**alias, "previous_id": "d8"}],
+    )
+    warehouse.settle()
+    in_database(database, "analyze")
+    for view in ("stitching_reasons", "stitched_events", "page_views_live"):
+        of_device = f"select * from stitch.{view} where project_id = 'shop' and anonymous_id = 'd8'"
+        settings = "set enable_nestloop = off; set enable_mergejoin = off;"
+        ((explained,),) = in_database(database, f"{settings} explain (format json) {of_device}")
+        for table in ("raw_events", "sessions", "page_views", "stitched_sessions"):
+            assert not reads_all_of(explained[0]["Plan"], table), (view, table)
+        found = warehouse.query(f"select * from {view} where anonymous_id = 'd8'")
+        every = [row for row in warehouse.query(f"select * from {view}") if row["anonymous_id"] == "d8"]
+        assert sorted(map(repr, found)) == sorted(map(repr, every))
+        assert len(found) >= 4
+    sessions = warehouse.query("select distinct stitched_user_id from stitched_sessions where anonymous_id = 'd8'")
+    assert sessions == [{"stitched_user_id": "u7"}]
+
+
+def test_an_index_that_was_dropped_is_missed_by_no_run_and_comes_back(warehouse: Warehouse, database: str) -> None:
+    warehouse.settle()
+    names = "select indexname from pg_indexes where schemaname = 'stitch' and indexname like '%_by_%' order by 1"
+    before = in_database(database, names)
+    assert {("page_views_by_anonymous_id",), ("raw_events_by_previous_id",)} <= set(before)
+    in_database(database, *(f"drop index stitch.{name}" for (name,) in before))
+    warehouse.land_events("jitsu/b.ndjson", LATER)
+    warehouse.settle()
+    assert credited(warehouse) == [(1, "ann"), (2, "ann"), (3, "bob"), (4, "bob")]
+    assert in_database(database, names) == before

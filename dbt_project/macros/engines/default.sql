@@ -36,9 +36,15 @@
 
 {# Text that sorts by time, and within one instant by id: the time takes the same number of digits in every row. #}
 {% macro place_in_time(time, id) %}{{ return(adapter.dispatch('place_in_time')(time, id)) }}{% endmacro %}
+{% macro default__place_in_time(time, id) -%}
+    concat(100000000000000000 + cast(extract(epoch from {{ time }}) * 1000000 as bigint), {{ id }})
+{%- endmacro %}
 
 {# A whole number, so that sums do not depend on the order of the rows. #}
 {% macro microseconds_between(start, stop) %}{{ return(adapter.dispatch('microseconds_between')(start, stop)) }}{% endmacro %}
+{% macro default__microseconds_between(start, stop) -%}
+    cast((extract(epoch from {{ stop }}) - extract(epoch from {{ start }})) * 1000000 as bigint)
+{%- endmacro %}
 
 {% macro minutes(count) %}{{ return(adapter.dispatch('minutes')(count)) }}{% endmacro %}
 {% macro default__minutes(count) %}interval '{{ count | int }}' minute{% endmacro %}

@@ -1,4 +1,4 @@
-{# The macros for which PostgreSQL lacks the standard form, or needs one of its own. #}
+{# The macros for which PostgreSQL lacks the standard form, or runs a form of its own faster. #}
 
 {# The least of some lists is found in one pass, where an ordered aggregate sorts all rows. A field of an anonymous record
    cannot be named, so the struct is a JSON object. #}
