@@ -28,6 +28,7 @@ class Traffic:
     events: int
     days: int = 60
     login_percent: int = 15
+    first_day: date = FIRST_DAY
 
     @property
     def devices(self) -> int:
@@ -35,7 +36,7 @@ class Traffic:
 
     def day(self, number: int) -> date:
         """The day of that number, from 0; numbers from ``days`` on are days that come later."""
-        return FIRST_DAY + timedelta(days=number)
+        return self.first_day + timedelta(days=number)
 
     def write(self, directory: Path) -> None:
         """Write the files of all days."""
