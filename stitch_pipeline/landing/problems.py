@@ -29,14 +29,14 @@ WHOLE_LINE, WHOLE_FILE = "the whole line", "the whole file"
 REFUSED_LINE_REMEDY = "correct the line and put the file back"
 UNREADABLE_FILE_REMEDY = "correct the file and put it back, or take it away; the other files are loaded"
 
-_SEND_THE_FIELD = "send this field with every event"
-_SEND_A_VALUE = "send a text or a number"
+_SEND_THE_FIELD = "give every event this field"
+_SEND_A_VALUE = "make it a text or a number"
 _TIME_REMEDIES = {
-    None: "send ISO 8601, for instance 2025-01-31T12:00:00Z, or an epoch number",
-    "iso8601": "send ISO 8601, for instance 2025-01-31T12:00:00Z",
-    "seconds": "send epoch seconds, as the feed's times say",
-    "milliseconds": "send epoch milliseconds, as the feed's times say",
-    "microseconds": "send epoch microseconds, as the feed's times say",
+    None: "write ISO 8601, for instance 2025-01-31T12:00:00Z, or an epoch number",
+    "iso8601": "write ISO 8601, for instance 2025-01-31T12:00:00Z",
+    "seconds": "write epoch seconds, as the feed's times say",
+    "milliseconds": "write epoch milliseconds, as the feed's times say",
+    "microseconds": "write epoch microseconds, as the feed's times say",
 }
 
 
@@ -66,7 +66,7 @@ def problems_of_rows(layout: Layout, start_date: date) -> tuple[Problem, ...]:
     has_user_structure = f"{_is_structure('user_id_text')} and not user_id_is_blocked"
     has_device_structure = f"{_is_structure('anonymous_id_text')} and not anonymous_id_is_blocked"
     return (
-        Problem(NOT_JSON, "is_broken", WHOLE_LINE, "not valid JSON", "send one complete JSON object per line"),
+        Problem(NOT_JSON, "is_broken", WHOLE_LINE, "not valid JSON", "write one complete JSON object per line"),
         Problem(NO_EVENT_ID, "event_id_text is null", event_id, "there is no event id", _SEND_THE_FIELD),
         Problem(NO_EVENT_TIME, has_no_time, time, "there is no event time", _SEND_THE_FIELD),
         Problem(
@@ -90,7 +90,7 @@ def problems_of_rows(layout: Layout, start_date: date) -> tuple[Problem, ...]:
             f"occurred_at > {arrived_at} + interval 1 day",
             time,
             "is more than one day after the event arrived",
-            "correct the time and send the event again",
+            "correct the time and deliver the event again",
             names_the_time=True,
         ),
         Problem(NO_EVENT_TYPE, "event_type is null", event_type, "there is no event type", _SEND_THE_FIELD),

@@ -476,7 +476,7 @@ def test_what_is_asked_of_one_device_reads_the_rows_of_one_device(warehouse: War
     )
     warehouse.settle()
     in_database(database, "analyze")
-    for view in ("stitching_reasons", "stitched_events", "page_views_live"):
+    for view in ("stitching_reasons", "stitched_events"):
         of_device = f"select * from stitch.{view} where project_id = 'shop' and anonymous_id = 'd8'"
         settings = "set enable_nestloop = off; set enable_mergejoin = off;"
         ((explained,),) = in_database(database, f"{settings} explain (format json) {of_device}")

@@ -93,7 +93,7 @@ def test_a_feed_with_bad_rows_says_how_many_and_why(tmp_path: Path) -> None:
     assert ended.returncode == 0
     assert "read as jitsu: event JSON" in ended.stdout
     assert "2 rows would be quarantined: the event time" in ended.stdout
-    assert "1 row would be quarantined: not valid JSON (the whole line); send one complete" in ended.stdout
+    assert "1 row would be quarantined: not valid JSON (the whole line); write one complete" in ended.stdout
 
 
 def test_a_summary_has_a_line_per_feed_and_format_and_each_problem_once(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_times_that_cannot_be_read_are_shown_with_a_remedy(tmp_path: Path) -> No
     mapped = check_mine(mine(tmp_path, dotted, TABLE.format(id_from='"ts", "visitor"', device="visitor")))
     assert mapped.returncode == 1
     assert '39 rows would be quarantined: the event time "' in mapped.stdout
-    assert "cannot be read (ts); send ISO 8601" in mapped.stdout
+    assert "cannot be read (ts); write ISO 8601" in mapped.stdout
 
 
 def test_rows_with_the_event_id_of_another_row_are_counted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-{{ config(materialized='view', reads_parts=true) }}
+{{ config(materialized='view', of_one_device=true) }}
 
 -- Sessions and events of devices. Each grain has its own switch for stitching.
 with device_rows as (

@@ -1,4 +1,4 @@
-{{ config(materialized='view', reads_parts=true) }}
+{{ config(materialized='view') }}
 
 with subjects as (
     select

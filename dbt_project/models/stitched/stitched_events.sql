@@ -1,4 +1,4 @@
-{{ config(materialized='view', reads_parts=true) }}
+{{ config(materialized='view', of_one_device=true) }}
 
 with subjects as (
     select
