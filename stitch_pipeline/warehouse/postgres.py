@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import psycopg2
-from psycopg2.errors import CharacterNotInRepertoire
+from psycopg2.errors import CharacterNotInRepertoire, ProgramLimitExceeded
 from psycopg2.extensions import PYDATETIME, connection, cursor, new_type, parse_dsn, register_type
 from psycopg2.extras import execute_values
 
@@ -43,6 +43,10 @@ OLDEST_VERSION = 15
 _RETRY_SECONDS = 0.2
 _DAYS = frozenset(["event_date", "session_date", "stat_date", "quarantine_date"])
 _CONNECT_SECONDS = 10
+_DEVICES = ("anonymous_id", "previous_id")
+_INDEX_OF = "_by_"
+# An entry of an index has 2,704 bytes at most.
+_LONGEST_INDEXED = 2600
 # For the lifetime of a connection, dbt's included:
 # - a table that was just filled looks small to the planner, which then compares all its rows with all of another, or
 #   merges by some of the columns that must be equal and compares all rows of a device; a hash join uses all of them;
@@ -258,15 +262,29 @@ class PostgresWarehouse:
         return identifier(next((name for name in _LOWER_COLLATIONS if name in known), "default"))
 
     def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
-        known = {name for (name,) in self.rows("select indexname from pg_indexes where schemaname = current_schema()")}
-        for table, columns in tables.items():
-            # Other tables are small.
-            for column in ("anonymous_id", "previous_id") if _DAYS & set(columns) else ():
-                name = f"{table}_by_{column}"
-                if column in columns and name not in known:
-                    # Few events have a previous id.
-                    where = f" where {column} is not null" if column == "previous_id" else ""
-                    self.execute(f"create index {identifier(name)} on {identifier(table)} ({column}){where}")
+        wanted = {
+            f"{table}{_INDEX_OF}{column}": (table, column)
+            for table, columns in tables.items()
+            for column in _DEVICES
+            if column in columns and _DAYS & set(columns)  # other tables are small
+        }
+        missing = wanted.keys() - self._device_indexes()
+        if not missing or self._has_long_ids():
+            return
+        for name in sorted(missing):
+            table, column = wanted[name]
+            # Few events have a previous id.
+            where = f" where {column} is not null" if column == "previous_id" else ""
+            self.execute(f"create index {identifier(name)} on {identifier(table)} ({column}){where}")
+
+    def _device_indexes(self) -> set[str]:
+        rows = self.rows("select indexname from pg_indexes where schemaname = current_schema()")
+        return {name for (name,) in rows if name.endswith(tuple(_INDEX_OF + column for column in _DEVICES))}
+
+    def _has_long_ids(self) -> bool:
+        """Whether a device's id is longer than an index holds. All ids of devices come from events."""
+        is_long = " or ".join(f"octet_length({column}) > {_LONGEST_INDEXED}" for column in _DEVICES)
+        return bool(self.rows(f"select 1 from raw_events where {is_long} limit 1"))
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         with self.connection.cursor() as run:
@@ -341,16 +359,25 @@ class PostgresWarehouse:
             if not lines.read(1):
                 return
         copy = f"copy {table} ({columns}) from stdin (format csv, header)"
-        # A text in PostgreSQL holds no NUL character, so it is replaced. Looking for it first would cost more.
         self.execute("savepoint before_copy")
-        try:
-            self._copy_lines(copy, path)
-        except CharacterNotInRepertoire:
-            self.execute("rollback to savepoint before_copy")
-            replaced = path.with_suffix(".text")
-            with path.open("rb") as lines, replaced.open("wb") as texts:
-                texts.writelines(line.replace(_NUL, _REPLACEMENT) for line in lines)
-            self._copy_lines(copy, replaced)
+        # Looking beforehand for what fails here would cost more.
+        while True:
+            try:
+                self._copy_lines(copy, path)
+                return
+            except CharacterNotInRepertoire:
+                # A text in PostgreSQL holds no NUL character, so it is replaced.
+                replaced = path.with_suffix(".text")
+                self.execute("rollback to savepoint before_copy")
+                with path.open("rb") as lines, replaced.open("wb") as texts:
+                    texts.writelines(line.replace(_NUL, _REPLACEMENT) for line in lines)
+                path = replaced
+            except ProgramLimitExceeded:
+                # An id is longer than an index holds. Other tables will get it as well.
+                self.execute("rollback to savepoint before_copy")
+                if not (known := self._device_indexes()):
+                    raise
+                self.execute(f"drop index {', '.join(map(identifier, sorted(known)))}")
 
     def _copy_lines(self, copy: str, path: Path) -> None:
         with path.open("rb") as lines, self.connection.cursor() as run:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
+from hashlib import md5
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -490,13 +491,37 @@ def test_what_is_asked_of_one_device_reads_the_rows_of_one_device(warehouse: War
     assert sessions == [{"stitched_user_id": "u7"}]
 
 
+NAMES_OF_INDEXES = "select indexname from pg_indexes where schemaname = 'stitch' and indexname like '%_by_%' order by 1"
+
+
 def test_an_index_that_was_dropped_is_missed_by_no_run_and_comes_back(warehouse: Warehouse, database: str) -> None:
     warehouse.settle()
-    names = "select indexname from pg_indexes where schemaname = 'stitch' and indexname like '%_by_%' order by 1"
-    before = in_database(database, names)
+    before = in_database(database, NAMES_OF_INDEXES)
     assert {("page_views_by_anonymous_id",), ("raw_events_by_previous_id",)} <= set(before)
     in_database(database, *(f"drop index stitch.{name}" for (name,) in before))
     warehouse.land_events("jitsu/b.ndjson", LATER)
     warehouse.settle()
     assert credited(warehouse) == [(1, "ann"), (2, "ann"), (3, "bob"), (4, "bob")]
-    assert in_database(database, names) == before
+    assert in_database(database, NAMES_OF_INDEXES) == before
+
+
+@pytest.mark.parametrize("comes", ["first", "later"])
+def test_an_id_that_no_index_holds_is_stitched_without_one(comes: str, warehouse: Warehouse, database: str) -> None:
+    device = "".join(md5(str(number).encode()).hexdigest() for number in range(200))  # hard to compress
+    if comes == "later":
+        warehouse.settle()
+        assert in_database(database, NAMES_OF_INDEXES)
+    warehouse.land_events(
+        "jitsu/long.ndjson",
+        [
+            page_view("long1", "2026-03-02 12:00", anonymous_id=device),
+            {**page_view("long2", "2026-03-03 12:00", anonymous_id=device, user_id="eve"), "event_type": "identify"},
+            page_view("long\0", "2026-03-03 12:10", anonymous_id=device),
+        ],
+    )
+    warehouse.settle()
+    assert sorted(credited(warehouse)) == sorted([*CREDITED, (2, "eve"), (3, "eve")])
+    assert in_database(database, NAMES_OF_INDEXES) == []
+    warehouse.land_events("jitsu/b.ndjson", LATER)
+    warehouse.settle()
+    assert (4, "bob") in credited(warehouse)
