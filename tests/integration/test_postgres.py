@@ -441,23 +441,22 @@ def test_places_in_time_and_durations_are_those_of_duckdb(database: str) -> None
         *(f"2026-03-{number % 28 + 1:02} {number % 24:02}:17:33.{number * 7919 % 10**6:06}" for number in range(500)),
     ]
     listed = ", ".join(f"(timestamp '{time}')" for time in times)
+    others = f"(timestamp '{TIMES[1]}'), (timestamp '{TIMES[3]}')"
     found = []
-    for name, run in (
-        ("postgres", lambda sql: in_database(database, sql)),
-        ("duckdb", lambda sql: duckdb.sql(sql).fetchall()),
-    ):
+    for name in ("postgres", "duckdb"):
         place = macros(name)["place_in_time"]("moment", "'e'")
         apart = macros(name)["microseconds_between"]("least(moment, other)", "greatest(moment, other)")
-        found.append(
-            (
-                run(f"select moment, {place} from (values {listed}) as times (moment) order by moment"),
-                run(
-                    f"select moment, other, {apart} from (values {listed}) as times (moment) "
-                    f"cross join (values (timestamp '{TIMES[1]}'), (timestamp '{TIMES[3]}')) "
-                    "as others (other) where moment between '1969-01-01' and '2100-01-01' order by moment, other"
-                ),
-            )
+        places = f"select moment, {place} from (values {listed}) as times (moment) order by moment"
+        durations = (
+            f"select moment, other, {apart} from (values {listed}) as times (moment) "
+            f"cross join (values {others}) as others (other) "
+            "where moment between '1969-01-01' and '2100-01-01' order by moment, other"
         )
+        if name == "postgres":
+            found.append([in_database(database, query) for query in (places, durations)])
+        else:
+            with duckdb.connect() as connection:
+                found.append([connection.execute(query).fetchall() for query in (places, durations)])
     assert found[0] == found[1]
 
 
