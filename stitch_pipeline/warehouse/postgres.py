@@ -50,14 +50,12 @@ _LONGEST_INDEXED = 2600
 # For the lifetime of a connection, dbt's included:
 # - a table that was just filled looks small to the planner, which then compares all its rows with all of another, or
 #   merges by some of the columns that must be equal and compares all rows of a device; a hash join uses all of them;
-# - for the same reason it sorts all rows to group them, although that is dearer than to hash them;
 # - a query of a hundred CTEs takes longer to compile than to run;
 # - what a role is limited to for interactive queries must not end a run;
 # - the server notices within a second that a client died in the middle of a query.
 _OPTIONS = {
     "enable_nestloop": "off",
     "enable_mergejoin": "off",
-    "enable_sort": "off",
     "jit": "off",
     "work_mem": "64MB",
     "statement_timeout": "0",
