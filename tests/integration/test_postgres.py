@@ -489,7 +489,7 @@ def test_what_is_asked_of_one_device_reads_the_rows_of_one_device(warehouse: War
     # And a run reads a day by the day, though the other index has the rows in the order in which it needs them.
     with engine(database).open() as stored:
         ((explained,),) = stored.rows(
-            "explain (format json) select lag(occurred_at) over (partition by anonymous_id, project_id order by occurred_at) "
+            "explain (format json) select lag(occurred_at) over (partition by anonymous_id order by occurred_at) "
             "from raw_events where anonymous_id is not null and event_date = '2026-03-04'"
         )
     assert "raw_events_by_anonymous_id" not in str(explained)
