@@ -81,10 +81,10 @@
     {%- endif -%}
 {%- endmacro %}
 
-{# A view that people ask about one device computes each part of its query at each use. PostgreSQL otherwise computes a part
-   that is used twice for all devices, and then picks the one from the result. All rows then take up to twice as long. #}
+{# A view that people read by device computes each part of its query at each use. PostgreSQL otherwise computes a part that is
+   used twice for all devices, and then picks the one from the result. To read all rows then takes up to twice as long. #}
 {% macro postgres__create_view_as(relation, sql) -%}
-    {{ 'create view ' ~ relation ~ ' as ' ~ (computed_at_each_use(sql) if is_asked_of_one_device() else sql) }}
+    {{ 'create view ' ~ relation ~ ' as ' ~ (computed_at_each_use(sql) if is_read_by_device() else sql) }}
 {%- endmacro %}
 {% macro computed_at_each_use(sql) %}
     {{ return(modules.re.sub('(?m)^( *(?:with )?\\w+ as) \\($', '\\1 not materialized (', sql)) }}

@@ -64,9 +64,9 @@
 
 {% macro has_result(query) %}{{ return(execute and run_query(query).rows | length > 0) }}{% endmacro %}
 
-{# Whether the model that is being built is a view, and whether it is one that people ask about one device. #}
+{# Whether the model that is being built is a view, and whether people read it by device. #}
 {% macro is_view() %}{{ return(model.config.materialized == 'view') }}{% endmacro %}
-{% macro is_asked_of_one_device() %}{{ return(model.config.get('of_one_device')) }}{% endmacro %}
+{% macro is_read_by_device() %}{{ return(model.config.get('read_by_device')) }}{% endmacro %}
 
 {# Whether a row's id is on a list of (project_id, id). The condition on the id alone comes first: where it is false,
    DuckDB 2.0 does not read the other columns. With a condition on two columns or an expression it reads them all. #}

@@ -1,4 +1,4 @@
-{{ config(materialized='view', of_one_device=true) }}
+{{ config(materialized='view', read_by_device=true) }}
 
 -- Sessions and events of devices. Each grain has its own switch for stitching.
 with device_rows as (

@@ -1,4 +1,4 @@
-{{ config(materialized='view', of_one_device=true) }}
+{{ config(materialized='view', read_by_device=true) }}
 
 with subjects as (
     select
