@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 OLDEST_VERSION = 15
 _RETRY_SECONDS = 0.2
-_DAYS = frozenset(["event_date", "session_date", "stat_date", "quarantine_date"])
 _CONNECT_SECONDS = 10
+_DAYS = frozenset(["event_date", "session_date", "stat_date", "quarantine_date"])
 _DEVICES = ("anonymous_id", "previous_id")
 _INDEX_OF = "_by_"
 # An entry of an index has 2,704 bytes at most.

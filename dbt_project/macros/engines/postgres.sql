@@ -20,8 +20,8 @@
     (min(array[{{ position }}, {{ column }}]) filter (where {{ column }} is not null and {{ position }} is not null))[2]
 {%- endmacro %}
 
-{# `extract` computes in decimals, which takes half as long again as all the rest. The seconds of a day are exact to a
-   microsecond in a float, and so are those of a century. #}
+{# `extract` computes in decimals, which takes more than twice as long as floats. In a float the seconds of a day are exact to
+   a microsecond, and so are those of a century. #}
 {% macro postgres__place_in_time(time, id) -%}
     concat(
         100000000000000000 + (cast({{ time }} as date) - date '1970-01-01') * 86400000000
