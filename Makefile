@@ -51,7 +51,7 @@ check: $(READY) ## format, lint, types, SQL
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models
+	$(BIN)/sqlfluff lint --processes 0 --disable-progress-bar dbt_project/models
 	$(BIN)/python dbt_project/check_macros.py
 
 format: $(READY) ## put code into the project's format

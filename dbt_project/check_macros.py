@@ -7,6 +7,8 @@ sample arguments. SQL in Jinja strings, as in `run_query('drop table ' ~ name)`,
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import lint  # what sqlfluff knows of dbt, in the folder beside this file
@@ -102,23 +104,32 @@ def _around(shape: str) -> tuple[str, str]:
     return "select 1 from rows where\n", ""
 
 
-def main() -> int:
+@cache
+def _linter() -> Linter:
     rules = FluffConfig.from_path(str(PROJECT)).get("exclude_rules")
-    linter = Linter(FluffConfig.from_path(str(PROJECT), overrides={"exclude_rules": ", ".join((rules, *EXCLUDED))}))
-    files = {path: path.read_text() for folder in ("macros", "tests") for path in (PROJECT / folder).rglob("*.sql")}
-    known = {name for text in files.values() for name in re.findall(r"\{% macro (\w+)", text)}
-    known |= {*DEFAULT_NAMESPACE, *DBT_BUILTINS, *vars(lint)}
-    findings = {
-        (path.relative_to(PROJECT.parent).as_posix(), found.line_no - 1, found.rule_code(), found.desc())
-        for path, text in files.items()
-        for template in templates(text, known)
-        for found in linter.lint_string(template, fname=str(path)).get_violations()
+    return Linter(FluffConfig.from_path(str(PROJECT), overrides={"exclude_rules": ", ".join((rules, *EXCLUDED))}))
+
+
+def findings(path: str, template: str) -> set[tuple[str, int, str, str]]:
+    """File, line, rule and description of each thing that is wrong with one template."""
+    return {
+        (path, found.line_no - 1, found.rule_code(), found.desc())
+        for found in _linter().lint_string(template, fname=path).get_violations()
         # Layout of line 1 does not matter, but what is wrong with a whole statement is reported there.
         if found.line_no > 1 or found.rule_code() in ("PRS", "TMP")
     }
-    for path, line, rule, description in sorted(findings):
-        print(f"{path}:{line}: {rule} {description}")
-    return 1 if findings else 0
+
+
+def main() -> int:
+    files = {path: path.read_text() for folder in ("macros", "tests") for path in (PROJECT / folder).rglob("*.sql")}
+    known = {name for text in files.values() for name in re.findall(r"\{% macro (\w+)", text)}
+    known |= {*DEFAULT_NAMESPACE, *DBT_BUILTINS, *vars(lint)}
+    pieces = [(str(path), template) for path, text in files.items() for template in templates(text, known)]
+    with ProcessPoolExecutor() as pool:
+        found = set().union(*pool.map(findings, *zip(*pieces, strict=True)))
+    for path, line, rule, description in sorted(found):
+        print(f"{Path(path).relative_to(PROJECT.parent).as_posix()}:{line}: {rule} {description}")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

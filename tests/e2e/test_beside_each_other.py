@@ -129,14 +129,14 @@ def is_right(server: DagsterServer, expected: dict[str, list[Row]]) -> bool:
 
 
 def wait_until_right(server: DagsterServer, expected: dict[str, list[Row]]) -> None:
-    wait_for("every table as expected", lambda: is_right(server, expected), seconds=600, every=2, server=server)
+    wait_for("every table as expected", lambda: is_right(server, expected), every=2, server=server)
 
 
 def wait_for_a_run(server: DagsterServer, *statuses: str, known: set[str]) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
         return next((r for r in server.runs() if r["status"] in statuses and r["runId"] not in known), None)
 
-    return wait_for(f"a run that is {statuses}", look, seconds=300, every=0.1, server=server)
+    return wait_for(f"a run that is {statuses}", look, every=0.1, server=server)
 
 
 def worker_of(server: DagsterServer, run_id: str) -> int:
@@ -148,7 +148,7 @@ def worker_of(server: DagsterServer, run_id: str) -> int:
             found = [m for entry in messages if (m := re.search(r"pid: (\d+)", entry))]
             return int(found[-1][1]) if found else None
 
-    return wait_for(f"the process of run {run_id}", look, seconds=120, every=0.1, server=server)
+    return wait_for(f"the process of run {run_id}", look, every=0.1, server=server)
 
 
 def backfill(server: DagsterServer, first: date, last: date) -> None:

@@ -66,7 +66,7 @@ def materialize_a_range_from_the_asset_graph(server: DagsterServer, page: Page) 
         expect(page.get_by_text(group, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Materialize all").click()
     launch_backfill(page, *BUILT_RANGE)
-    backfill_id = see_it_complete(server, page, seconds=300)
+    backfill_id = see_it_complete(server, page)
 
     runs = [run["tags"] for run in server.runs() if run["tags"].get("dagster/backfill") == backfill_id]
     ranges = [range_of(tags) for tags in runs if "dagster/asset_partition_range_start" in tags]
@@ -108,7 +108,7 @@ def execute_the_checks_alone(server: DagsterServer, page: Page) -> None:
     assert launched["__typename"] == "LaunchRunSuccess", launched
     run_id = launched["run"]["runId"]
     before = stitched_sessions(server)
-    run = wait_for("the end of the checks", lambda: ended(server, run_id), seconds=180, server=server)
+    run = wait_for("the end of the checks", lambda: ended(server, run_id), server=server)
     assert run["status"] == "SUCCESS", server.log[-5000:]
     assert "dagster/asset_partition_range_start" not in run["tags"]
     found = server.query(
@@ -141,7 +141,7 @@ def backfill_page_views_with_config(server: DagsterServer, page: Page) -> None:
         "      lookback_days: 1\n"
     )  # fmt: skip
     launch_backfill(page, *BUILT_RANGE, config=config)
-    backfill_id = see_it_complete(server, page, seconds=180)
+    backfill_id = see_it_complete(server, page)
 
     runs = [run for run in server.runs() if run["tags"].get("dagster/backfill") == backfill_id]
     assert [run["status"] for run in runs] == ["SUCCESS"], "a backfill of one asset is one run, however long the range"
@@ -160,7 +160,7 @@ def let_the_sensors_stitch_a_late_login(server: DagsterServer, page: Page) -> No
     for sensor in SENSORS:
         switch_sensor(server, page, sensor, on=True)
     # Whatever the sensors still want to do about the first file is not what is being tested.
-    wait_for("sensors at rest", lambda: has_come_to_rest(server), seconds=120, server=server)
+    wait_for("sensors at rest", lambda: has_come_to_rest(server), server=server)
     before = {run["runId"] for run in server.runs()}
     views_before = page_views(server)
 
@@ -170,11 +170,10 @@ def let_the_sensors_stitch_a_late_login(server: DagsterServer, page: Page) -> No
     wait_for(
         "the laptop's earlier sessions credited to u-laptop",
         lambda: answers_while_running(server, page, probes) and laptop_is_stitched(server),
-        seconds=120,
         server=server,
     )
     assert probes, "at no moment was a run in progress while the UI was asked for a page"
-    wait_for("sensors at rest", lambda: has_come_to_rest(server), seconds=120, server=server)
+    wait_for("sensors at rest", lambda: has_come_to_rest(server), server=server)
 
     assert stitched_sessions(server) == {
         *((day, "phone", "u-phone", "link after") for day in BROWSING_DAYS[:-1]),
@@ -219,15 +218,13 @@ def page() -> Iterator[Page]:
         yield new_page(browser)
 
 
-def see_it_complete(server: DagsterServer, page: Page, *, seconds: float) -> str:
+def see_it_complete(server: DagsterServer, page: Page) -> str:
     """Follow the message that a backfill was created to its page, and watch it there. Gives its id."""
     expect(page.get_by_text("Created backfill")).to_be_visible()
     page.locator("a[href*='/runs/b/']").filter(has_text="View").click()
     page.wait_for_url("**/runs/b/*")
     backfill_id = page.url.split("?")[0].rsplit("/", 1)[-1]
-    status = wait_for(
-        f"the end of backfill {backfill_id}", lambda: backfill_status(page), seconds=seconds, server=server
-    )
+    status = wait_for(f"the end of backfill {backfill_id}", lambda: backfill_status(page), server=server)
     assert status == "Succeeded", server.log[-5000:]
     return backfill_id
 

@@ -23,7 +23,7 @@ import duckdb
 import orjson
 import pytest
 import yaml
-from dagster_server import end_group, free_port
+from dagster_server import PATIENCE_SECONDS, end_group, free_port
 
 from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
 
@@ -89,7 +89,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             (directory / "opt" / "dagster" / name).write_text(text)
         stack.enter_context(service("code", directory, postgres, ports))
         check = [here(word, directory, ports) for word in COMPOSE["services"]["code"]["healthcheck"]["test"][1:]]
-        wait_until(lambda: subprocess.run(command(check), capture_output=True).returncode == 0, 120)
+        wait_until(lambda: subprocess.run(command(check), capture_output=True).returncode == 0)
         stack.enter_context(service("webserver", directory, postgres, ports))
         stack.enter_context(service("daemon", directory, postgres, ports))
         yield Deployed(directory, postgres, int(ports["3000"]))
@@ -138,8 +138,8 @@ def command(words: list[str]) -> list[str]:
     return [str(Path(sys.executable).parent / words[0]), *words[1:]]
 
 
-def wait_until(found: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def wait_until(found: Any) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not found():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(1)
@@ -147,16 +147,16 @@ def wait_until(found: Any, seconds: float) -> None:
 
 def test_files_that_land_become_stitched_rows(deployed: Deployed) -> None:
     deployed.land("one.ndjson", BROWSES)
-    wait_until(lambda: deployed.credited() == [("2025-03-01", "laptop")], 180)
+    wait_until(lambda: deployed.credited() == [("2025-03-01", "laptop")])
     deployed.land("two.ndjson", LOGS_IN)
-    wait_until(lambda: deployed.credited() == [("2025-03-01", "maya"), ("2025-03-09", "maya")], 180)
+    wait_until(lambda: deployed.credited() == [("2025-03-01", "maya"), ("2025-03-09", "maya")])
 
 
 def test_the_records_are_in_postgresql_and_the_webserver_shows_them(deployed: Deployed) -> None:
     def runs() -> list[tuple[object, ...]]:
         return deployed.postgres.rows("select status, count(*) from runs group by status", "dagster")
 
-    wait_until(lambda: [status for status, _ in runs()] == ["SUCCESS"], 120)
+    wait_until(lambda: [status for status, _ in runs()] == ["SUCCESS"])
     found = deployed.graphql("{ runsOrError { ... on Runs { results { jobName status } } } }")["runsOrError"]["results"]
     assert {(run["jobName"], run["status"]) for run in found} == {("build_job", "SUCCESS")}
     assert len(found) == runs()[0][1]

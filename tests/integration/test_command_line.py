@@ -216,7 +216,8 @@ def test_a_signal_ends_it_and_the_next_one_completes_the_work(environment: dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [1.3, *(pytest.param(one, marks=pytest.mark.long) for one in (0.3, 2.3, 3.3))])
+@pytest.mark.long
+@pytest.mark.parametrize("after", [0.3, 1.3, 2.3, 3.3])
 def test_killed_at_any_moment_it_is_completed_by_running_it_again(
     after: float, environment: dict[str, str], tmp_path: Path
 ) -> None:

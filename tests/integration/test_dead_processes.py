@@ -65,7 +65,11 @@ def test_settle_goes_on_where_a_run_of_the_daemon_has_died(status: DagsterRunSta
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("days", [DayRange(START, START), DayRange(date(2026, 3, 9), date(2026, 3, 9))], ids=str)
+@pytest.mark.parametrize(
+    "days",
+    [DayRange(START, START), pytest.param(DayRange(date(2026, 3, 9), date(2026, 3, 9)), marks=pytest.mark.long)],
+    ids=str,
+)
 def test_settle_does_not_wait_for_the_queue_of_a_daemon_that_is_gone(days: DayRange, warehouse: Warehouse) -> None:
     warehouse.land_events("jitsu/a.ndjson", [page_view("e1", f"{START} 12:00")])
     tags = run_request(Request(days, "landed")).tags

@@ -175,6 +175,7 @@ def test_the_rows_never_pass_to_the_next_user(new_warehouse: NewWarehouse) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_wrong_link_is_not_forgetting(new_warehouse: NewWarehouse) -> None:
     """A decision changes who rows are credited to, and everything about the person stays."""
     decided, forgotten = new_warehouse(policy="device_split"), new_warehouse(policy="device_split")
@@ -192,6 +193,7 @@ def test_a_wrong_link_is_not_forgetting(new_warehouse: NewWarehouse) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_others_did_on_the_device_stays_theirs(new_warehouse: NewWarehouse) -> None:
     """Under latest, Bob's own rows were credited to Ann, who came after him."""
     warehouse = new_warehouse(stitch_toml=EACH_POLICY)
@@ -317,6 +319,7 @@ GRAPH_TOML = '[projects.shop]\npolicy = "graph"\n'
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_previous_id_is_forgotten_like_any_other(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=GRAPH_TOML)
     warehouse.land_events("jitsu/a.ndjson", ALIASES)
@@ -678,7 +681,7 @@ def test_a_person_with_a_million_events(new_warehouse: NewWarehouse) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statement", [8, 45, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 20, 75))])
+@pytest.mark.parametrize("statement", [45, *(pytest.param(one, marks=pytest.mark.long) for one in (1, 8, 20, 75))])
 def test_an_interrupted_forget_is_finished_by_the_next_settle(
     statement: int, new_warehouse: NewWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -747,6 +750,7 @@ def test_a_killed_forget_is_finished_by_the_next_settle(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_files_with_other_quarantined_rows_are_not_read_again(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     bad = {"projectId": "shop", "type": "page", "timestamp": "yesterday"}
@@ -768,6 +772,7 @@ def test_files_with_other_quarantined_rows_are_not_read_again(new_warehouse: New
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: NewWarehouse) -> None:
     """Otherwise rows of a shared device would become somebody's, and the users of a hub one person."""
     events = [
@@ -791,6 +796,7 @@ def test_a_forgotten_user_counts_towards_the_limits_as_before(new_warehouse: New
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy="device_split")
     warehouse.land_events(
@@ -808,6 +814,7 @@ def test_a_wrong_link_stays_wrong_when_its_user_is_forgotten(new_warehouse: NewW
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse()
     warehouse.land_events("jitsu/a.ndjson", SHARED)
@@ -824,6 +831,7 @@ def test_why_says_that_a_user_was_forgotten_and_not_who(new_warehouse: NewWareho
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_restored_tables_bring_nothing_back(new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(policy="device_split")
     warehouse.land_events("jitsu/a.ndjson", SHARED)

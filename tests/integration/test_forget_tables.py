@@ -99,7 +99,8 @@ def in_extracts(warehouse: Warehouse, text: str) -> int:
 
 @of_duckdb("the file is deleted")
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", [pytest.param("latest", marks=pytest.mark.long), "graph"])
+@pytest.mark.long
+@pytest.mark.parametrize("policy", ["latest", "graph"])
 def test_a_table_forgets_as_a_file_does(policy: str, new_warehouse: NewWarehouse) -> None:
     table = new_warehouse(stitch_toml=TOML.format(table=TABLE, policy=policy))
     database = table.directory / "events.duckdb"

@@ -209,6 +209,7 @@ def ties() -> History:
     return History((Rule(rules), Land("jitsu/a.ndjson", tuple(events), ('{"messageId": ', "{}"))))
 
 
+@pytest.mark.long
 def test_ties_are_broken_as_without_hashes(tmp_path: Path) -> None:
     assert_same_up_to_the_hash(ties(), tmp_path)
 
@@ -219,6 +220,7 @@ def test_results_are_the_same_up_to_the_hash(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(IS_POSTGRES, reason="the other tests do it then")
+@pytest.mark.long
 def test_results_are_the_same_up_to_the_hash_on_postgres(tmp_path: Path) -> None:
     assert_same_up_to_the_hash(history(7, 1), tmp_path, warehouse=new_database())
 
@@ -435,7 +437,9 @@ project_id = "blog"
     assert users["b1"] == stored(USER, "blog") != users["a2"] == stored(USER)
 
 
-@pytest.mark.parametrize(("kind", "value"), [("user", USER), ("email", "ANN.S@example.org")])
+@pytest.mark.parametrize(
+    ("kind", "value"), [("user", USER), pytest.param("email", "ANN.S@example.org", marks=pytest.mark.long)]
+)
 def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWarehouse) -> None:
     warehouse = new_warehouse(stitch_toml=TOML)
     warehouse.land_events("jitsu/shop.ndjson", SHOP)
@@ -460,6 +464,7 @@ def test_a_hashed_id_is_forgotten(kind: str, value: str, new_warehouse: NewWareh
         forget(opened, warehouse.settings, [Request("shop", "user", stored(BOB))])
 
 
+@pytest.mark.long
 def test_a_sealed_row_of_a_table_is_hashed_when_it_is_read_again(new_warehouse: NewWarehouse) -> None:
     toml = f"""
 [feeds.web]

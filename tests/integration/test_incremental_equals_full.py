@@ -145,7 +145,8 @@ def test_any_history_leaves_what_a_rebuild_gives(seed: int) -> None:
 
 # 753 once had two rows for a page view.
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 753, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 12))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [*range(1, 12), 753])
 def test_any_long_history_leaves_what_a_rebuild_gives(seed: int) -> None:
     check(history(seed, rounds=4))
 

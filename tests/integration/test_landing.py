@@ -26,7 +26,8 @@ ORDERS = list(permutations(COPIES))[1::2]
 
 
 @pytest.mark.parametrize(
-    "order", [*(pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[:-1]), pytest.param(ORDERS[-1])]
+    "order",
+    [*(pytest.param(order, marks=[pytest.mark.slow, pytest.mark.long]) for order in ORDERS[:-1]), ORDERS[-1]],
 )
 def test_of_copies_the_first_received_stays_in_any_order_of_arrival(
     order: tuple[str, ...], new_warehouse: NewWarehouse

@@ -121,6 +121,7 @@ def credited(warehouse: Warehouse, table: str) -> list[Row]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_a_run_leaves_its_exceptions_to_nobody(warehouse: Warehouse) -> None:
     assert WINDOW[0] == str(START)
     before = what_others_see(warehouse)

@@ -201,7 +201,7 @@ def test_a_login_is_restitched_by_one_run_over_exactly_the_days_it_changes(new_w
     assert {row["stat_date"].day: row["visitors"] for row in warehouse.rows("visitor_stats")}[6] == 1
 
 
-@pytest.mark.parametrize("limit", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limit", [1, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_a_build_restitches_the_few_days_that_it_makes_stale(limit: int, new_warehouse_on_disk: NewWarehouse) -> None:
     warehouse = new_warehouse_on_disk(lookback_days=5, restitch_in_build_days=limit)
     days = ("01", "05", "06", "08")
@@ -315,7 +315,11 @@ def test_reconcile_finds_what_no_sensor_was_told(new_warehouse_on_disk: NewWareh
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "looks_at_all_days"),
-    [("lookback_days = 5", False), ('lookback_days = "36h"', False), ('policy = "graph"', True)],
+    [
+        pytest.param("lookback_days = 5", False, marks=pytest.mark.long),
+        ('lookback_days = "36h"', False),
+        ('policy = "graph"', True),
+    ],
 )
 def test_a_login_is_a_reason_to_look_at_rows_within_its_lookback(
     rules: str, looks_at_all_days: bool, new_warehouse_on_disk: NewWarehouse

@@ -222,7 +222,9 @@ def test_days_built_one_by_one_in_any_order_hold_the_same_rows(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rebuilt", [False, True], ids=["new tables", "over existing rows"])
+@pytest.mark.parametrize(
+    "rebuilt", [pytest.param(False, marks=pytest.mark.long), True], ids=["new tables", "over existing rows"]
+)
 def test_a_window_built_in_steps_of_a_day_holds_the_same_rows(
     rebuilt: bool, settled: Warehouse, deployment: Callable[[], Warehouse], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("commit", ["b008ef4", "75ad375", "4f3aabe"])
+@pytest.mark.parametrize(
+    "commit", ["b008ef4", *(pytest.param(one, marks=pytest.mark.long) for one in ("75ad375", "4f3aabe"))]
+)
 def test_a_warehouse_of_an_earlier_version_settles_to_what_a_rebuild_gives(
     commit: str, fresh: Warehouse, new_warehouse: NewWarehouse
 ) -> None:

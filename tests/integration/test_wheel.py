@@ -291,6 +291,7 @@ def test_two_runs_at_once_under_the_executor_of_the_team_write_one_after_the_oth
     assert ("other", 3) in project.credited()
 
 
+@pytest.mark.long
 def test_the_daemon_stitches_what_lands(project: Project) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
