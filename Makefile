@@ -11,6 +11,8 @@ ON_POSTGRES := tests/conformance tests/integration/test_documents_examples.py \
     tests/integration/test_incremental_equals_full.py tests/integration/test_graph.py \
     tests/integration/test_guards.py tests/integration/test_why.py tests/integration/test_overrides.py \
     tests/integration/test_limits.py tests/integration/test_previous_ids.py
+# `debian`: the system's server in place of the wheel's.
+POSTGRES := wheel
 # The UI has no login. Said here too, because DAGSTER_WEBSERVER_HOST would change Dagster's default.
 LOOPBACK := --host 127.0.0.1
 
@@ -62,9 +64,9 @@ test: $(READY) check ## everything that CI checks, but for the slow tests
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 test-postgres: $(READY) ## tests of behaviour on PostgreSQL, on a server that it starts itself
-	ENGINE=postgres $(BIN)/pytest -n 2 --dist loadfile --durations=10 -m "not long" $(ON_POSTGRES)
+	ENGINE=postgres POSTGRES=$(POSTGRES) $(BIN)/pytest -n 2 --dist loadfile --durations=10 -m "not long" $(ON_POSTGRES)
 
-test-long: $(READY) ## kills, daemons beside each other, random histories: an hour and more
+test-long: $(READY) ## kills, daemons beside each other, random histories: two hours and more
 	$(BIN)/pytest -m long
 
 # Apart from .venv, because it wants another version of a library than dbt does.

@@ -1,6 +1,7 @@
 """The engine that tests run on: DuckDB, or PostgreSQL with ``ENGINE=postgres`` in the environment.
 
-A PostgreSQL server is started when the first test needs it, one for each test process, and stopped at its end.
+A PostgreSQL server is started when the first test needs it, one for each test process, and stopped at its end: the one
+of the wheel, or with ``POSTGRES=debian`` the system's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.postgres import PostgresWarehouse
 
 IS_POSTGRES = os.environ.get("ENGINE", "duckdb") == "postgres"
+OF_WHEEL = os.environ.get("POSTGRES", "wheel") == "wheel"
 OPENED: Any = PostgresWarehouse if IS_POSTGRES else DuckDBWarehouse
 """The class of an open warehouse of this engine, for tests that interrupt one of its methods."""
 
@@ -59,7 +61,7 @@ def server() -> PostgresServer:
     stack = ExitStack()
     atexit.register(stack.close)
     directory = Path(mkdtemp(prefix="stitch-postgres-"))
-    return stack.enter_context(postgres_server(directory / "data"))
+    return stack.enter_context(postgres_server(directory / "data", of_wheel=OF_WHEEL))
 
 
 def new_database() -> str:

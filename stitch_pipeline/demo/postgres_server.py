@@ -49,12 +49,12 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server(directory: Path) -> Iterator[PostgresServer]:
+def postgres_server(directory: Path, *, of_wheel: bool = True) -> Iterator[PostgresServer]:
     """A running server with its files in the directory, which must be new.
 
-    Raises SettingsError if neither the wheel nor Debian's package is installed.
+    Without `of_wheel` it is Debian's also where the wheel is installed. Raises SettingsError if no server is installed.
     """
-    control, user = _of_wheel(directory) or _of_system(directory)
+    control, user = (of_wheel and _of_wheel(directory)) or _of_system(directory)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
