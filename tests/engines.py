@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -28,7 +28,6 @@ from stitch_pipeline.warehouse.engine import engine_of
 from stitch_pipeline.warehouse.postgres import PostgresWarehouse
 
 IS_POSTGRES = os.environ.get("ENGINE", "duckdb") == "postgres"
-OF_WHEEL = os.environ.get("POSTGRES", "wheel") == "wheel"
 OPENED: Any = PostgresWarehouse if IS_POSTGRES else DuckDBWarehouse
 """The class of an open warehouse of this engine, for tests that interrupt one of its methods."""
 
@@ -61,7 +60,12 @@ def server() -> PostgresServer:
     stack = ExitStack()
     atexit.register(stack.close)
     directory = Path(mkdtemp(prefix="stitch-postgres-"))
-    return stack.enter_context(postgres_server(directory / "data", of_wheel=OF_WHEEL))
+    return stack.enter_context(new_server(directory / "data"))
+
+
+def new_server(directory: Path) -> AbstractContextManager[PostgresServer]:
+    """A server of the same kind for one test, with its files in the directory, which must be new."""
+    return postgres_server(directory, of_wheel=os.environ.get("POSTGRES", "wheel") == "wheel")
 
 
 def new_database() -> str:

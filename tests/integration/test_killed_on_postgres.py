@@ -17,11 +17,11 @@ from random import Random
 from tempfile import mkdtemp
 
 import pytest
-from engines import OF_WHEEL
+from engines import new_server
 from kills import STITCH_TOML, land_the_story, late_logins
 from warehouses import REPOSITORY, START, TABLES, VIEWS, Row, Warehouse, comparable, differences, ordered
 
-from stitch_pipeline.demo.postgres_server import PostgresServer, postgres_server
+from stitch_pipeline.demo.postgres_server import PostgresServer
 from stitch_pipeline.orchestration.event_storage import instance_at
 from stitch_pipeline.warehouse.postgres import PostgresEngine
 
@@ -82,7 +82,7 @@ def contents(url: str) -> dict[str, list[Row]]:
 
 def test_killed_at_a_random_moment_a_plain_settle_completes_it(tmp_path: Path) -> None:
     random = Random(SEED)
-    with postgres_server(Path(mkdtemp(prefix="stitch-kills-")) / "server", of_wheel=OF_WHEEL) as server:
+    with new_server(Path(mkdtemp(prefix="stitch-kills-")) / "server") as server:
         prepared, url = tmp_path / "prepared", server.create_database("prepared")
         _prepare(prepared, url)
         undisturbed, other = _copy(server, prepared, tmp_path / "undisturbed", "undisturbed")

@@ -20,13 +20,12 @@ import duckdb
 import psycopg2
 import pytest
 from dagster import AssetKey
-from engines import OF_WHEEL, holder, server
+from engines import holder, new_server, server
 from test_broken_warehouse import mounted
 from test_engine_macros import macros
 from warehouses import Warehouse, ephemeral_warehouse, page_view
 
 from stitch_pipeline.cli.main import main
-from stitch_pipeline.demo.postgres_server import postgres_server
 from stitch_pipeline.deployment import read
 from stitch_pipeline.settings import Settings, SettingsError
 from stitch_pipeline.stitching.rebuild import start_anew
@@ -322,10 +321,7 @@ def test_the_password_is_nowhere(
 @pytest.mark.slow
 def test_a_standby_is_read_and_not_written(tmp_path: Path) -> None:
     data = Path(mkdtemp(prefix="stitch-postgres-")) / "data"
-    with (
-        postgres_server(data, of_wheel=OF_WHEEL) as own,
-        ephemeral_warehouse(tmp_path, warehouse=own.create_database("own")) as warehouse,
-    ):
+    with new_server(data) as own, ephemeral_warehouse(tmp_path, warehouse=own.create_database("own")) as warehouse:
         warehouse.land_events("jitsu/a.ndjson", EVENTS[:3])
         warehouse.settle()
         sessions = warehouse.rows("stitched_sessions")
