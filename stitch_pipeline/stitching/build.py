@@ -24,7 +24,7 @@ from stitch_pipeline.stitching.views import views_are_current
 from stitch_pipeline.warehouse import dbt_project
 from stitch_pipeline.warehouse.dbt_project import DbtEvent, ModelResult
 from stitch_pipeline.warehouse.port import Engine, Warehouse
-from stitch_pipeline.warehouse.tables import create_tables, index_devices
+from stitch_pipeline.warehouse.tables import create_tables, index_rows
 
 TABLES = (
     *("identity_map", "identifier_links", "persons", "user_mapping_history", "sessions", "stitched_sessions"),
@@ -256,7 +256,7 @@ def _run(
         with warehouse.transaction():
             warehouse.execute("delete from views_version")
             warehouse.insert_rows("views_version", [(dbt_project.prepared_digest(),)])
-    index_devices(warehouse)
+    index_rows(warehouse)
     tables = [name for name in TABLES if name in models and name in succeeded]
     return Built(
         succeeded=tables,

@@ -21,14 +21,14 @@ from stitch_pipeline.landing.problems import UNREADABLE_FILE, UNREADABLE_FILE_RE
 from stitch_pipeline.landing.reading import EVENT_FIELDS, EventBatch, ReadingRules
 from stitch_pipeline.landing.zone import is_below_unlisted
 from stitch_pipeline.planning.days import DayRange
-from stitch_pipeline.planning.sql_text import literal
+from stitch_pipeline.planning.sql_text import literal, literals
 from stitch_pipeline.settings.hashing import Hashing
 from stitch_pipeline.stitching.hash_keys import follow_keys
 from stitch_pipeline.stitching.publish import note_changed
 from stitch_pipeline.warehouse.port import Warehouse
 
-_IS_LOADED = "landing_file in (select landing_file from to_load)"
-_QUARANTINE_DAYS = f"select distinct quarantine_date from quarantined_events where {_IS_LOADED}"
+# Files whose names stand in a statement, where an index finds them. More are joined.
+_FEW_FILES = 100
 
 # The first received wins. Ties are broken by the rows' contents and not by their place in storage, so that the winner
 # does not depend on the order of loading, nor on the engine.
@@ -99,17 +99,19 @@ def _load(
     *,
     report: Callable[[str], None],
 ) -> Loaded:
+    names = [file.landing_file for file in files]
+    is_of_files = _is_of_files(names)
     with warehouse.transaction():
         follow_keys(warehouse, Hashing() if rules.hashing is None else rules.hashing.hashing)
-        _take_out(warehouse, [file.landing_file for file in files])
+        _take_out(warehouse, names, is_of_files)
         report(f"{len(files):,} files to load")
-        rows = _insert_files(warehouse, parser, files, landed, rules, failed, report)
-        _touch_forgotten(warehouse)
-        is_loaded = _is_loaded_now(warehouse)
+        rows = _insert_files(warehouse, parser, files, landed, rules, failed, is_of_files, report)
+        _touch_forgotten(warehouse, is_of_files)
+        is_loaded = _is_loaded_now(warehouse, is_of_files)
         only_adds = _put_back_duplicates(warehouse, is_loaded)
         _set_duplicates_aside(warehouse, is_loaded, only_adds=only_adds)
         note_changed(warehouse, "raw_events", "select distinct event_date from touched")
-        note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
+        _note_quarantine(warehouse, is_of_files)
         changed = frozenset(day for (day,) in warehouse.rows("select distinct event_date from touched"))
         now = datetime.now(UTC).replace(tzinfo=None)
         warehouse.insert_rows("changed_days", ((day, now) for day in sorted(changed)))
@@ -169,28 +171,43 @@ def unbalanced_files(warehouse: Warehouse) -> list[dict[str, Any]]:
     )
 
 
-def _take_out(warehouse: Warehouse, names: Sequence[str]) -> None:
+def _is_of_files(names: Sequence[str]) -> str:
+    """Which rows are of the files to load."""
+    if len(names) <= _FEW_FILES:
+        return f"landing_file in ({literals(names)})"
+    return "landing_file in (select landing_file from to_load)"
+
+
+def _note_quarantine(warehouse: Warehouse, is_of_files: str) -> None:
+    note_changed(
+        warehouse,
+        "quarantined_events",
+        f"select distinct quarantine_date from quarantined_events where {is_of_files}",
+    )
+
+
+def _take_out(warehouse: Warehouse, names: Sequence[str], is_of_files: str) -> None:
     """Delete all rows of these files, and note in ``touched`` which events that affects."""
     warehouse.create_temporary("to_load", "(landing_file varchar)")
     warehouse.insert_rows("to_load", ([name] for name in names))
     # Not created from a query: see the comment on DuckDB 2.0.0 in `macros/in_place/materialization.sql`.
     warehouse.create_temporary("touched", f"(id_hash {warehouse.dialect.hash_type}, event_date date)")
-    if not warehouse.rows(f"select 1 from landing_files where {_IS_LOADED} limit 1"):
+    if not warehouse.rows(f"select 1 from landing_files where {is_of_files} limit 1"):
         return  # new files have no rows, and looking for some would mean to read every event
     warehouse.execute(
-        f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {_IS_LOADED}"
+        f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {is_of_files}"
     )
-    _touch_forgotten(warehouse)
-    note_changed(warehouse, "quarantined_events", _QUARANTINE_DAYS)
+    _touch_forgotten(warehouse, is_of_files)
+    _note_quarantine(warehouse, is_of_files)
     for table in ("raw_events", "duplicate_events", "forgotten_events", "quarantined_events", "landing_files"):
-        warehouse.execute(f"delete from {table} where {_IS_LOADED}")
+        warehouse.execute(f"delete from {table} where {is_of_files}")
 
 
-def _touch_forgotten(warehouse: Warehouse) -> None:
+def _touch_forgotten(warehouse: Warehouse, is_of_files: str) -> None:
     """Note the days of the files' forgotten rows, because links may depend on them. They compete with no other row."""
     warehouse.execute(
         f"insert into touched select distinct cast(null as {warehouse.dialect.hash_type}), event_date "
-        f"from forgotten_events where {_IS_LOADED}"
+        f"from forgotten_events where {is_of_files}"
     )
 
 
@@ -201,6 +218,7 @@ def _insert_files(
     landed: Mapping[str, LandedFile],
     rules: ReadingRules,
     failed: Mapping[str, str],
+    is_of_files: str,
     report: Callable[[str], None],
 ) -> int:
     present = {
@@ -241,7 +259,7 @@ def _insert_files(
         if time.monotonic() - reported >= _REPORT_SECONDS:
             report(f"{rows:,} rows read, up to {batch.files[-1].landing_file}")
             reported = time.monotonic()
-    read = _rows_read(warehouse)
+    read = _rows_read(warehouse, is_of_files)
     loaded = []
     for name, file in present.items():
         if name in problems:
@@ -293,14 +311,14 @@ def _unreadable(file: IndexedFile, landed: LandedFile, problem: str, rules: Read
     )
 
 
-def _rows_read(warehouse: Warehouse) -> dict[str, int]:
+def _rows_read(warehouse: Warehouse, is_of_files: str) -> dict[str, int]:
     """The rows of the files to load that are stored by now, by file: events, forgotten rows and lines in quarantine."""
     return dict(
         warehouse.rows(
             "select landing_file, count(*) from ("
-            f"select landing_file from raw_events where {_IS_LOADED} union all "
-            f"select landing_file from forgotten_events where {_IS_LOADED} union all "
-            f"select landing_file from quarantined_events where {_IS_LOADED} and line is not null"
+            f"select landing_file from raw_events where {is_of_files} union all "
+            f"select landing_file from forgotten_events where {is_of_files} union all "
+            f"select landing_file from quarantined_events where {is_of_files} and line is not null"
             ") as stored group by landing_file"
         )
     )
@@ -344,17 +362,22 @@ def _id_hash(warehouse: Warehouse) -> str:
     return warehouse.dialect.hash_of("project_id", "event_id")
 
 
-def _is_touched(warehouse: Warehouse) -> str:
-    return f"{_id_hash(warehouse)} in (select id_hash from touched)"
+def _has_id_in(warehouse: Warehouse, table: str) -> str:
+    """Which events have an id with a hash that is in ``touched`` or ``suspects``."""
+    id_hash, hashes = _id_hash(warehouse), f"select id_hash from {table}"
+    is_few = f"select (select count(*) from {table}) < (select count(*) from raw_events) / 10"
+    if warehouse.finds_events() and warehouse.rows(is_few)[0][0]:
+        return warehouse.dialect.is_one_of(id_hash, hashes)
+    return f"{id_hash} in ({hashes})"
 
 
-def _is_loaded_now(warehouse: Warehouse) -> str:
+def _is_loaded_now(warehouse: Warehouse, is_of_files: str) -> str:
     """Which events are of the files that were just loaded. With their days, so that other days need not be read."""
-    days = [day for (days,) in warehouse.rows(f"select days from landing_files where {_IS_LOADED}") for day in days]
+    days = [day for (days,) in warehouse.rows(f"select days from landing_files where {is_of_files}") for day in days]
     if not days:
         return "false"
     first, last = (f"date {literal(str(day))}" for day in (min(days), max(days)))
-    return f"event_date between {first} and {last} and {_IS_LOADED}"
+    return f"event_date between {first} and {last} and {is_of_files}"
 
 
 def _put_back_duplicates(warehouse: Warehouse, is_loaded: str) -> bool:
@@ -365,18 +388,18 @@ def _put_back_duplicates(warehouse: Warehouse, is_loaded: str) -> bool:
     Ids are compared by their hashes, here and below, because the ids of a large load would fill the memory. Two ids
     with the same hash do no harm: each row competes only among those of its own id.
     """
-    is_touched = _is_touched(warehouse)
-    competes = is_loaded
+    touch = f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where "
     # Mostly nothing was deleted, and then no stored id has to be read.
     only_adds = not warehouse.rows("select 1 from touched limit 1")
     if not only_adds:
+        waits = f"{_id_hash(warehouse)} in (select id_hash from touched)"
         warehouse.execute(
-            f"insert into raw_events ({_EVENT_COLUMNS}) "
-            f"select {_EVENT_COLUMNS} from duplicate_events where {is_touched}"
+            f"insert into raw_events ({_EVENT_COLUMNS}) select {_EVENT_COLUMNS} from duplicate_events where {waits}"
         )
-        warehouse.execute(f"delete from duplicate_events where {is_touched}")
-        competes = f"({competes}) or {is_touched}"
-    warehouse.execute(f"insert into touched select {_id_hash(warehouse)}, event_date from raw_events where {competes}")
+        warehouse.execute(f"delete from duplicate_events where {waits}")
+        # Not with the loaded ones in one statement: two conditions joined by `or` are often looked up by no index.
+        warehouse.execute(touch + _has_id_in(warehouse, "touched"))
+    warehouse.execute(touch + is_loaded)
     return only_adds
 
 
@@ -391,12 +414,12 @@ def _set_duplicates_aside(warehouse: Warehouse, is_loaded: str, *, only_adds: bo
     # Events that are not touched have no duplicates, so the choice of ids to search affects only the time.
     if only_adds and touched == events:
         hashes = "select id_hash from touched"
-    elif only_adds and touched < events / 10:
+    elif only_adds and touched < events / 10 and not warehouse.finds_events():
         # Few ids fit in memory, and DuckDB skips row groups that cannot hold one of them.
         hashes += f" where event_id in (select event_id from raw_events where {is_loaded})"
     elif touched < events / 2:
         # A filter that more rows pass costs more than it saves.
-        hashes += f" where {_is_touched(warehouse)}"
+        hashes += f" where {_has_id_in(warehouse, 'touched')}"
     warehouse.create_temporary("suspects", f"as {_repeated_hashes(hashes)}")
     warehouse.create_temporary(
         "losers",
@@ -407,13 +430,13 @@ def _set_duplicates_aside(warehouse: Warehouse, is_loaded: str, *, only_adds: bo
             {row_id} as row_id, project_id, event_id, event_date,
             row_number() over (partition by project_id, event_id order by {_FIRST_RECEIVED}, {_CONTENTS}) as place
           from raw_events as events
-          where {id_hash} in (select id_hash from suspects)
+          where {_has_id_in(warehouse, "suspects")}
         ) as competitors
         where place > 1
         """,
     )
     warehouse.execute(f"insert into touched select {id_hash}, event_date from losers")
-    is_loser = f"{row_id} in (select row_id from losers)"
+    is_loser = warehouse.dialect.is_one_of(row_id, "select row_id from losers")
     warehouse.execute(
         f"insert into duplicate_events ({_EVENT_COLUMNS}) select {_EVENT_COLUMNS} from raw_events where {is_loser}"
     )

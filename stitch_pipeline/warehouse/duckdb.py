@@ -68,6 +68,9 @@ class DuckDBDialect(DuckDBFunctions):
     def hash_of(self, *columns: str) -> str:
         return f"hash({', '.join(columns)})"
 
+    def is_one_of(self, value: str, query: str) -> str:
+        return f"{value} in ({query})"
+
     def stored(self, table: str) -> str:
         return f"{_STORED}.{_SCHEMA}.{identifier(table)}"
 
@@ -122,8 +125,11 @@ class DuckDBWarehouse:
         self.connection.execute(f"create schema if not exists {_SCHEMA}")
         self.connection.execute(f"set schema = '{_SCHEMA}'")
 
-    def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
-        """Nothing: DuckDB reads the columns that it needs, and skips row groups that cannot hold the device."""
+    def index_rows(self, tables: Mapping[str, Collection[str]]) -> None:
+        """Nothing: DuckDB reads the columns that it needs, and skips row groups that cannot hold the value."""
+
+    def finds_events(self) -> bool:
+        return False
 
     @interruptible()
     def create_temporary(self, name: str, definition: str) -> None:

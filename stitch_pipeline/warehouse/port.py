@@ -74,6 +74,11 @@ class Dialect(Functions, Protocol):
     def hash_of(self, *columns: str) -> str:
         """SQL for a number: the same for the same values, and rarely the same for others."""
 
+    def is_one_of(self, value: str, query: str) -> str:
+        """SQL for: the value is one of the few of a query. By an index of the value, which there must be: see
+        ``Warehouse.finds_events``; a row's own id (``row_id``) needs none.
+        """
+
     def stored(self, table: str) -> str:
         """The name by which queries in a trial find a table of the warehouse itself."""
 
@@ -113,11 +118,15 @@ class Warehouse(Protocol):
     def create_schema(self) -> None:
         """Create the schema and the functions in it, if they are missing. ``tables.create_tables`` calls it first."""
 
-    def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
-        """Create what finds the rows of one device in these tables, given with their columns, where it is missing.
+    def index_rows(self, tables: Mapping[str, Collection[str]]) -> None:
+        """Create what finds the rows of a device, of a file or of an event's id, where it is missing.
 
-        Called at the end of a run: to index the rows of a first build one by one takes several times as long.
+        The tables are given with their columns. Called at the end of a run: to index the rows of a first build one by
+        one takes several times as long.
         """
+
+    def finds_events(self) -> bool:
+        """Whether events are found by ``hash_of`` their project and id without reading the others."""
 
     def create_temporary(self, name: str, definition: str) -> None:
         """Create a temporary table, in place of an earlier one; ``definition`` is ``as`` and a query, or columns."""

@@ -45,6 +45,9 @@ _CONNECT_SECONDS = 10
 _DAYS = frozenset(["event_date", "session_date", "stat_date", "quarantine_date"])
 _DEVICES = ("anonymous_id", "previous_id")
 _INDEX_OF = "_by_"
+# With the project, so that the list of projects is read from the index too.
+_FILES = ("landing_file", "project_id")
+_EVENTS_BY_FILE, _EVENTS_BY_HASH = f"raw_events{_INDEX_OF}landing_file", f"raw_events{_INDEX_OF}id_hash"
 # An entry of an index has 2,704 bytes at most.
 _LONGEST_INDEXED = 2600
 # For the lifetime of a connection, dbt's included:
@@ -167,6 +170,10 @@ class PostgresDialect:
     def hash_of(self, *columns: str) -> str:
         return f"hash_record_extended(row({', '.join(columns)}), 0)"
 
+    def is_one_of(self, value: str, query: str) -> str:
+        # A list is looked up, while the rows of a subquery are joined with all others.
+        return f"{value} = any(array({query}))"
+
     def stored(self, table: str) -> str:
         return f"{identifier(self.schema)}.{identifier(table)}"
 
@@ -259,29 +266,48 @@ class PostgresWarehouse:
         known = {name for (name,) in self.rows("select collname from pg_collation where collencoding in (-1, 6)")}
         return identifier(next((name for name in _LOWER_COLLATIONS if name in known), "default"))
 
-    def index_devices(self, tables: Mapping[str, Collection[str]]) -> None:
-        wanted = {
-            f"{table}{_INDEX_OF}{column}": (table, column)
-            for table, columns in tables.items()
-            for column in _DEVICES
-            if column in columns and _DAYS & set(columns)  # other tables are small
-        }
-        missing = wanted.keys() - self._device_indexes()
-        if not missing or self._has_long_ids():
-            return
-        for name in sorted(missing):
-            table, column = wanted[name]
-            # Few events have a previous id.
-            where = f" where {column} is not null" if column == "previous_id" else ""
-            self.execute(f"create index {identifier(name)} on {identifier(table)} ({column}){where}")
+    def index_rows(self, tables: Mapping[str, Collection[str]]) -> None:
+        wanted = {}
+        for table, columns in tables.items():
+            if not _DAYS & set(columns):
+                continue  # it is small
+            for column in _DEVICES:
+                if column in columns:
+                    # Few events have a previous id.
+                    where = f" where {column} is not null" if column == "previous_id" else ""
+                    wanted[f"{table}{_INDEX_OF}{column}"] = f"{table} ({column}){where}"
+        wanted[_EVENTS_BY_FILE] = f"raw_events ({', '.join(_FILES)})"
+        wanted = {name: index for name, index in wanted.items() if name not in self._indexes_of_texts()}
+        if wanted and self._has_long_ids():
+            wanted.clear()
+        if not self.finds_events():
+            wanted[_EVENTS_BY_HASH] = f"raw_events (({self.dialect.hash_of('project_id', 'event_id')}))"
+        for name, index in sorted(wanted.items()):
+            self.execute(f"create index {name} on {index}")
+        if _EVENTS_BY_HASH in wanted:
+            # Else the planner takes each hash for one of 200, until autovacuum has come by.
+            self.execute("analyze raw_events")
 
-    def _device_indexes(self) -> set[str]:
-        rows = self.rows("select indexname from pg_indexes where schemaname = current_schema()")
-        return {name for (name,) in rows if name.endswith(tuple(_INDEX_OF + column for column in _DEVICES))}
+    def finds_events(self) -> bool:
+        return bool(
+            self.rows(
+                "select 1 from pg_indexes where schemaname = current_schema() and indexname = $name",
+                name=_EVENTS_BY_HASH,
+            )
+        )
+
+    def _indexes_of_texts(self) -> set[str]:
+        rows = self.rows("select indexname, tablename from pg_indexes where schemaname = current_schema()")
+        return {
+            name
+            for name, table in rows
+            if name == _EVENTS_BY_FILE or name in {f"{table}{_INDEX_OF}{column}" for column in _DEVICES}
+        }
 
     def _has_long_ids(self) -> bool:
-        """Whether a device's id is longer than an index holds. All ids of devices come from events."""
-        is_long = " or ".join(f"octet_length({column}) > {_LONGEST_INDEXED}" for column in _DEVICES)
+        """Whether an id, or a file's name, is longer than an index holds. Other tables have their ids from events."""
+        texts = (*_DEVICES, f"concat({', '.join(_FILES)})")
+        is_long = " or ".join(f"octet_length({text}) > {_LONGEST_INDEXED}" for text in texts)
         return bool(self.rows(f"select 1 from raw_events where {is_long} limit 1"))
 
     def insert_rows(self, table: str, rows: Iterable[Sequence[object]]) -> None:
@@ -373,7 +399,7 @@ class PostgresWarehouse:
             except ProgramLimitExceeded:
                 # An id is longer than an index holds. Other tables will get it as well.
                 self.execute("rollback to savepoint before_copy")
-                if not (known := self._device_indexes()):
+                if not (known := self._indexes_of_texts()):
                     raise
                 self.execute(f"drop index {', '.join(map(identifier, sorted(known)))}")
 

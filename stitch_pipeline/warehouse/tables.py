@@ -244,9 +244,9 @@ def create_tables(warehouse: Warehouse) -> None:
             _add_columns(warehouse, table, set(stored[table]), columns)
 
 
-def index_devices(warehouse: Warehouse) -> None:
-    """Create what finds the rows of one device, where it is missing; at the end of a run."""
-    warehouse.index_devices(_all_tables())
+def index_rows(warehouse: Warehouse) -> None:
+    """Create what finds few rows of a large table, where it is missing; at the end of a run."""
+    warehouse.index_rows(_all_tables())
 
 
 def _create_table(warehouse: Warehouse, table: str, columns: Mapping[str, str]) -> None:

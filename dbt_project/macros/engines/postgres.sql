@@ -57,7 +57,7 @@
 {# The planner takes a table without statistics for a few pages, whatever it holds. #}
 {% macro postgres__collect_statistics(name) %}{% do run_query('analyze ' ~ name) %}{% endmacro %}
 
-{# By the index of the column, if there is one (`PostgresWarehouse.index_devices`) and the ids are few: a list is looked up
+{# By the index of the column, if there is one (`PostgresWarehouse.index_rows`) and the ids are few: a list is looked up
    there, and a subquery is joined with all rows. It is a query of its own, or other conditions may be tried first,
    and the whole list be searched for each row that meets them. A view is for any number of ids. #}
 {% macro postgres__rows_with_ids(relation, column, list) -%}

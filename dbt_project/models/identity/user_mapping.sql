@@ -1,4 +1,4 @@
-{{ config(materialized='view') }}
+{{ config(materialized='view', read_by_device=true) }}
 
 -- A device resolves to the stitched user of its last activity. The user of its last session counts as the own user.
 with ordered as (
