@@ -267,7 +267,7 @@ class PostgresWarehouse:
         return identifier(next((name for name in _LOWER_COLLATIONS if name in known), "default"))
 
     def index_rows(self, tables: Mapping[str, Collection[str]]) -> None:
-        wanted = {}
+        wanted, known = {}, self._indexes_of_texts()
         for table, columns in tables.items():
             if not _DAYS & set(columns):
                 continue  # it is small
@@ -277,7 +277,7 @@ class PostgresWarehouse:
                     where = f" where {column} is not null" if column == "previous_id" else ""
                     wanted[f"{table}{_INDEX_OF}{column}"] = f"{table} ({column}){where}"
         wanted[_EVENTS_BY_FILE] = f"raw_events ({', '.join(_FILES)})"
-        wanted = {name: index for name, index in wanted.items() if name not in self._indexes_of_texts()}
+        wanted = {name: index for name, index in wanted.items() if name not in known}
         if wanted and self._has_long_ids():
             wanted.clear()
         if not self.finds_events():
