@@ -33,6 +33,7 @@ from stitch_pipeline.orchestration.run_records import numbers_of, run_request, u
 from stitch_pipeline.orchestration.status import notices
 from stitch_pipeline.orchestration.triggers import Now, settling
 from stitch_pipeline.planning.days import DayRange
+from stitch_pipeline.planning.interruption import noticed
 from stitch_pipeline.settings import Settings
 
 MAX_ROUNDS = 100
@@ -124,8 +125,8 @@ def _settle(
         report("looking for stale rows over all days and devices")
         summary = _run(settings, load_defs(), instance, RECONCILE_JOB, RunRequest(), None, report)
         settled.runs.append(summary)
-        if not summary.succeeded:
-            settled.gave_up.append(summary.job_name)
+        if summary.was_interrupted or not summary.succeeded:
+            settled.gave_up.append("interrupted" if summary.was_interrupted else summary.job_name)
             return settled
     started = datetime.now(UTC)
     for round_number in range(MAX_ROUNDS):
@@ -179,9 +180,9 @@ def _run(
 ) -> RunSummary:
     about = "changed rules" if job_name == RECONCILE_JOB and request.run_config else "all days"
     own_name = name_of(settings, job_name)
-    report(f"{own_name}: {days or about}")
     started = time.monotonic()
-    with runs_of_job(instance, own_name, settings.code_location):
+    with noticed() as signal_came, runs_of_job(instance, own_name, settings.code_location):
+        report(f"{own_name}: {days or about}")
         result = defs.resolve_job_def(own_name).execute_in_process(
             instance=instance,
             run_config=request.run_config or None,
@@ -192,6 +193,7 @@ def _run(
             },
             raise_on_error=False,
         )
+        was_interrupted = _was_interrupted(result) or signal_came()
     metadata: dict[str, MetadataValue[Any]] = {}
     for event in result.get_asset_observation_events():
         metadata |= event.asset_observation_data.asset_observation.metadata
@@ -209,7 +211,7 @@ def _run(
         rows_stale=numbers.rows_stale,
         partitions_stale=numbers.partitions_stale,
         failed_checks=[check.check_name for check in result.get_asset_check_evaluations() if not check.passed],
-        was_interrupted=_was_interrupted(result),
+        was_interrupted=was_interrupted,
         error=None if error is None else words_of(error),
     )
     report(summary)

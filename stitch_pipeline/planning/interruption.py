@@ -1,9 +1,12 @@
-"""Signals that arrive inside a query of DuckDB."""
+"""Signals that would get lost: inside a query of DuckDB, and inside a run of Dagster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 
@@ -43,3 +46,32 @@ def closing(connection: _C) -> Iterator[_C]:
         yield connection
     finally:
         close(connection)
+
+
+@contextmanager
+def noticed() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGINT or SIGTERM came since the body began.
+
+    Dagster notes a signal that comes while it writes events between steps, and may leave that block before it looks at
+    the note. The run then goes on to its end, and nobody learns that it was to stop. Outside the main thread, where
+    Python handles no signals, none is noticed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = bytearray()
+    receiving, sending = socket.socketpair()
+    with receiving, sending:
+        receiving.setblocking(False)
+        sending.setblocking(False)
+        before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+
+        def has_come() -> bool:
+            with suppress(BlockingIOError):
+                came.extend(receiving.recv(4096))
+            return signal.SIGINT in came or signal.SIGTERM in came
+
+        try:
+            yield has_come
+        finally:
+            signal.set_wakeup_fd(before)

@@ -1,8 +1,9 @@
-"""A signal that arrives inside a query of DuckDB ends what is going on, and is no fault of a file or of a run."""
+"""A signal ends what is going on, wherever it arrives, and is no fault of a file or of a run."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from conftest import NewWarehouse
+from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 from engines import OPENED, of_duckdb
 from warehouses import as_jitsu, page_view
 
@@ -83,6 +85,26 @@ def test_a_load_that_is_interrupted_blames_no_file(
     warehouse.settle()
     assert [row["event_id"] for row in warehouse.rows("page_views")] == ["e"]
     assert warehouse.rows("quarantined_events") == []
+
+
+def test_a_signal_that_dagster_forgets_ends_settle_after_the_run(new_warehouse: NewWarehouse) -> None:
+    """If Dagster still knows of it after its own block, ``noticed`` is not needed any more."""
+    warehouse = new_warehouse()
+    warehouse.land_events("jitsu/a.ndjson", [page_view("e", "2026-03-01 12:00")])
+
+    def signalled(begins: object) -> None:
+        if isinstance(begins, str):
+            with capture_interrupts():
+                with capture_interrupts():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    assert check_captured_interrupt()
+                assert not check_captured_interrupt()
+
+    settled = settle(warehouse.settings, lambda: warehouse.defs, warehouse.instance, report=signalled)
+    assert settled.gave_up == ["interrupted"]
+    assert [run.succeeded for run in settled.runs] == [True]
+    assert [row["event_id"] for row in warehouse.rows("page_views")] == ["e"]
+    warehouse.settle()
 
 
 @of_duckdb("published files")
