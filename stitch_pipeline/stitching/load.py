@@ -362,11 +362,10 @@ def _id_hash(warehouse: Warehouse) -> str:
     return warehouse.dialect.hash_of("project_id", "event_id")
 
 
-def _has_id_in(warehouse: Warehouse, table: str) -> str:
-    """Which events have an id with a hash that is in ``touched`` or ``suspects``."""
+def _has_id_in(warehouse: Warehouse, table: str, events: int) -> str:
+    """Which of so many stored events have an id with a hash that is in ``touched`` or ``suspects``."""
     id_hash, hashes = _id_hash(warehouse), f"select id_hash from {table}"
-    is_few = f"select (select count(*) from {table}) < (select count(*) from raw_events) / 10"
-    if warehouse.finds_events() and warehouse.rows(is_few)[0][0]:
+    if warehouse.finds_events() and warehouse.rows(f"select count(*) from {table}")[0][0] < events / 10:
         return warehouse.dialect.is_one_of(id_hash, hashes)
     return f"{id_hash} in ({hashes})"
 
@@ -398,7 +397,8 @@ def _put_back_duplicates(warehouse: Warehouse, is_loaded: str) -> bool:
         )
         warehouse.execute(f"delete from duplicate_events where {waits}")
         # Not with the loaded ones in one statement: two conditions joined by `or` are often looked up by no index.
-        warehouse.execute(touch + _has_id_in(warehouse, "touched"))
+        ((events,),) = warehouse.rows("select count(*) from raw_events")
+        warehouse.execute(touch + _has_id_in(warehouse, "touched", events))
     warehouse.execute(touch + is_loaded)
     return only_adds
 
@@ -419,7 +419,7 @@ def _set_duplicates_aside(warehouse: Warehouse, is_loaded: str, *, only_adds: bo
         hashes += f" where event_id in (select event_id from raw_events where {is_loaded})"
     elif touched < events / 2:
         # A filter that more rows pass costs more than it saves.
-        hashes += f" where {_has_id_in(warehouse, 'touched')}"
+        hashes += f" where {_has_id_in(warehouse, 'touched', events)}"
     warehouse.create_temporary("suspects", f"as {_repeated_hashes(hashes)}")
     warehouse.create_temporary(
         "losers",
@@ -430,7 +430,7 @@ def _set_duplicates_aside(warehouse: Warehouse, is_loaded: str, *, only_adds: bo
             {row_id} as row_id, project_id, event_id, event_date,
             row_number() over (partition by project_id, event_id order by {_FIRST_RECEIVED}, {_CONTENTS}) as place
           from raw_events as events
-          where {_has_id_in(warehouse, "suspects")}
+          where {_has_id_in(warehouse, "suspects", events)}
         ) as competitors
         where place > 1
         """,
